@@ -1,0 +1,1 @@
+"""In-context experiments with the tokenizer's words against frozen language models."""

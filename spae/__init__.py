@@ -1,0 +1,1 @@
+"""SPAE: images as pyramids of words of a frozen language model, and back."""
