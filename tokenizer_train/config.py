@@ -1,0 +1,194 @@
+"""What a training run is made of: frozen dataclasses, each field declared once and checked once.
+
+An experiment is a Python file in `configs/` that builds a `Config`; `spae-train FILE --section.field value`
+changes single fields. Field names follow the project; the symbol of the paper (section 4 of SPAE,
+arXiv 2306.17842) is in brackets.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+from spae.autoencoder import AutoencoderConfig
+from spae.errors import InputError
+
+PERCEPTUAL_NETWORKS = ("stlpips-vgg", "stlpips-alex", "resnet50-logits", "none")
+
+
+def _check(condition: bool, name: str, wanted: str, value: object) -> None:
+    if not condition:
+        raise InputError(
+            f"{name} must be {wanted}, got {value!r}; change it in the config or on the command line"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocabularyConfig:
+    """Which words."""
+
+    path: str  # folder written by `spae vocab build`
+
+    def __post_init__(self) -> None:
+        _check(bool(self.path), "vocabulary.path", "the folder of a built vocabulary", self.path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and how they are fed."""
+
+    train: str  # path or glob that spae.sources.open_source understands
+    validation: str  # the same, for the figures and pictures during training; never trained on
+    batch_size: int = 256  # images per step over all devices together
+    flip: bool = True  # mirror half of the images, by the seed; the words stay those of the upright image
+    threads: int = 4  # reading threads of this process
+    buffer: int = 64  # images read ahead over all threads; bounds the memory of the pipeline
+    cache: str | None = None  # folder for the guidance features of the images; None: <run.output>/guidance
+
+    def __post_init__(self) -> None:
+        _check(bool(self.train), "data.train", "a path or glob of images", self.train)
+        _check(bool(self.validation), "data.validation", "a path or glob of images", self.validation)
+        _check(self.batch_size >= 1, "data.batch_size", "at least 1", self.batch_size)
+        _check(self.threads >= 1, "data.threads", "at least 1", self.threads)
+        _check(self.buffer >= 1, "data.buffer", "at least 1", self.buffer)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights and switches of the losses; a weight of 0 leaves that term and its network out."""
+
+    reconstruction: float = 1.0  # mean squared error over pixels in [0, 1]
+    commitment: float = 0.33  # [beta] pull of z towards the average of its words, per layer
+    adversarial: float = 0.1  # [lambda] non-saturating GAN
+    perceptual: float = 0.1  # [eta] distance of features of perceptual_network
+    perceptual_network: Literal["stlpips-vgg", "stlpips-alex", "resnet50-logits", "none"] = "stlpips-vgg"
+    lecam: float = 1e-4  # [phi] regulariser of the discriminator
+    r1: float = 0.0  # gradient penalty of the discriminator, instead of lecam; MAGVIT uses cost 10
+    semantic: float = 1.0  # [alpha] pull of the queries towards the words of the candidate pools
+    temperature: float = 1.0  # divides the squared distances in the softmax of the semantic loss
+    thresholds: tuple[float, ...] = (0.98, 0.95, 0.9, 0.85, 0.8)  # [rho_l] pool of layer l: score >= rho_l
+    semantic_layers: int = 5  # [D'] layers under the semantic loss, from the top
+    dynamic_weight: bool = True  # [w] scale the semantic loss to the size of the appearance loss
+    hub_correction: bool = False  # subtract each word's mean score over the training images
+    prefix_dropout: float = 0.0  # probability that the decoder sees a random prefix instead of all layers
+    adversarial_start: int = 0  # step from which the adversarial term acts on the autoencoder
+
+    def __post_init__(self) -> None:
+        for name in ("reconstruction", "commitment", "adversarial", "perceptual", "lecam", "r1", "semantic"):
+            value = getattr(self, name)
+            _check(math.isfinite(value) and value >= 0, f"loss.{name}", "a finite number >= 0", value)
+        _check(
+            self.perceptual_network in PERCEPTUAL_NETWORKS,
+            "loss.perceptual_network",
+            f"one of {', '.join(PERCEPTUAL_NETWORKS)}",
+            self.perceptual_network,
+        )
+        _check(
+            math.isfinite(self.temperature) and self.temperature > 0,
+            "loss.temperature",
+            "above 0",
+            self.temperature,
+        )
+        _check(all(0 <= t <= 1 for t in self.thresholds), "loss.thresholds", "within [0, 1]", self.thresholds)
+        _check(
+            0 <= self.semantic_layers <= len(self.thresholds),
+            "loss.semantic_layers",
+            f"0 .. {len(self.thresholds)} (one threshold per layer)",
+            self.semantic_layers,
+        )
+        _check(0 <= self.prefix_dropout <= 1, "loss.prefix_dropout", "within [0, 1]", self.prefix_dropout)
+        _check(self.adversarial_start >= 0, "loss.adversarial_start", "at least 0", self.adversarial_start)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam and its schedule, the same for the autoencoder and the discriminator."""
+
+    steps: int = 450_000  # length of the run
+    learning_rate: float = 1e-4  # peak, reached after the warm-up
+    betas: tuple[float, float] = (0.0, 0.99)  # MAGVIT's
+    warmup_steps: int = 1_000  # linear, from 0
+    decay: Literal["rsqrt", "cosine", "constant"] = "rsqrt"  # after the warm-up
+    cooldown_steps: int = 0  # with rsqrt: the last steps go linearly to 0
+    ema: float = 0.999  # decay of the averaged weights, which are what is evaluated and exported
+    clip_norm: float | None = None  # global norm of the gradient; None: no clipping
+
+    def __post_init__(self) -> None:
+        _check(self.steps >= 1, "optimizer.steps", "at least 1", self.steps)
+        _check(
+            math.isfinite(self.learning_rate) and self.learning_rate > 0,
+            "optimizer.learning_rate",
+            "above 0",
+            self.learning_rate,
+        )
+        _check(all(0 <= b < 1 for b in self.betas), "optimizer.betas", "within [0, 1)", self.betas)
+        _check(self.warmup_steps >= 0, "optimizer.warmup_steps", "at least 0", self.warmup_steps)
+        _check(self.cooldown_steps >= 0, "optimizer.cooldown_steps", "at least 0", self.cooldown_steps)
+        _check(
+            self.decay in ("rsqrt", "cosine", "constant"),
+            "optimizer.decay",
+            "rsqrt, cosine or constant",
+            self.decay,
+        )
+        _check(0 <= self.ema < 1, "optimizer.ema", "within [0, 1)", self.ema)
+        if self.clip_norm is not None:
+            _check(self.clip_norm > 0, "optimizer.clip_norm", "above 0, or None", self.clip_norm)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where the run leaves what, and how often."""
+
+    output: str  # folder: checkpoints/, tensorboard/, guidance/, bundle/
+    seed: int = 0  # of the weights, the order of the images, the flips and the drawn words
+    log_every: int = 50  # steps between lines and TensorBoard scalars
+    evaluate_every: int = 5_000  # steps between figures and pictures on a fixed validation batch
+    checkpoint_every: int = 5_000  # steps between checkpoints
+    keep: int = 2  # newest checkpoints kept
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks; search and losses stay float32
+
+    def __post_init__(self) -> None:
+        _check(bool(self.output), "run.output", "a folder", self.output)
+        _check(0 <= self.seed < 2**32, "run.seed", "within 0 .. 2**32 - 1", self.seed)
+        for name in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
+            _check(getattr(self, name) >= 1, f"run.{name}", "at least 1", getattr(self, name))
+        _check(
+            self.precision in ("float32", "bfloat16"),
+            "run.precision",
+            "float32 or bfloat16",
+            self.precision,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment."""
+
+    tokenizer: AutoencoderConfig
+    vocabulary: VocabularyConfig
+    data: DataConfig
+    run: RunConfig
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    guidance: str = (
+        "conse"  # what a word means for an image: "conse" or "clip:PATH"; unused if loss.semantic is 0
+    )
+
+    def __post_init__(self) -> None:
+        _check(
+            self.guidance == "conse" or (self.guidance.startswith("clip:") and len(self.guidance) > 5),
+            "guidance",
+            '"conse" or "clip:PATH"',
+            self.guidance,
+        )
+        _check(
+            self.loss.semantic_layers <= len(self.tokenizer.pyramid),
+            "loss.semantic_layers",
+            f"at most the {len(self.tokenizer.pyramid)} layers of tokenizer.pyramid",
+            self.loss.semantic_layers,
+        )
+        _check(
+            self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.optimizer.steps,
+            "optimizer.steps",
+            "at least warmup_steps + cooldown_steps",
+            self.optimizer.steps,
+        )
