@@ -1,0 +1,139 @@
+"""Exact search over a vocabulary in O(chunk) memory: the nearest word, and log-sum-exp over all words.
+
+Both walk over the codebook in chunks and never hold the (positions x vocabulary) matrix. The last chunk is
+moved back to end at the last word rather than padded, because padding would copy the whole codebook.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# Words per chunk. At 597 positions a chunk of scores is 2.4 MB: it stays in cache, and the matrix product
+# is still large enough to run at full speed.
+CHUNK = 1024
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def nearest(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[Array, " n"]:
+    """The id of the word nearest to each vector: k = argmin_k ||z - e(k)||^2.
+
+    Args:
+        z_nc: (n, c) float vectors; computed in float32 whatever comes.
+        codebook_vc: (v, c) float embeddings.
+
+    Returns:
+        (n,) int32 ids in 0 .. v - 1; of equally near words the lowest id.
+    """
+    _check(z_nc, codebook_vc)
+    z_nc, codebook_vc = z_nc.astype(jnp.float32), codebook_vc.astype(jnp.float32)
+    n, (v, _) = z_nc.shape[0], codebook_vc.shape
+    chunk = min(CHUNK, v)
+
+    def body(i, best):
+        distance_n, id_n = best
+        start, e_kc = _chunk(codebook_vc, i, chunk)
+        # ||z||^2 is the same for every word and left out.
+        score_nk = jnp.sum(e_kc**2, axis=1) - 2 * jnp.matmul(z_nc, e_kc.T, precision=_HIGHEST)
+        # Two plain minima: XLA's argmin on CPU is a scalar loop and takes longer than the product itself.
+        score_n = jnp.min(score_nk, axis=1)
+        k_n = jnp.min(jnp.where(score_nk == score_n[:, None], jnp.arange(chunk), chunk - 1), axis=1)
+        # Strictly less: an equal word of an earlier chunk, which has the lower id, stays.
+        better_n = score_n < distance_n
+        return jnp.where(better_n, score_n, distance_n), jnp.where(better_n, start + k_n, id_n)
+
+    start = (jnp.full((n,), jnp.inf, jnp.float32), jnp.zeros((n,), jnp.int32))
+    return jax.lax.fori_loop(0, -(-v // chunk), body, start)[1]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def log_sum_exp(
+    z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"], temperature: float
+) -> Float[Array, " n"]:
+    """log sum_k exp(-||z - e(k)||^2 / temperature), the normaliser of the semantic loss's softmax.
+
+    Args:
+        z_nc: (n, c) float vectors.
+        codebook_vc: (v, c) float embeddings.
+        temperature: the divisor of the squared distance, > 0 (1 in the paper).
+
+    Returns:
+        (n,) float32. Differentiable in both arrays; the derivative, the softmax-weighted sum of
+        -2 (z - e(k)) / temperature, is computed chunk by chunk as well.
+    """
+    return _log_sum_exp(z_nc, codebook_vc, temperature)
+
+
+def _log_sum_exp(z_nc, codebook_vc, temperature):
+    _check(z_nc, codebook_vc)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, not {temperature}")
+    v = codebook_vc.shape[0]
+    chunk = min(CHUNK, v)
+
+    def body(i, carry):
+        peak_n, total_n = carry
+        logit_nk = _logits(z_nc, codebook_vc, i, chunk, temperature)[2]
+        new_peak_n = jnp.maximum(peak_n, jnp.max(logit_nk, axis=1))
+        total_n = total_n * jnp.exp(peak_n - new_peak_n) + jnp.sum(jnp.exp(logit_nk - new_peak_n[:, None]), axis=1)
+        return new_peak_n, total_n
+
+    start = (jnp.full(z_nc.shape[:1], -jnp.inf, jnp.float32), jnp.zeros(z_nc.shape[:1], jnp.float32))
+    peak_n, total_n = jax.lax.fori_loop(0, -(-v // chunk), body, start)
+    return peak_n + jnp.log(total_n)
+
+
+def _forward(z_nc, codebook_vc, temperature):
+    value_n = _log_sum_exp(z_nc, codebook_vc, temperature)
+    return value_n, (z_nc, codebook_vc, value_n)
+
+
+def _backward(temperature, residuals, gradient_n):
+    z_nc, codebook_vc, value_n = residuals
+    chunk = min(CHUNK, codebook_vc.shape[0])
+
+    def body(i, carry):
+        gradient_z_nc, gradient_e_vc = carry
+        start, e_kc, logit_nk = _logits(z_nc, codebook_vc, i, chunk, temperature)
+        weight_nk = gradient_n[:, None] * jnp.exp(logit_nk - value_n[:, None])
+        scale = 2 / temperature
+        gradient_z_nc += scale * jnp.matmul(weight_nk, e_kc, precision=_HIGHEST)
+        update_kc = jnp.matmul(weight_nk.T, z_nc, precision=_HIGHEST) - jnp.sum(weight_nk, axis=0)[:, None] * e_kc
+        old_kc = jax.lax.dynamic_slice_in_dim(gradient_e_vc, start, chunk)
+        gradient_e_vc = jax.lax.dynamic_update_slice_in_dim(gradient_e_vc, old_kc + scale * update_kc, start, 0)
+        return gradient_z_nc, gradient_e_vc
+
+    # Every word's weight sums to the incoming gradient, so the "-2 z" part needs no loop.
+    start = (-2 / temperature * gradient_n[:, None] * z_nc, jnp.zeros_like(codebook_vc))
+    return jax.lax.fori_loop(0, -(-codebook_vc.shape[0] // chunk), body, start)
+
+
+log_sum_exp.defvjp(_forward, _backward)
+
+
+def _logits(z_nc, codebook_vc, i, chunk, temperature):
+    """Chunk i's first id, embeddings (k, c) and logits (n, k); words the previous chunk had are -inf."""
+    start, e_kc = _chunk(codebook_vc, i, chunk)
+    distance_nk = (
+        jnp.sum(z_nc**2, axis=1)[:, None]
+        - 2 * jnp.matmul(z_nc, e_kc.T, precision=_HIGHEST)
+        + jnp.sum(e_kc**2, axis=1)[None, :]
+    )
+    fresh_k = start + jnp.arange(chunk) >= i * chunk
+    return start, e_kc, jnp.where(fresh_k[None, :], -distance_nk / temperature, -jnp.inf)
+
+
+def _chunk(codebook_vc, i, chunk):
+    start = jnp.minimum(i * chunk, codebook_vc.shape[0] - chunk).astype(jnp.int32)
+    return start, jax.lax.dynamic_slice_in_dim(codebook_vc, start, chunk)
+
+
+def _check(z_nc, codebook_vc):
+    if z_nc.ndim != 2 or codebook_vc.ndim != 2 or z_nc.shape[1] != codebook_vc.shape[1]:
+        raise ValueError(
+            f"wanted vectors (n, c) and a codebook (v, c) of one width c, got {z_nc.shape} and {codebook_vc.shape}"
+        )
+    if codebook_vc.shape[0] == 0:
+        raise ValueError("wanted a codebook of at least one word, got none")

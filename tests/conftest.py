@@ -1,0 +1,22 @@
+"""Shared fixtures: where real photographs are, and a CPU split into several devices."""
+
+import os
+from pathlib import Path
+
+# Several fake devices, so that data parallelism is tested everywhere; set before JAX starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside the project (`SPAE_DATA`, else `../shared/data`)."""
+    folder = Path(os.environ.get("SPAE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set SPAE_DATA to a folder with tiny-imagenet-64/ and mnist/")
+    return folder
