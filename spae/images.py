@@ -1,0 +1,164 @@
+"""One image in and out: open with guards, orient, resize; uint8 <-> float. Every door uses these.
+
+Images are uint8 (H, W, 3) RGB outside of JAX code and float32 (H, W, 3) in [0, 1] inside it.
+"""
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from spae.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 1 << 26  # 8192 x 8192; the decoded picture is then 200 MB
+MAX_BYTES = 1 << 27  # of an encoded file
+
+# What Pillow's decoders raise on damaged bytes.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
+
+# Changing the warning filters is not safe between threads; reading a header takes microseconds.
+_HEADER_LOCK = threading.Lock()
+
+
+def open_image(file: str | Path | bytes | BinaryIO, size: int | None = None) -> Image.Image:
+    """The picture of a JPEG, PNG or WebP file as a loaded RGB image, upright.
+
+    `file` is a path, the encoded bytes, or a binary file object. EXIF orientation is applied, alpha is
+    composed on white, 16-bit grey is scaled to 8 bits, of an animation the first frame is taken. With `size`,
+    the side in pixels that the picture will be reduced to (`to_array`), a JPEG may be decoded at a part of
+    its resolution, never below twice `size`: several times faster.
+
+    Raises InputError: unreadable, empty, not an image of these formats, damaged, more than MAX_PIXELS pixels.
+    """
+    data, name = _read(file)
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes): give a JPEG, PNG or WebP image")
+    try:
+        with _HEADER_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is not a JPEG, PNG or WebP image: convert it to one of these") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise InputError(
+            f"{name} has too many pixels: at most {MAX_PIXELS:,} are read; reduce it first"
+        ) from None
+    except _DAMAGED as error:
+        raise InputError(f"{name} is damaged ({error}): give a whole JPEG, PNG or WebP file") from error
+    with image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise InputError(
+                f"{name} has {width} x {height} pixels: at most {MAX_PIXELS:,} are read; reduce it first"
+            )
+        if size is not None:
+            image.draft(None, (2 * size, 2 * size))
+        return _rgb(image, name)
+
+
+def to_array(
+    image: Image.Image | UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"], size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The central square of a PIL image or a uint8 array (H, W, 3) or (H, W), at `size` pixels a side.
+
+    Antialiased bicubic. Raises InputError for another type, dtype or rank.
+    """
+    if size < 1:
+        raise InputError(f"wanted a side of at least 1 pixel, got {size}")
+    if isinstance(image, Image.Image):
+        picture = _rgb(image, "the image")
+    else:
+        picture = Image.fromarray(_three_channels(image))
+    width, height = picture.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    if (side, width, height) == (size, size, size):
+        return np.array(picture)
+    box = (left, top, left + side, top + side)
+    # Cropping first keeps a 1 x 1,000,000 image cheap, and never looks at what is cut away.
+    return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def to_float(image: UInt8[np.ndarray, "*batch h w 3"]) -> Float[np.ndarray, "*batch h w 3"]:
+    """uint8 0..255 -> float32 in [0, 1]. Raises InputError for another dtype."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise InputError(f"wanted a uint8 image (0..255), got {image.dtype}: convert it, or use to_uint8")
+    return image.astype(np.float32) / np.float32(255)
+
+
+def to_uint8(image: Float[np.ndarray, "*batch h w 3"]) -> UInt8[np.ndarray, "*batch h w 3"]:
+    """Float in [0, 1] -> uint8 by clipping and rounding. Raises InputError for another dtype and for NaN."""
+    # bfloat16 is no np.floating, so everything passes through float32.
+    array = np.asarray(image)
+    if array.dtype.kind in "iub":
+        raise InputError(f"wanted a floating-point image in [0, 1], got {array.dtype}")
+    array = array.astype(np.float32)
+    if np.isnan(array).any():
+        raise InputError("wanted numbers in [0, 1], got NaN: what made this image is broken")
+    return np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+
+
+def _read(file: str | Path | bytes | BinaryIO) -> tuple[bytes, str]:
+    """The encoded bytes and what to call them in an error."""
+    if isinstance(file, bytes):
+        data, name = file, "the image"
+    elif isinstance(file, str | Path):
+        name = str(file)
+        try:
+            with open(file, "rb") as opened:
+                data = opened.read(MAX_BYTES + 1)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise InputError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+    elif hasattr(file, "read"):
+        data, name = file.read(MAX_BYTES + 1), str(getattr(file, "name", "the image"))
+        if not isinstance(data, bytes):
+            raise InputError(f"{name} is open as text: open it in binary mode ('rb')")
+    else:
+        raise InputError(f"wanted a path, bytes or a binary file, got {type(file).__name__}")
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{name} is larger than {MAX_BYTES:,} bytes: reduce it first")
+    return data, name
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """Loaded, upright, opaque, 8 bits a channel."""
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
+            # convert("RGB") would clip at 255 what runs to 65535.
+            wide = np.asarray(image).astype(np.int64)
+            image = Image.fromarray(((np.clip(wide, 0, 65535) + 128) // 257).astype(np.uint8))
+        elif image.mode == "F":
+            raise InputError(f"{name} holds 32-bit floats: give 8 or 16 bits a channel")
+        if image.has_transparency_data:
+            opaque = Image.new("RGBA", image.size, "white")
+            opaque.alpha_composite(image.convert("RGBA"))
+            image = opaque
+        # Always a copy: the caller's own image is neither returned nor kept open.
+        return image.convert("RGB")
+    except InputError:
+        raise
+    except _DAMAGED as error:
+        raise InputError(f"{name} is damaged ({error}): give a whole JPEG, PNG or WebP file") from error
+
+
+def _three_channels(image: object) -> UInt8[np.ndarray, "h w 3"]:
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"wanted a PIL image or a uint8 array (H, W, 3), got {type(image).__name__}")
+    if image.dtype != np.uint8:
+        raise InputError(f"wanted a uint8 array (0..255), got {image.dtype}: see spae.images.to_uint8")
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=-1)
+    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise InputError(f"wanted an image of shape (H, W, 3) or (H, W), got {image.shape}")
+    return np.ascontiguousarray(image)
