@@ -79,8 +79,8 @@ class Checkpoints(Generic[State]):
         for path in sorted(wanted.keys() | stored.keys()):
             if wanted.get(path) != stored.get(path):
                 raise InputError(
-                    f"the checkpoint {self.folder / str(step)} is of another model: the config wants {path} = "
-                    f"{wanted.get(path, 'absent')}, the checkpoint has {stored.get(path, 'absent')}; "
+                    f"the checkpoint {self.folder / str(step)} is of another model: the config wants {path} "
+                    f"= {wanted.get(path, 'absent')}, the checkpoint has {stored.get(path, 'absent')}; "
                     "give the config it was trained with, or another run.output"
                 )
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
