@@ -1,8 +1,8 @@
 """What the first words of an image say about its class, without a language model: nearest centroid.
 
-An episode draws `ways` classes, `shots` support images and one query image of each, represents every image by one
-vector, and gives each query the class whose mean support vector is nearest (cosine). No training, no model that
-could know the classes; the vectors of the words carry all there is.
+An episode draws `ways` classes, `shots` support images and one query image of each, represents every image
+by one vector, and gives each query the class whose mean support vector is nearest (cosine). No training, no
+model that could know the classes; the vectors of the words carry all there is.
 """
 
 import dataclasses

