@@ -1,0 +1,189 @@
+"""Images' latents to words: streaming average quantization (SAQ), and residual quantization beside it.
+
+Our names = the paper's symbols: `z_bhwc` = z, `queries[l - 1]` = z_l, `ids[l - 1]` = k_l,
+`averages[l - 1]` = zhat_{<=l}, `shape.positions(l)` = P(l). SPAE, section 3.1; docs/paper.md.
+
+In the paper one table serves both to choose words and to average them. Here a layer may also choose its words
+by a query of its own in another view of the same table (`Meaning`); the words it chose enter the average
+through `codebook_vc` like all others. Without `meaning` this is the paper's method exactly.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from spae.errors import InputError
+from spae.nearest import nearest
+from spae.pyramid import PyramidShape
+
+Fill = Literal["nearest", "zeros"]
+
+
+class Meaning(NamedTuple):
+    """What the first layers search by instead of z: `queries[l - 1]` (B, n_l, d) in `codebook_vd` (V, d)."""
+
+    queries: tuple[Float[Array, "b n d"], ...]
+    codebook_vd: Float[Array, "v d"]
+
+
+class Quantized(NamedTuple):
+    """The result for all D layers of a pyramid.
+
+    Attributes:
+        ids: per layer (B, *grid_l) int32, the chosen words.
+        averages: per prefix 1 .. D (B, h, w, c) float32, what the decoder sees; no gradient.
+        queries: per layer (B, n_l, c or d) float32, the vectors that were searched; differentiable, for the
+            semantic loss.
+    """
+
+    ids: tuple[Int[Array, "b *grid"], ...]
+    averages: tuple[Float[Array, "b *space c"], ...]
+    queries: tuple[Float[Array, "b n c"], ...]
+
+
+def streaming_average(
+    z_bhwc: Float[Array, "b *space c"],
+    codebook_vc: Float[Array, "v c"],
+    shape: PyramidShape,
+    meaning: Meaning | None = None,
+    fill: Fill = "nearest",
+) -> Quantized:
+    """SAQ: z_l = z + sum_{i<l} (z - e(k_i)) = (m + 1) z - sum e(k_i) at the positions P(l), where m words came before.
+
+    Every word then moves the average at its position towards z: zhat = mean of e(k_i).
+
+    Args:
+        z_bhwc: (B, h, w, c) float latents, (h, w) = `shape.grid` (or (B, t, h, w, c) for video).
+        codebook_vc: (V, c) float embeddings.
+        shape: the pyramid.
+        meaning: queries for the first layers in a view of their own, or None (the paper).
+        fill: what positions without a word hold in `averages`: the value of the nearest covered position
+            (ours: the paper does not say), or zeros.
+
+    Raises:
+        InputError: latents, codebook and pyramid do not fit each other.
+    """
+    return _quantize(z_bhwc, codebook_vc, shape, meaning, "saq", fill)
+
+
+def residual(
+    z_bhwc: Float[Array, "b *space c"],
+    codebook_vc: Float[Array, "v c"],
+    shape: PyramidShape,
+    meaning: Meaning | None = None,
+    fill: Fill = "nearest",
+) -> Quantized:
+    """RQ, the paper's ablation: z_l = z - sum_{i<l} e(k_i), and zhat is the sum of the words. Else as SAQ."""
+    return _quantize(z_bhwc, codebook_vc, shape, meaning, "rq", fill)
+
+
+QUANTIZERS = {"saq": streaming_average, "rq": residual}
+
+
+def prefix_averages(
+    ids: Sequence[Int[Array, "b *grid"]],
+    codebook_vc: Float[Array, "v c"],
+    shape: PyramidShape,
+    quantizer: str = "saq",
+    fill: Fill = "nearest",
+) -> tuple[Float[Array, "b *space c"], ...]:
+    """zhat_{<=l} for every prefix of the given layers, from their words alone: how a pyramid is decoded.
+
+    Args:
+        ids: per layer (B, *grid_l) int; any prefix of the pyramid.
+        codebook_vc: (V, c) float32 embeddings.
+        shape: the pyramid.
+        quantizer: "saq" (mean of the words at a position) or "rq" (their sum).
+        fill: see `streaming_average`.
+
+    Returns:
+        One (B, h, w, c) float32 array per prefix.
+    """
+    batch, width = ids[0].shape[0], codebook_vc.shape[1]
+    total_bpc = jnp.zeros((batch, int(np.prod(shape.grid)), width), codebook_vc.dtype)
+    averages = []
+    for layer, ids_l in enumerate(ids, start=1):
+        total_bpc = total_bpc.at[:, _flat(shape, layer)].add(codebook_vc[ids_l.reshape(batch, -1)])
+        count_p = shape.coverage(layer).reshape(-1)
+        value_bpc = total_bpc if quantizer == "rq" else total_bpc / np.maximum(count_p, 1)[:, None].astype(np.float32)
+        if fill == "nearest":
+            value_bpc = value_bpc[:, shape.nearest_covered(layer)]
+        averages.append(value_bpc.reshape(batch, *shape.grid, width))
+    return tuple(averages)
+
+
+def straight_through(z: Float[Array, "..."], quantized: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`quantized` forwards, the identity to `z` backwards."""
+    return z + jax.lax.stop_gradient(quantized - z)
+
+
+def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill) -> Quantized:
+    _check(z_bhwc, codebook_vc, shape, meaning, fill)
+    batch, width = z_bhwc.shape[0], z_bhwc.shape[-1]
+    z_bpc = z_bhwc.reshape(batch, -1, width)
+    codebook_vc = jax.lax.stop_gradient(codebook_vc)
+    own = meaning.queries if meaning is not None else ()
+    total_bpc = jnp.zeros_like(z_bpc)
+    count_p = np.zeros(z_bpc.shape[1], np.int32)
+    queries: dict[int, jax.Array] = {}
+    ids: dict[int, jax.Array] = {}
+    for wave in shape.waves:
+        # No two layers of a wave share a position, so none of them waits for another's words.
+        for layer in wave:
+            at = _flat(shape, layer)
+            if layer <= len(own):
+                queries[layer] = own[layer - 1]
+            elif quantizer == "saq":
+                queries[layer] = (count_p[at] + 1)[:, None].astype(np.float32) * z_bpc[:, at] - total_bpc[:, at]
+            else:
+                queries[layer] = z_bpc[:, at] - total_bpc[:, at]
+        if meaning is not None:
+            ids |= _search({l: queries[l] for l in wave if l <= len(own)}, meaning.codebook_vd)
+        ids |= _search({l: queries[l] for l in wave if l > len(own)}, codebook_vc)
+        for layer in wave:
+            at = _flat(shape, layer)
+            total_bpc = total_bpc.at[:, at].add(codebook_vc[ids[layer]])
+            count_p[at] += 1
+    layers = range(1, len(shape) + 1)
+    grids = tuple(ids[l].reshape(batch, *shape.layers[l - 1]) for l in layers)
+    averages = prefix_averages(grids, codebook_vc, shape, quantizer, fill)
+    return Quantized(grids, averages, tuple(queries[l] for l in layers))
+
+
+def _search(queries: dict[int, jax.Array], codebook_vc: jax.Array) -> dict[int, jax.Array]:
+    """The nearest words of several layers' queries (B, n_l, c) in one search: per layer (B, n_l) int32."""
+    if not queries:
+        return {}
+    q_bnc = jax.lax.stop_gradient(jnp.concatenate(list(queries.values()), axis=1))
+    ids_bn = nearest(q_bnc.reshape(-1, q_bnc.shape[-1]), codebook_vc).reshape(q_bnc.shape[:2])
+    ends = np.cumsum([q.shape[1] for q in queries.values()])[:-1]
+    return dict(zip(queries, jnp.split(ids_bn, ends, axis=1), strict=True))
+
+
+def _flat(shape: PyramidShape, layer: int) -> np.ndarray:
+    """P(l) as flat row-major indices of the finest grid, (n_l,) int."""
+    return np.ravel_multi_index(tuple(shape.positions(layer).T), shape.grid)
+
+
+def _check(z_bhwc, codebook_vc, shape, meaning, fill):
+    if z_bhwc.shape[1:-1] != tuple(shape.grid) or z_bhwc.shape[-1] != codebook_vc.shape[-1]:
+        raise InputError(
+            f"wanted latents (B, {', '.join(map(str, shape.grid))}, c) for this pyramid and a codebook (V, c), "
+            f"got {z_bhwc.shape} and {codebook_vc.shape}"
+        )
+    if fill not in ("nearest", "zeros"):
+        raise InputError(f'fill is "nearest" or "zeros", not {fill!r}')
+    if meaning is None:
+        return
+    if meaning.codebook_vd.shape[0] != codebook_vc.shape[0]:
+        raise InputError(
+            f"both views must show the same words, got {meaning.codebook_vd.shape[0]} and {codebook_vc.shape[0]}"
+        )
+    for layer, query in enumerate(meaning.queries, start=1):
+        wanted = (z_bhwc.shape[0], len(shape.positions(layer)), meaning.codebook_vd.shape[1])
+        if query.shape != wanted:
+            raise InputError(f"wanted queries {wanted} for meaning layer {layer}, got {query.shape}")
