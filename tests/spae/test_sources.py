@@ -1,0 +1,238 @@
+"""The same images come out of every kind of source, by index, with labels and captions, from any thread."""
+
+import io
+import pickle
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spae.errors import InputError
+from spae.sources import open_source
+
+GENERATOR = np.random.default_rng(0)
+# name -> pixels; sorted, as folders are read.
+PICTURES = {
+    name: GENERATOR.integers(0, 255, (5 + i, 7, 3), dtype=np.uint8)
+    for i, name in enumerate(["cat/a.png", "cat/b.png", "dog/a.png", "dog/c.png", "fox/z.png"])
+}
+LABELS = ["cat", "cat", "dog", "dog", "fox"]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_tar(path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "folder"
+    for name, pixels in PICTURES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png(pixels))
+    (root / "cat/a.txt").write_text("a cat\n")
+    (root / ".DS_Store").write_bytes(b"x")
+    return root
+
+
+@pytest.fixture
+def shards(tmp_path):
+    names = list(PICTURES)
+    write_tar(
+        tmp_path / "s-0.tar", {name: png(PICTURES[name]) for name in names[:3]} | {"cat/a.txt": b"a cat"}
+    )
+    write_tar(tmp_path / "s-1.tar", {name: png(PICTURES[name]) for name in names[3:]})
+    return tmp_path / "s-*.tar"
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table(
+        {
+            "image": [{"bytes": png(pixels), "path": name} for name, pixels in PICTURES.items()],
+            "label": [0, 0, 1, 1, 2],
+            "caption": ["a cat", None, None, None, None],
+        }
+    ).replace_schema_metadata(
+        {"huggingface": '{"info": {"features": {"label": {"names": ["cat", "dog", "fox"]}, "image": {}}}}'}
+    )
+    parquet.write_table(table, tmp_path / "train.parquet", row_group_size=2)
+    return tmp_path / "train.parquet"
+
+
+@pytest.fixture
+def tfds_directory(tmp_path):
+    pytest.importorskip("array_record")
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Pets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.ClassLabel(names=["cat", "dog", "fox"]),
+                    "caption": tfds.features.Text(),
+                }
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, (name, pixels) in enumerate(PICTURES.items()):
+                caption = "a cat" if name == "cat/a.png" else ""
+                yield i, {"image": io.BytesIO(png(pixels)), "label": LABELS[i], "caption": caption}
+
+    builder = Pets(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    return builder.data_path
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards", "parquet", "tfds_directory"])
+def test_every_kind_gives_the_same_records(kind, request):
+    source = open_source(request.getfixturevalue(kind))
+    assert len(source) == 5
+    records = list(source)
+    if kind == "tfds_directory":  # TFDS shuffles by a hash of the keys
+        expected = {pixels.tobytes(): label for pixels, label in zip(PICTURES.values(), LABELS, strict=True)}
+        assert {record.image.tobytes(): record.label for record in records} == expected
+    else:
+        assert [record.label for record in records] == LABELS
+        for record, pixels in zip(records, PICTURES.values(), strict=True):
+            assert record.image.dtype == np.uint8
+            np.testing.assert_array_equal(record.image, pixels)
+    assert source.labels == [record.label for record in records]
+    assert [record.caption for record in records if record.caption] == ["a cat"]
+    assert len({record.key for record in records}) == 5
+    np.testing.assert_array_equal(source[-1].image, records[4].image)
+    with pytest.raises(IndexError):
+        source[5]
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards", "parquet", "tfds_directory"])
+def test_pickled_and_threaded_reading(kind, request):
+    source = open_source(request.getfixturevalue(kind))
+    expected = [record.image.tobytes() for record in source]
+    copy = pickle.loads(pickle.dumps(source))
+    indices = list(range(5)) * 20
+    with ThreadPoolExecutor(8) as pool:
+        for reader in (source, copy):
+            got = list(pool.map(lambda index, reader=reader: reader[index].image.tobytes(), indices))
+            assert got == [expected[index] for index in indices]
+    assert copy.fingerprint == source.fingerprint
+
+
+def test_fingerprint_follows_names_and_content(folder):
+    before = open_source(folder).fingerprint
+    assert open_source(folder).fingerprint == before
+    (folder / "cat/b.png").write_bytes(png(PICTURES["cat/a.png"]))
+    changed = open_source(folder).fingerprint
+    assert changed != before
+    (folder / "cat/b.png").rename(folder / "cat/c.png")
+    assert open_source(folder).fingerprint not in (before, changed)
+
+
+def test_tar_fingerprint_follows_content(shards):
+    before = open_source(shards).fingerprint
+    write_tar(shards.parent / "s-1.tar", {"dog/c.png": png(PICTURES["fox/z.png"])})
+    assert open_source(shards).fingerprint != before
+
+
+def test_folder_of_shards_and_one_shard(shards):
+    assert len(open_source(shards.parent)) == 5
+    assert len(open_source(shards.parent / "s-1.tar")) == 2
+
+
+def test_flat_members_have_no_label(tmp_path):
+    write_tar(
+        tmp_path / "red_green.tar",
+        {"n01_cat.png": png(PICTURES["cat/a.png"]), "./x.PNG": png(PICTURES["dog/a.png"])},
+    )
+    source = open_source(tmp_path / "red_green.tar")
+    assert source.labels == [None, None]
+    assert source[1].label is None
+
+
+def test_size_speeds_up_large_jpegs(tmp_path):
+    Image.new("RGB", (1600, 1200), (10, 200, 30)).save(tmp_path / "large.jpg")
+    assert open_source(tmp_path)[0].image.shape == (1200, 1600, 3)
+    assert open_source(tmp_path, size=64)[0].image.shape == (150, 200, 3)
+
+
+def test_bad_image_names_file_and_member(folder, tmp_path):
+    (folder / "dog/a.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"dog/a\.png: the image is empty"):
+        open_source(folder)[2]
+    write_tar(tmp_path / "bad.tar", {"cat/broken.png": png(PICTURES["cat/a.png"])[:70]})
+    with pytest.raises(InputError, match=r"bad\.tar/cat/broken\.png: the image is damaged"):
+        open_source(tmp_path / "bad.tar")[0]
+
+
+def test_nothing_to_read(tmp_path):
+    with pytest.raises(InputError, match="nothing at"):
+        open_source(tmp_path / "missing")
+    with pytest.raises(InputError, match="nothing at"):
+        open_source(tmp_path / "missing-*.tar")
+    with pytest.raises(InputError, match="no images in"):
+        open_source(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="is no data set"):
+        open_source(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match="TFDS directory"):
+        open_source(tmp_path, split="train")
+    (tmp_path / "not.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(InputError, match="uncompressed tar"):
+        open_source(tmp_path / "not.tar")
+
+
+def test_cut_tar(shards):
+    path = shards.parent / "s-0.tar"
+    source = open_source(path)
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(InputError, match="ends early"):
+        source[0]
+    with pytest.raises(InputError, match="uncompressed tar"):
+        open_source(path)
+
+
+def test_bad_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"number": [1, 2]}), tmp_path / "numbers.parquet")
+    with pytest.raises(InputError, match="no column image"):
+        open_source(tmp_path / "numbers.parquet")
+    (tmp_path / "noise.parquet").write_bytes(b"noise" * 10)
+    with pytest.raises(InputError, match="as parquet"):
+        open_source(tmp_path / "noise.parquet")
+
+
+def test_unknown_split(tfds_directory):
+    with pytest.raises(InputError, match="split validation"):
+        open_source(tfds_directory, split="validation")
+
+
+def test_real_shards(shared_data):
+    source = open_source(shared_data / "tiny-imagenet-64" / "novel-*.tar")
+    assert len(source) == 2000
+    assert len(set(source.labels)) == 20
+    record = source[1234]
+    assert record.image.shape == (64, 64, 3)
+    assert record.label in record.key
