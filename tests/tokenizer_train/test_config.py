@@ -1,0 +1,93 @@
+"""Configs: checked on the way in, set from the command line, every shipped config and variant loads."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from spae.errors import InputError
+from tokenizer_train.cli import load_config, main
+from tokenizer_train.config import DataConfig, LossConfig, OptimizerConfig, RunConfig
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.py")), ids=lambda f: f.stem)
+def test_every_config_and_variant_loads(file: Path) -> None:
+    full = load_config(file)
+    tiny = load_config(file, "tiny")
+    assert tiny.optimizer.steps <= 20 < full.optimizer.steps
+    assert tiny.run.output != full.run.output
+    header = file.read_text().split('"""')[1]
+    for entry in ("Command", "Hardware", "Time", "Expect"):
+        assert f"\n{entry} " in header, entry
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        (LossConfig, {"temperature": 0.0}, r"loss\.temperature must be above 0, got 0\.0"),
+        (LossConfig, {"adversarial": -1.0}, r"loss\.adversarial must be a finite number >= 0"),
+        (LossConfig, {"semantic": float("nan")}, r"loss\.semantic must be a finite number"),
+        (LossConfig, {"perceptual_network": "vgg"}, r"one of stlpips-vgg, .*got 'vgg'"),
+        (LossConfig, {"thresholds": (0.9,)}, r"semantic_layers must be 0 \.\. 1"),
+        (LossConfig, {"prefix_dropout": 1.5}, r"prefix_dropout must be within \[0, 1\]"),
+        (OptimizerConfig, {"steps": 0}, r"optimizer\.steps must be at least 1"),
+        (OptimizerConfig, {"learning_rate": float("inf")}, r"optimizer\.learning_rate must be above 0"),
+        (OptimizerConfig, {"decay": "linear"}, r"rsqrt, cosine or constant"),
+        (
+            DataConfig,
+            {"train": "a", "validation": "b", "batch_size": 0},
+            r"data\.batch_size must be at least 1",
+        ),
+        (RunConfig, {"output": "a", "seed": -1}, r"run\.seed must be within"),
+        (RunConfig, {"output": "a", "precision": "float16"}, r"float32 or bfloat16"),
+    ],
+)
+def test_bad_values_are_refused(section, changes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        section(**changes)
+
+
+def test_sections_must_fit_each_other() -> None:
+    config = load_config(CONFIGS / "default64.py")
+    with pytest.raises(InputError, match="at least warmup_steps"):
+        dataclasses.replace(config, optimizer=OptimizerConfig(steps=5))
+    with pytest.raises(InputError, match="guidance must be"):
+        dataclasses.replace(config, guidance="dino")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.guidance = "clip:x"
+
+
+def test_the_command_line_refuses_what_it_does_not_know(capsys, tmp_path) -> None:
+    file = str(CONFIGS / "default64.py")
+    for arguments, message in [
+        (["--optimizer.step", "3"], "--optimizer.step"),
+        (["--data.batch-size", "0"], "data.batch_size must be at least 1, got 0"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            main([file, *arguments])
+        assert stopped.value.code == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    for arguments, message in [
+        (["nowhere.py"], "wanted a config file"),
+        ([file, "--variant", "huge"], "--variant must be one of cpu, tiny"),
+    ]:
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    assert main([str(tmp_path / "empty.py")]) == 1
+    assert "must define a function config()" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "example" in capsys.readouterr().err
+
+
+def test_help_names_the_fields(capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(CONFIGS / "default64.py"), "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--optimizer.learning-rate" in shown
+    assert "Example: spae-train" in shown

@@ -1,0 +1,102 @@
+"""`spae-train CONFIG [--variant NAME] [--section.field value ..]` and `spae-train eval BUNDLE DATA`."""
+
+import argparse
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from spae.errors import BundleError, InputError
+from tokenizer_train.config import Config
+
+USAGE = """\
+usage: spae-train CONFIG [--variant NAME] [--section.field value ..]
+       spae-train eval BUNDLE DATA [--limit N] [--json] ..
+
+Train a tokenizer as CONFIG (a Python file, see configs/) says; a run that was stopped goes on from its
+newest checkpoint. `spae-train CONFIG --help` lists every field with its default, `spae-train eval --help` the
+options of the evaluation.
+
+examples: spae-train configs/default64.py --variant cpu --optimizer.steps 2000 --run.output build/short
+          spae-train eval default 'photographs/*.tar' --json
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0 done, 1 failed (one line on stderr), 2 bad usage."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    try:
+        if arguments[0] == "eval":
+            _evaluate(arguments[1:])
+        else:
+            _train(arguments[0], arguments[1:])
+    except (InputError, BundleError, OSError, ArithmeticError) as error:
+        print(f"spae-train: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("spae-train: stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        return 1
+    return 0
+
+
+def load_config(file: str | Path, variant: str | None = None) -> Config:
+    """`config()` of a config file, or the named entry of its `VARIANTS`.
+
+    Raises:
+        InputError: No such file, no such variant, or the file gives no Config.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(
+            f"wanted a config file such as configs/default64.py or the word eval, got {str(file)!r}"
+        )
+    names = runpy.run_path(str(path))
+    if not callable(names.get("config")):
+        raise InputError(f"{path} must define a function config() that returns a Config")
+    variants = names.get("VARIANTS", {})
+    if variant is not None and variant not in variants:
+        raise InputError(f"--variant must be one of {', '.join(variants) or '(none here)'}, got {variant!r}")
+    config = names["config"]() if variant is None else variants[variant]()
+    if not isinstance(config, Config):
+        raise InputError(f"{path} must give a tokenizer_train.config.Config, got {type(config).__name__}")
+    return config
+
+
+def _train(file: str, arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--variant")
+    options, fields = parser.parse_known_args(arguments)
+    default = load_config(file, options.variant)
+    config = tyro.cli(
+        Config,
+        default=default,
+        args=fields,
+        prog=f"spae-train {file}",
+        description=f"Train as {file} says. Example: spae-train {file} --optimizer.steps 2000",
+    )
+    # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
+    from tokenizer_train.loop import train
+
+    print(f"bundle: {train(config)}")
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    from tokenizer_train.evaluate import Options, run
+
+    run(
+        tyro.cli(
+            Options,
+            args=arguments,
+            prog="spae-train eval",
+            description="Measure a bundle on images. Example: spae-train eval default 'novel-*.tar'",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
