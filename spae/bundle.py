@@ -1,0 +1,129 @@
+"""The files of a trained tokenizer: a folder of JSON and safetensors, checksummed, written whole or not at all.
+
+    bundle.json              architecture, provenance, measured metrics, sha256 of every other file
+    params.safetensors       the networks
+    vocabulary.safetensors   token ids, embedding table, views
+    words.json               the words, by id
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from spae.errors import BundleError
+
+FORMAT = "spae-bundle"
+VERSION = 1
+SHIPPED = Path(__file__).parent / "bundles"
+
+Tensors = dict[str, np.ndarray]
+
+
+def find(name: str | os.PathLike) -> epath.Path:
+    """The folder of a bundle: a shipped bundle's name, a path, or a remote path such as gs://bucket/folder."""
+    shipped = SHIPPED / str(name)
+    folder = epath.Path(shipped if (shipped / "bundle.json").is_file() else name)
+    if not (folder / "bundle.json").exists():
+        names = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/bundle.json"))) or "none"
+        raise BundleError(
+            f"wanted a bundle (a folder with bundle.json) or a shipped bundle's name ({names}), found neither at "
+            f"{str(name)!r}: check the name, or train one with spae-train"
+        )
+    return folder
+
+
+def write(folder: str | os.PathLike, info: Mapping[str, Any], files: Mapping[str, Tensors | list[str]]) -> None:
+    """Write a bundle; a bundle that was there before stays whole until the new one is complete.
+
+    Args:
+        folder: where to; its parents are made.
+        info: the contents of bundle.json, without `format`, `version` and `files`.
+        files: name -> tensors (for .safetensors) or words (for .json).
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        sums = {}
+        for name, content in files.items():
+            data = save(content) if isinstance(content, dict) else _json(content)
+            sums[name] = hashlib.sha256(data).hexdigest()
+            _write_through(new / name, data)
+        document = {"format": FORMAT, "version": VERSION, **info, "files": sums}
+        _write_through(new / "bundle.json", _json(document))
+        new.chmod(0o755)
+        if folder.exists():
+            # A folder cannot be replaced in one step: the old one is set aside first, and only then deleted.
+            old = new.with_name(new.name + ".old")
+            folder.rename(old)
+            new.rename(folder)
+            shutil.rmtree(old)
+        else:
+            new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensors | list[str]]]:
+    """Read a bundle and check every byte of it: (the contents of bundle.json, name -> tensors or words).
+
+    Raises:
+        BundleError: there is no bundle there, a file is missing or changed, or the version is another.
+    """
+    folder = find(name)
+    info = _parse(folder / "bundle.json", (folder / "bundle.json").read_bytes())
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise BundleError(f"wanted a bundle, but {folder / 'bundle.json'} says no format {FORMAT!r}")
+    if info.get("version") != VERSION:
+        raise BundleError(
+            f"wanted a bundle of version {VERSION}, {folder} has version {info.get('version')!r}: "
+            "install the release of spae that wrote it, or train again with this one"
+        )
+    files: dict[str, Tensors | list[str]] = {}
+    for file, wanted in info.get("files", {}).items():
+        path = folder / file
+        if not path.exists():
+            raise BundleError(f"wanted {file} in the bundle {folder}, it is missing: copy the bundle again")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != wanted:
+            raise BundleError(f"{path} is not as it was written (its sha256 differs): copy the bundle again")
+        if file.endswith(".json"):
+            files[file] = _parse(path, data)
+        else:
+            try:
+                files[file] = load(data)
+            except SafetensorError as error:
+                raise BundleError(f"{path} is not a safetensors file ({error}): copy the bundle again") from error
+    return info, files
+
+
+def _parse(path: epath.Path, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON ({error}): copy the bundle again") from error
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,311 @@
+"""The tokenizer: images to pyramids of words, and pyramids or plain text back to images."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import UInt8
+from PIL import Image
+
+from spae import bundle
+from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.errors import BundleError, InputError
+from spae.images import to_array, to_float, to_uint8
+from spae.pyramid import Pyramid, PyramidShape
+from spae.quantize import QUANTIZERS, prefix_averages
+from spae.text import Parsed, parse
+from spae.vocabulary import Vocabulary
+
+Picture = Image.Image | UInt8[np.ndarray, "h w 3"]
+
+# Batches are padded up to one of these sizes, so that there is one compiled function per size and no more.
+BUCKETS = (1, 2, 4, 8, 16, 32)
+
+
+class Tokenizer:
+    """A trained tokenizer; `spae.load` gets one from disk.
+
+    Args:
+        config: the architecture.
+        vocabulary: the words and their views.
+        model: encoder, decoder and meaning head.
+        trunk: the frozen network that `config.trunk` names, images (B, H, W, 3) in [0, 1] to features (B, f); by
+            default it is made from the package that ships its weights.
+        info: provenance and metrics, kept in bundle.json.
+    """
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        vocabulary: Vocabulary,
+        model: Autoencoder,
+        trunk: nnx.Module | None = None,
+        info: Mapping[str, Any] | None = None,
+    ):
+        self.config = config
+        self.vocabulary = vocabulary
+        self.info = dict(info or {})
+        self._graph, self._params = nnx.split(model)
+        self._trunk = trunk
+        self._codebooks = {name: jnp.asarray(vocabulary.codebook(name)) for name in ("appearance", "meaning")}
+
+    @property
+    def shape(self) -> PyramidShape:
+        return self.config.shape
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the squares that are encoded and decoded."""
+        return self.config.image_size
+
+    @overload
+    def encode(self, image: Picture) -> Pyramid: ...
+    @overload
+    def encode(self, image: Sequence[Picture] | UInt8[np.ndarray, "b h w 3"]) -> list[Pyramid]: ...
+    def encode(self, image):
+        """One image to its pyramid, or a batch to a list of pyramids.
+
+        Args:
+            image: a PIL image or a uint8 array (H, W, 3) of any size; or a list of them, or a uint8 array
+                (B, H, W, 3). Each is resized and cropped to a square of `image_size`.
+
+        Raises:
+            InputError: not an image, or an empty batch.
+        """
+        single = isinstance(image, Image.Image) or (isinstance(image, np.ndarray) and image.ndim <= 3)
+        images = [to_array(one, self.image_size) for one in ([image] if single else image)]
+        if not images:
+            raise InputError("wanted at least one image to encode, got an empty batch")
+        pyramids: list[Pyramid] = []
+        for part in _parts(images):
+            padded_bhwc = _pad(np.stack(part))
+            ids = self._encode(self._params, self._features(padded_bhwc), self._codebooks, padded_bhwc)
+            grids = jax.device_get(ids)
+            pyramids += [
+                Pyramid(tuple(grid[i] for grid in grids), self.shape, self.vocabulary) for i in range(len(part))
+            ]
+        return pyramids[0] if single else pyramids
+
+    @overload
+    def decode(self, pyramid: Pyramid | str, layers: int | None = None) -> UInt8[np.ndarray, "h w 3"]: ...
+    @overload
+    def decode(
+        self, pyramid: Sequence[Pyramid | str], layers: int | None = None
+    ) -> UInt8[np.ndarray, "b h w 3"]: ...
+    def decode(self, pyramid, layers=None):
+        """A pyramid, or words as text, to an image; a list of them to a batch of images.
+
+        Args:
+            pyramid: Pyramid, or text that `parse` understands (its repairs are silent here; call `parse` to see
+                them); or a list of those, all with the same number of layers unless `layers` is given.
+            layers: decode from the first so many layers only; all that are there by default.
+
+        Returns:
+            uint8 (S, S, 3), or (B, S, S, 3) for a list; S = `image_size`.
+
+        Raises:
+            InputError: an empty batch or text, too many layers, or words of another tokenizer.
+        """
+        single = isinstance(pyramid, Pyramid | str)
+        pyramids = [
+            self.parse(one, layers).pyramid if isinstance(one, str) else one
+            for one in ([pyramid] if single else pyramid)
+        ]
+        if not pyramids:
+            raise InputError("wanted at least one pyramid to decode, got an empty batch")
+        depth = layers if layers is not None else pyramids[0].layers
+        for one in pyramids:
+            if one.shape != self.shape:
+                raise InputError(f"wanted a pyramid of {self.shape}, got one of {one.shape}: use the tokenizer it is from")
+            if max(int(ids.max()) for ids in one.ids) >= len(self.vocabulary):
+                raise InputError(f"wanted ids below {len(self.vocabulary)}, got a larger one: use the tokenizer it is from")
+            if layers is None and one.layers != depth:
+                raise InputError(f"the pyramids have {depth} and {one.layers} layers: say how many with layers=")
+        pyramids = [one.prefix(depth) for one in pyramids]
+        images = []
+        for part in _parts(pyramids):
+            ids = tuple(_pad(np.stack([one.ids[l] for one in part])) for l in range(depth))
+            zhat_bhwc = self._average(ids, self._codebooks["appearance"])
+            decoded_bhwc = jax.device_get(self._decode(self._params, zhat_bhwc))
+            images.append(to_uint8(decoded_bhwc[: len(part)]))
+        images_bhwc = np.concatenate(images)
+        return images_bhwc[0] if single else images_bhwc
+
+    def parse(self, text: str, layers: int | None = None) -> Parsed:
+        """Text to a pyramid and the list of repairs it needed; see `spae.text.parse`."""
+        return parse(text, self.vocabulary, self.shape, layers)
+
+    def save(
+        self, folder: str | os.PathLike, info: Mapping[str, Any] | None = None, dtype: str = "float32"
+    ) -> None:
+        """Write a bundle.
+
+        Args:
+            folder: where to; a bundle that is there is replaced once the new one is complete.
+            info: provenance and metrics to add to `self.info`.
+            dtype: "float32", or "float16" for half the size (weights are rounded; measure what you ship).
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; what was there stays whole.
+        """
+        params = _flatten(self._params, "autoencoder.")
+        if self.config.trunk != "none":
+            params |= _flatten(nnx.state(self.trunk), "trunk.")
+        header = {
+            **self.info,
+            **(info or {}),
+            "config": dataclasses.asdict(self.config),
+            "vocabulary": self.vocabulary.header(),
+        }
+        bundle.write(
+            folder,
+            header,
+            {
+                "params.safetensors": {name: _cast(value, dtype) for name, value in params.items()},
+                "vocabulary.safetensors": self.vocabulary.tensors(),
+                "words.json": list(self.vocabulary.words),
+            },
+        )
+
+    @classmethod
+    def load(cls, name: str | os.PathLike) -> "Tokenizer":
+        """A tokenizer from a shipped bundle's name, a folder, or a remote path.
+
+        Raises:
+            BundleError: no bundle is there, or it is damaged or of another version.
+        """
+        info, files = bundle.read(name)
+        try:
+            config = AutoencoderConfig(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in info["config"].items()}
+            )
+            vocabulary = Vocabulary.from_parts(files["vocabulary.safetensors"], files["words.json"], info["vocabulary"])
+            params = files["params.safetensors"]
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"the bundle {name} lacks or has one field too many: {error}") from error
+        trunk = _fill(_trunk(config), params, "trunk.") if config.trunk != "none" else None
+        build = partial(
+            Autoencoder,
+            config,
+            vocabulary.codebook("appearance").shape[1],
+            vocabulary.codebook("meaning").shape[1],
+            trunk.width if trunk is not None else 0,
+        )
+        model = _fill(lambda: build(rngs=nnx.Rngs(0)), params, "autoencoder.")
+        extra = [key for key in params if not key.startswith(("autoencoder.", "trunk."))]
+        if extra:
+            raise BundleError(f"the bundle {name} has parameters that no part of it knows: {extra[:3]}")
+        info = {k: v for k, v in info.items() if k not in ("format", "version", "files", "config", "vocabulary")}
+        return cls(config, vocabulary, model, trunk, info)
+
+    @cached_property
+    def trunk(self) -> nnx.Module:
+        """The frozen trunk; only there if `config.trunk` names one."""
+        if self._trunk is not None:
+            return self._trunk
+        from spae.guidance.conse import image_tower
+
+        return image_tower()
+
+    def _features(self, images_bhwc: np.ndarray) -> jax.Array | None:
+        if self.config.trunk == "none":
+            return None
+        graph_and_state = self._trunk_parts
+        return self._trunk_features(graph_and_state[1], images_bhwc)
+
+    @cached_property
+    def _trunk_parts(self):
+        return nnx.split(self.trunk)
+
+    @cached_property
+    def _trunk_features(self) -> Callable[..., jax.Array]:
+        graph = self._trunk_parts[0]
+        return jax.jit(lambda state, images: nnx.merge(graph, state)(to_float(images)))
+
+    @cached_property
+    def _encode(self) -> Callable[..., tuple[jax.Array, ...]]:
+        config, shape, quantize = self.config, self.shape, QUANTIZERS[self.config.quantizer]
+
+        def encode(params, features_bf, codebooks, images_bhwc):
+            model = nnx.merge(self._graph, params)
+            z_bhwc, meaning = model.encode(to_float(images_bhwc), features_bf, codebooks["meaning"])
+            return quantize(z_bhwc, codebooks["appearance"], shape, meaning, config.fill).ids
+
+        return jax.jit(encode)
+
+    @cached_property
+    def _average(self) -> Callable[..., jax.Array]:
+        config, shape = self.config, self.shape
+        return jax.jit(
+            lambda ids, codebook_vc: prefix_averages(ids, codebook_vc, shape, config.quantizer, config.fill)[-1]
+        )
+
+    @cached_property
+    def _decode(self) -> Callable[..., jax.Array]:
+        return jax.jit(lambda params, zhat_bhwc: nnx.merge(self._graph, params).decoder(zhat_bhwc))
+
+
+def load(name: str | os.PathLike = "default") -> Tokenizer:
+    """A tokenizer from a shipped bundle's name, a folder, or a remote path such as gs://bucket/folder.
+
+    Compiled functions are kept in `SPAE_CACHE` (default ~/.cache/spae), unless JAX has been given a cache of its own.
+
+    Raises:
+        BundleError: no bundle is there, or it is damaged or of another version.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = Path(os.environ.get("SPAE_CACHE", Path.home() / ".cache" / "spae")) / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return Tokenizer.load(name)
+
+
+def _trunk(config: AutoencoderConfig) -> Callable[[], nnx.Module]:
+    from spae.guidance.conse import ConseImageTower
+
+    return lambda: ConseImageTower(rngs=nnx.Rngs(0))
+
+
+def _parts(items: Sequence) -> Iterator[Sequence]:
+    for start in range(0, len(items), BUCKETS[-1]):
+        yield items[start : start + BUCKETS[-1]]
+
+
+def _pad(batch: np.ndarray) -> np.ndarray:
+    """Repeat the last row until the batch has the size of a bucket."""
+    size = next(bucket for bucket in BUCKETS if bucket >= len(batch))
+    return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+
+
+def _flatten(state: Any, prefix: str) -> dict[str, np.ndarray]:
+    """An NNX state as flat names and arrays: 'autoencoder.encoder.stem.kernel'."""
+    flat = nnx.to_flat_state(state)
+    return {prefix + ".".join(map(str, path)): np.asarray(value[...]) for path, value in flat}
+
+
+def _cast(value: np.ndarray, dtype: str) -> np.ndarray:
+    return value.astype(dtype) if np.issubdtype(value.dtype, np.floating) else value
+
+
+def _fill(build: Callable[[], nnx.Module], params: Mapping[str, np.ndarray], prefix: str) -> Any:
+    """A module whose every variable is read from `params`; nothing may lack, be left over or differ in shape."""
+    graph, state = nnx.split(nnx.eval_shape(build))
+    flat, seen = [], set()
+    for path, variable in nnx.to_flat_state(state):
+        name = prefix + ".".join(map(str, path))
+        if name not in params or params[name].shape != variable.shape:
+            found = f"of shape {params[name].shape}" if name in params else "missing"
+            raise BundleError(f"wanted parameter {name} of shape {variable.shape}, it is {found}")
+        seen.add(name)
+        flat.append((path, variable.replace(jnp.asarray(params[name], variable.dtype))))
+    extra = sorted(key for key in params if key.startswith(prefix) and key not in seen)
+    if extra:
+        raise BundleError(f"the bundle has parameters that its architecture does not: {extra[:3]}")
+    return nnx.merge(graph, nnx.from_flat_state(flat))

@@ -1,0 +1,132 @@
+"""The losses of SPAE, section 3.2, each a function with its equation. All return float32 scalars.
+
+    L = L_appearance + alpha w L_semantic,   w = sg(L_appearance / L_semantic)
+    L_appearance = ||I - Ihat||^2 + beta sum_l ||z - sg(zhat_{<=l})||^2 + lambda L_GAN + eta L_perceptual
+
+The LeCAM term, phi L_LeCAM, belongs to the discriminator's loss, as in MAGVIT.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from spae.nearest import log_sum_exp
+from spae.pyramid import PyramidShape
+
+
+def reconstruction(images_bhwc: Float[Array, "b h w 3"], decoded_bhwc: Float[Array, "b h w 3"]) -> Float[Array, ""]:
+    """||I - Ihat||^2, as the mean over batch, pixels and channels; images in [0, 1]."""
+    return jnp.mean((images_bhwc - decoded_bhwc) ** 2)
+
+
+def commitment(
+    z_bhwc: Float[Array, "b h w c"],
+    averages: Sequence[Float[Array, "b h w c"]],
+    shape: PyramidShape,
+    first_layer: int = 1,
+) -> Float[Array, ""]:
+    """sum_l ||z - sg(zhat_{<=l})||^2, each term the mean over batch, the positions P(l) and channels.
+
+    Only P(l) counts in the term of layer l: elsewhere the prefix has the words it had before, whose terms are
+    in the sum already, or none.
+
+    Args:
+        z_bhwc: latents.
+        averages: zhat of every prefix 1 .. D.
+        shape: the pyramid.
+        first_layer: the first layer that quantizes z; layers above choose their words by meaning, and z is
+            not asked to follow them.
+    """
+    total = jnp.zeros((), jnp.float32)
+    for layer in range(first_layer, len(shape) + 1):
+        at = (slice(None), *shape.positions(layer).T)
+        total += jnp.mean((z_bhwc[at] - jax.lax.stop_gradient(averages[layer - 1][at])) ** 2)
+    return total
+
+
+def semantic(
+    queries_bnc: Float[Array, "b n c"],
+    codebook_vc: Float[Array, "v c"],
+    pool_bv: Bool[Array, "b v"],
+    temperature: float,
+) -> Float[Array, ""]:
+    """One layer's term: the mean over its positions and over c in the pool C_l(I) of -log softmax_k(-||z_l - e(k)||^2 / T)[c].
+
+    The mean over the pool is taken exactly instead of by drawing c: ||z - e||^2 averages to
+    ||z||^2 - 2 z mean(e) + mean(||e||^2), two sums over the pool for all positions at once.
+
+    Args:
+        queries_bnc: z_l at the positions P(l).
+        codebook_vc: the view these queries are searched in.
+        pool_bv: C_l(I); at least one word an image (the best-scored word is always in).
+        temperature: T > 0; 1 in the paper.
+    """
+    b, n, c = queries_bnc.shape
+    weight_bv = pool_bv / jnp.sum(pool_bv, axis=1, keepdims=True)
+    centre_bc = weight_bv @ codebook_vc
+    square_b = weight_bv @ jnp.sum(codebook_vc**2, axis=1)
+    distance_bn = (
+        jnp.sum(queries_bnc**2, axis=2) - 2 * jnp.einsum("bnc,bc->bn", queries_bnc, centre_bc) + square_b[:, None]
+    )
+    normaliser_bn = log_sum_exp(queries_bnc.reshape(b * n, c), codebook_vc, temperature).reshape(b, n)
+    return jnp.mean(distance_bn / temperature + normaliser_bn)
+
+
+def dynamic_weight(appearance: Float[Array, ""], semantic: Float[Array, ""]) -> Float[Array, ""]:
+    """w = sg(L_appearance / L_semantic): both losses pull with the same size, whatever their units."""
+    return jax.lax.stop_gradient(appearance / jnp.maximum(semantic, 1e-8))
+
+
+def generator_adversarial(fake_b: Float[Array, " b"]) -> Float[Array, ""]:
+    """Non-saturating logistic GAN, the generator's side: mean softplus(-D(Ihat))."""
+    return jnp.mean(jax.nn.softplus(-fake_b))
+
+
+def discriminator_adversarial(real_b: Float[Array, " b"], fake_b: Float[Array, " b"]) -> Float[Array, ""]:
+    """Non-saturating logistic GAN, the discriminator's side: mean softplus(-D(I)) + softplus(D(Ihat))."""
+    return jnp.mean(jax.nn.softplus(-real_b)) + jnp.mean(jax.nn.softplus(fake_b))
+
+
+LECAM_DECAY = 0.999
+
+
+def lecam(
+    real_b: Float[Array, " b"], fake_b: Float[Array, " b"], ema_2: Float[Array, "2"]
+) -> tuple[Float[Array, ""], Float[Array, "2"]]:
+    """LeCAM on batch means: relu(real - ema_fake)^2 + relu(ema_real - fake)^2, and the new (ema_real, ema_fake)."""
+    real, fake = jnp.mean(real_b), jnp.mean(fake_b)
+    ema_2 = LECAM_DECAY * ema_2 + (1 - LECAM_DECAY) * jax.lax.stop_gradient(jnp.stack([real, fake]))
+    return jax.nn.relu(real - ema_2[1]) ** 2 + jax.nn.relu(ema_2[0] - fake) ** 2, ema_2
+
+
+def r1(discriminator, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, ""]:
+    """R1: the mean over images of ||dD(I) / dI||^2 at real images; its weight (10 in MAGVIT) is the config's."""
+    gradient_bhwc = jax.grad(lambda x: jnp.sum(discriminator(x)))(images_bhwc)
+    return jnp.mean(jnp.sum(gradient_bhwc**2, axis=(1, 2, 3)))
+
+
+def draw_prefix(
+    z_bhwc: Float[Array, "b h w c"],
+    averages: Sequence[Float[Array, "b h w c"]],
+    shape: PyramidShape,
+    rate: float,
+    key: jax.Array,
+) -> Float[Array, "b h w c"]:
+    """What the decoder sees: all layers, or with probability `rate` a random shorter prefix (ours: prefix dropout).
+
+    Straight-through to z where the prefix has a word; where it has none, the decoder sees a filler that says
+    nothing of z, so nothing flows back there.
+    """
+    depth = len(averages)
+    key_drop, key_length = jax.random.split(key)
+    dropped_b = jax.random.bernoulli(key_drop, rate, z_bhwc.shape[:1])
+    length_b = jax.random.randint(key_length, z_bhwc.shape[:1], 0, max(depth - 1, 1))
+    index_b = jnp.where(dropped_b, length_b, depth - 1)
+    pick = (index_b, jnp.arange(z_bhwc.shape[0]))
+    seen_bhwc = jnp.stack(list(averages))[pick]
+    covered_lhw = np.stack([shape.coverage(layer) > 0 for layer in range(1, depth + 1)])
+    covered_bhw1 = jnp.asarray(covered_lhw, jnp.float32)[index_b][..., None]
+    return jax.lax.stop_gradient(seen_bhwc) + covered_bhw1 * (z_bhwc - jax.lax.stop_gradient(z_bhwc))

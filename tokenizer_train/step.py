@@ -1,0 +1,132 @@
+"""One training step: autoencoder and discriminator, from the same forward pass, jitted once."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array
+
+from spae.guidance.scores import pools, scores
+from spae.quantize import QUANTIZERS
+from tokenizer_train import losses
+from tokenizer_train.config import Config
+from tokenizer_train.state import Constants, Modules, TrainState
+
+Metrics = dict[str, Array]
+
+
+def make_step(config: Config, modules: Modules) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
+    """The jitted step: (state, batch) -> (state, metrics); the old state's memory is reused.
+
+    The batch: `images` (B, H, W, 3) uint8 and `features` (B, f) float32, the guidance's image features. Metrics
+    are float32 scalars: the losses, `psnr` (dB, of what the decoder saw, before rounding) and `words/l`, the
+    distinct words that layer l used in this batch.
+    """
+    autoencoder_loss = _autoencoder_loss(config, modules)
+    discriminator_loss = _discriminator_loss(config, modules)
+
+    def step(state: TrainState, batch: dict, constants: Constants) -> tuple[TrainState, Metrics]:
+        images_bhwc = batch["images"].astype(jnp.float32) / 255
+        key = jax.random.fold_in(state.key, state.step)
+        (_, (metrics, decoded_bhwc)), gradient = jax.value_and_grad(autoencoder_loss, has_aux=True)(
+            state.params, state, images_bhwc, batch["features"], constants, key
+        )
+        update, optimizer = modules.transform.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, update)
+        decay = config.optimizer.ema
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+
+        discriminator, discriminator_optimizer, lecam = (
+            state.discriminator,
+            state.discriminator_optimizer,
+            state.lecam,
+        )
+        if modules.discriminator is not None:
+            (_, (more, lecam)), gradient = jax.value_and_grad(discriminator_loss, has_aux=True)(
+                discriminator, images_bhwc, jax.lax.stop_gradient(decoded_bhwc), lecam
+            )
+            update, discriminator_optimizer = modules.discriminator_transform.update(
+                gradient, discriminator_optimizer, discriminator
+            )
+            discriminator = optax.apply_updates(discriminator, update)
+            metrics |= more
+        return TrainState(
+            state.step + 1, params, ema, optimizer, discriminator, discriminator_optimizer, lecam, state.key
+        ), metrics
+
+    jitted = jax.jit(step, donate_argnums=0)
+    return lambda state, batch: jitted(state, batch, modules.constants)
+
+
+def _autoencoder_loss(config: Config, modules: Modules):
+    loss, shape = config.loss, config.tokenizer.shape
+    meaning_layers = config.tokenizer.meaning_layers
+    quantize = QUANTIZERS[config.tokenizer.quantizer]
+
+    def compute(params, state: TrainState, images_bhwc, features_bf, constants: Constants, key):
+        model = nnx.merge(modules.autoencoder, params)
+        z_bhwc, meaning = model.encode(images_bhwc, features_bf, constants.meaning_codebook_vd)
+        words = quantize(z_bhwc, constants.codebook_vc, shape, meaning, config.tokenizer.fill)
+        seen_bhwc = losses.draw_prefix(z_bhwc, words.averages, shape, loss.prefix_dropout, key)
+        decoded_bhwc = model.decoder(seen_bhwc)
+
+        metrics = {
+            "reconstruction": losses.reconstruction(images_bhwc, decoded_bhwc),
+            "commitment": losses.commitment(z_bhwc, words.averages, shape, meaning_layers + 1),
+        }
+        total = loss.reconstruction * metrics["reconstruction"] + loss.commitment * metrics["commitment"]
+        if modules.perceptual is not None:
+            metrics["perceptual"] = jnp.mean(modules.perceptual(constants.perceptual, images_bhwc, decoded_bhwc))
+            total += loss.perceptual * metrics["perceptual"]
+        if modules.discriminator is not None:
+            logit_b = nnx.merge(modules.discriminator, state.discriminator)(decoded_bhwc)
+            metrics["adversarial"] = losses.generator_adversarial(logit_b)
+            active = state.step >= loss.adversarial_start
+            total += jnp.where(active, loss.adversarial, 0.0) * metrics["adversarial"]
+        metrics["appearance"] = total
+        if loss.semantic > 0:
+            metrics["semantic"] = semantic(words.queries, features_bf, constants)
+            weight = losses.dynamic_weight(total, metrics["semantic"]) if loss.dynamic_weight else 1.0
+            total += loss.semantic * weight * metrics["semantic"]
+        metrics["loss"] = total
+        metrics["psnr"] = -10 * jnp.log10(metrics["reconstruction"])
+        for layer, ids in enumerate(words.ids, start=1):
+            used_v = jnp.zeros(constants.codebook_vc.shape[0], jnp.float32).at[ids].set(1.0)
+            metrics[f"words/{layer}"] = jnp.sum(used_v)
+        return total, (metrics, decoded_bhwc)
+
+    def semantic(queries, features_bf, constants: Constants):
+        """The mean over the first D' layers of each layer's semantic loss, in the view that it searches."""
+        score_bv = scores(features_bf, constants.word_features_vf, constants.word_means_v)
+        pool_lbv = pools(score_bv, loss.thresholds[: loss.semantic_layers])
+        terms = [
+            losses.semantic(
+                queries[i],
+                constants.meaning_codebook_vd if i < meaning_layers else constants.codebook_vc,
+                pool_lbv[i],
+                loss.temperature,
+            )
+            for i in range(loss.semantic_layers)
+        ]
+        return sum(terms) / len(terms)
+
+    return compute
+
+
+def _discriminator_loss(config: Config, modules: Modules):
+    def compute(params, images_bhwc, decoded_bhwc, lecam_2):
+        discriminator = nnx.merge(modules.discriminator, params)
+        real_b, fake_b = discriminator(images_bhwc), discriminator(decoded_bhwc)
+        metrics = {"discriminator": losses.discriminator_adversarial(real_b, fake_b)}
+        total = metrics["discriminator"]
+        if config.loss.lecam > 0:
+            metrics["lecam"], lecam_2 = losses.lecam(real_b, fake_b, lecam_2)
+            total += config.loss.lecam * metrics["lecam"]
+        if config.loss.r1 > 0:
+            metrics["r1"] = losses.r1(discriminator, images_bhwc)
+            total += config.loss.r1 * metrics["r1"]
+        return total, (metrics, lecam_2)
+
+    return compute
