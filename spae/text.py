@@ -1,0 +1,208 @@
+"""Pyramids as plain text and back: rendering, and a parser that repairs what people and models write."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rapidfuzz.distance import OSA
+from rapidfuzz.process import cdist
+
+from spae.errors import InputError
+from spae.pyramid import Pyramid, PyramidShape
+from spae.vocabulary import Vocabulary
+
+# Letters and digits; hyphens and apostrophes inside a word belong to it.
+_PIECE = re.compile(r"[^\W_]+(?:['’‐‑-][^\W_]+)*")
+_JOINTS = re.compile(r"['’‐‑-]")
+# Without `layers`, surplus of up to this part of a prefix is taken for miscounting, not for a next layer.
+_SURPLUS_TOLERATED = 0.1
+_LONGEST_REPAIRED = 40  # letters; a longer "word" is no misspelling
+_FURTHEST = 2  # edits
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One thing that was not as `render` writes it.
+
+    `kind`: "case", "punctuation", "numbering", "whitespace", "unknown", "missing" or "surplus";
+    `position`: 0-based place among the pyramid's words; `found`: what the text has there;
+    `used`: the word taken instead, "" for something left out.
+    """
+
+    kind: str
+    position: int
+    found: str
+    used: str
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A pyramid read from text, and every repair that it took, in the order of the text."""
+
+    pyramid: Pyramid
+    repairs: tuple[Repair, ...]
+
+
+def render(pyramid: Pyramid, layers: int | None = None) -> str:
+    """The words of the first `layers` layers (all by default), top layer first, each grid row by row,
+    separated by single spaces."""
+    return pyramid.text(layers)
+
+
+def parse(text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | None = None) -> Parsed:
+    """Reads a pyramid from words; the inverse of `render`, tolerant of how people and models write.
+
+    Another case, punctuation, numbering ("1." "2)"), line breaks: understood and reported. A word that is
+    not in the vocabulary becomes the nearest by spelling (1 edit for 3 to 5 letters, 2 for longer words;
+    ties to the lower id, which is the more frequent word); when none is near, it is filled like a missing
+    word: with the word above it in the pyramid, or at the top with the first known word of the text.
+
+    `layers`: how many layers the text should hold. By default the most layers that its words fill, where
+    a surplus of up to a tenth is dropped as miscounting; with more, the next layer is begun, and completed
+    by filling.
+
+    Raises `InputError` for text that is empty or has no word near the vocabulary, and bad `layers`.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"text: wanted words as a string; got {type(text).__name__}")
+    wanted = shape.tokens(layers)
+    found, repairs = _words(text, vocabulary, wanted)
+    if not found:
+        raise InputError("text: wanted words of the vocabulary, separated by spaces; got none")
+    if layers is None:
+        layers = _layers_for(len(found), shape)
+    size = shape.tokens(layers)
+    surplus, found = found[size:], found[:size]
+
+    ids = _lookup(found, vocabulary, repairs)
+    _fill(ids, found, vocabulary, shape.layers[:layers], repairs)
+    repairs = [repair for repair in repairs if repair.position < size]
+    if surplus:
+        first = " ".join(word[:_LONGEST_REPAIRED] for word in surplus[:3])
+        repairs.append(Repair("surplus", size, f"{len(surplus)} more words: {first} ..", ""))
+    ends = np.cumsum([int(np.prod(grid)) for grid in shape.layers[:layers]])
+    grids = tuple(
+        part.reshape(grid)
+        for part, grid in zip(np.split(np.array(ids, np.int32), ends[:-1]), shape.layers, strict=False)
+    )
+    return Parsed(
+        Pyramid(grids, shape, vocabulary), tuple(sorted(repairs, key=lambda repair: repair.position))
+    )
+
+
+def _words(text: str, vocabulary: Vocabulary, wanted: int) -> tuple[list[str], list[Repair]]:
+    """The words of the text as written, and the formatting repaired among the first `wanted`."""
+    chunks = text.split()
+    repairs: list[Repair] = []
+    if text != " ".join(chunks):
+        repairs.append(Repair("whitespace", 0, "line breaks, tabs or extra spaces", ""))
+    found: list[str] = []
+    for chunk in chunks:
+        if chunk in vocabulary.index:
+            found.append(chunk)
+            continue
+        pieces = _PIECE.findall(chunk)
+        words = [piece for piece in pieces if not piece.isdigit() or piece in vocabulary.index]
+        if words != [chunk] and len(found) < wanted:
+            repair = Repair(
+                "numbering" if pieces and not words else "punctuation",
+                len(found),
+                chunk[:_LONGEST_REPAIRED],
+                "",
+            )
+            # A page of dots is one repair, not thousands.
+            if not repairs or (repair.kind, repair.position) != (repairs[-1].kind, repairs[-1].position):
+                repairs.append(repair)
+        found += words
+    return found, repairs
+
+
+def _layers_for(words: int, shape: PyramidShape) -> int:
+    for layers in range(1, len(shape)):
+        if words <= shape.tokens(layers) * (1 + _SURPLUS_TOLERATED):
+            return layers
+    return len(shape)
+
+
+def _lookup(found: Sequence[str], vocabulary: Vocabulary, repairs: list[Repair]) -> list[int | None]:
+    """The id of every word found, None where nothing is near; repairs of case and spelling are added."""
+    ids: list[int | None] = []
+    unknown: dict[str, list[int]] = {}
+    for position, word in enumerate(found):
+        id_ = vocabulary.index.get(word)
+        if id_ is None:
+            id_ = vocabulary.folded_index.get(word.casefold())
+            if id_ is None:
+                unknown.setdefault(word, []).append(position)
+            else:
+                repairs.append(Repair("case", position, word, vocabulary.words[id_]))
+        ids.append(id_)
+    for word, id_ in _nearest_by_spelling(list(unknown), vocabulary).items():
+        for position in unknown[word]:
+            ids[position] = id_
+            repairs.append(Repair("unknown", position, word, vocabulary.words[id_]))
+    return ids
+
+
+def _nearest_by_spelling(unknown: list[str], vocabulary: Vocabulary) -> dict[str, int]:
+    """For the unknown words that have a near one: the id of the nearest, lowest id first."""
+    plain = {word: _JOINTS.sub("", word).casefold() for word in unknown}
+    queries = [word for word in unknown if 3 <= len(plain[word]) <= _LONGEST_REPAIRED]
+    if not queries:
+        return {}
+    distances = cdist(
+        [plain[word] for word in queries],
+        list(vocabulary.folded_index),
+        scorer=OSA.distance,
+        score_cutoff=_FURTHEST,
+        dtype=np.uint8,
+    )
+    folded_ids = list(vocabulary.folded_index.values())
+    nearest: dict[str, int] = {}
+    for word, row in zip(queries, distances, strict=True):
+        best = int(row.argmin())
+        if row[best] <= (1 if len(plain[word]) <= 5 else _FURTHEST):
+            nearest[word] = folded_ids[best]
+    return nearest
+
+
+def _fill(
+    ids: list[int | None],
+    found: Sequence[str],
+    vocabulary: Vocabulary,
+    grids: Sequence[tuple[int, ...]],
+    repairs: list[Repair],
+) -> None:
+    """Gives every place without a word the word above it, layer by layer from the top."""
+    first_known = next((id_ for id_ in ids if id_ is not None), None)
+    if first_known is None:
+        raise InputError(
+            f"text: none of its words is in the vocabulary or near it ({' '.join(found[:3])[:60]} ..); "
+            "wanted words that encode gives"
+        )
+    above: np.ndarray | None = None
+    start = 0
+    for grid in grids:
+        layer = np.empty(grid, np.int32)
+        for offset, place in enumerate(np.ndindex(*grid)):
+            position = start + offset
+            id_ = ids[position] if position < len(found) else None
+            if id_ is None:
+                if above is None:
+                    id_ = first_known
+                else:
+                    parent = tuple(i * a // n for i, a, n in zip(place, above.shape, grid, strict=True))
+                    id_ = int(above[parent])
+                missing = position >= len(found)
+                word = "" if missing else found[position][:_LONGEST_REPAIRED]
+                repairs.append(
+                    Repair("missing" if missing else "unknown", position, word, vocabulary.words[id_])
+                )
+                if missing:
+                    ids.append(id_)
+                else:
+                    ids[position] = id_
+            layer[place] = id_
+        above = layer
+        start += layer.size
