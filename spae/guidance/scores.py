@@ -1,7 +1,7 @@
 """How well each word fits an image, and the candidate words of each layer.
 
-SPAE (arXiv 2306.17842), semantic guidance: s'(I, k) = <f_I(I), mean over templates p of f_T(p(k))>, scaled per
-image to [0, 1] over the vocabulary; the pool of layer l is C_l(I) = {k : s(I, k) >= rho_l}.
+SPAE (arXiv 2306.17842), semantic guidance: s'(I, k) = <f_I(I), mean over templates p of f_T(p(k))>, scaled
+per image to [0, 1] over the vocabulary; the pool of layer l is C_l(I) = {k : s(I, k) >= rho_l}.
 """
 
 from collections.abc import Sequence
@@ -65,9 +65,10 @@ def scores(
     if word_means_v is not None:
         similarity_bv = similarity_bv - word_means_v
     low = similarity_bv.min(axis=-1, keepdims=True)
-    spread = similarity_bv.max(axis=-1, keepdims=True) - low
-    # Without any spread every word is as good as the best.
-    return jnp.where(spread > 0, (similarity_bv - low) / jnp.where(spread > 0, spread, 1.0), 1.0)
+    high = similarity_bv.max(axis=-1, keepdims=True)
+    spread = jnp.where(high > low, high - low, 1.0)
+    # Exactly 1 for the best, which a rounded division does not promise; without any spread, for all.
+    return jnp.where(similarity_bv == high, 1.0, (similarity_bv - low) / spread)
 
 
 def pools(score_bv: Float[Array, "b v"], thresholds: Sequence[float]) -> Bool[Array, "l b v"]:

@@ -1,0 +1,136 @@
+"""Image vectors of a whole source, computed once and kept on disk.
+
+The table of word scores of N images and V words is the product features @ word_features.T. It is kept in this
+factored form, (N, d) and (V, d): exact, of rank d, and for ConSE over 16,384 words forty times smaller.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from spae.errors import InputError
+from spae.guidance.protocol import Guidance
+from spae.images import to_array
+from spae.sources import Source
+
+_THREADS = 8
+
+
+def default_cache() -> Path:
+    """The folder in the environment variable SPAE_CACHE, else ~/.cache/spae."""
+    return Path(os.environ.get("SPAE_CACHE") or Path.home() / ".cache" / "spae")
+
+
+def image_features(
+    guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None = None, batch_size: int = 64
+) -> Float[np.ndarray, "n d"]:
+    """The guidance's vector of every image of the source, float32, row i for `source[i]`.
+
+    The file's name is a hash over the source's content and the guidance's fingerprint, so nothing stale is
+    ever read. A file that is damaged all the same is reported on stderr and made again: it holds nothing that
+    cannot be computed anew.
+
+    Args:
+        cache: folder; None for `default_cache()`.
+        batch_size: images per call of the guidance.
+
+    Raises:
+        InputError: the source is empty, or holds an image that cannot be read.
+    """
+    if not len(source):
+        raise InputError("expected a source with at least one image, got an empty one: check its path")
+    shape = (len(source), guidance.width)
+    file = Path(cache or default_cache()) / f"{_content(guidance, source)}.safetensors"
+    if file.is_file():
+        try:
+            return _read(file, shape)
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            print(f"spae: damaged cache {file} ({error}): computing it again", file=sys.stderr)
+    features = _compute(guidance, source, batch_size)
+    _write(file, features)
+    return features
+
+
+def _content(guidance: Guidance, source: Source) -> str:
+    parts = (
+        guidance.name,
+        guidance.fingerprint,
+        source.fingerprint,
+        f"{guidance.image_size}",
+        f"{source.size}",
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:
+    tensors = safetensors.numpy.load_file(file)
+    features = tensors["features"]
+    if features.shape != shape or features.dtype != np.float32:
+        raise ValueError(f"expected float32 {shape}, got {features.dtype} {features.shape}")
+    # Several gigabytes may have lain on a bad disk: safetensors has no checksum of its own.
+    if hashlib.sha256(features.tobytes()).digest() != tensors["sha256"].tobytes():
+        raise ValueError("its checksum does not fit")
+    return features
+
+
+def _write(file: Path, features: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    checksum = np.frombuffer(hashlib.sha256(features.tobytes()).digest(), np.uint8)
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+        try:
+            part.write(safetensors.numpy.save({"features": features, "sha256": checksum}))
+            part.close()
+            os.replace(part.name, file)
+        except BaseException:
+            os.unlink(part.name)
+            raise
+
+
+def _compute(guidance: Guidance, source: Source, batch_size: int) -> np.ndarray:
+    features = np.empty((len(source), guidance.width), np.float32)
+    progress = tqdm(total=len(source), desc=f"{guidance.name} images", unit="image", disable=None)
+    with progress:
+        for rows, images in _batches(source, guidance.image_size, batch_size):
+            padded = np.pad(images, ((0, batch_size - len(rows)), (0, 0), (0, 0), (0, 0)))
+            vectors = guidance.images(jnp.asarray(padded, jnp.float32) / 255)
+            features[rows] = np.asarray(vectors)[: len(rows)]
+            progress.update(len(rows))
+    return features
+
+
+def _batches(
+    source: Source, side: int, size: int
+) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b h w 3"]]]:
+    """Row numbers and images of one shape; small squares stay as they are, so that the tower enlarges them."""
+    waiting: defaultdict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
+
+    def load(row: int) -> np.ndarray:
+        image = source[row].image
+        square = image.shape[0] == image.shape[1] <= side
+        return image if square else to_array(image, side)
+
+    def emit(batch: list[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
+        return [row for row, _ in batch], np.stack([image for _, image in batch])
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(source), size):
+            rows = range(start, min(start + size, len(source)))
+            for row, image in zip(rows, pool.map(load, rows), strict=True):
+                batch = waiting[len(image)]
+                batch.append((row, image))
+                if len(batch) == size:
+                    yield emit(waiting.pop(len(image)))
+    for batch in waiting.values():
+        yield emit(batch)
