@@ -113,7 +113,7 @@ def _compute(guidance: Guidance, source: Source, batch_size: int) -> np.ndarray:
 def _batches(
     source: Source, side: int, size: int
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b h w 3"]]]:
-    """Row numbers and images of one shape; small squares stay as they are, so that the tower enlarges them."""
+    """Row numbers and images of one shape; small squares stay as they are: the tower enlarges them."""
     waiting: defaultdict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
 
     def load(row: int) -> np.ndarray:
