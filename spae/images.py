@@ -9,7 +9,7 @@ import threading
 import warnings
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -87,11 +87,11 @@ def to_array(
     return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
-def to_float(image: UInt8[np.ndarray, "*batch h w 3"]) -> Float[np.ndarray, "*batch h w 3"]:
-    """uint8 0..255 -> float32 in [0, 1]. Raises InputError for another dtype."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise InputError(f"wanted a uint8 image (0..255), got {image.dtype}: convert it, or use to_uint8")
+def to_float(image: UInt8[Any, "*batch h w 3"]) -> Float[Any, "*batch h w 3"]:
+    """uint8 0..255 -> float32 in [0, 1], NumPy or (traced) JAX alike. Raises InputError for another dtype."""
+    if getattr(image, "dtype", None) != np.uint8:
+        found = getattr(image, "dtype", type(image).__name__)
+        raise InputError(f"wanted a uint8 image (0..255), got {found}: convert it, or use to_uint8")
     return image.astype(np.float32) / np.float32(255)
 
 

@@ -7,6 +7,7 @@ import threading
 import warnings
 import zlib
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -241,3 +242,8 @@ def test_uint8_float_round_trip_and_rounding():
         to_uint8(every)
     with pytest.raises(InputError, match="NaN"):
         to_uint8(np.full((1, 1, 3), np.nan))
+
+
+def test_to_float_inside_jit():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    np.testing.assert_allclose(jax.jit(to_float)(images), to_float(images), rtol=1e-6)
