@@ -87,12 +87,13 @@ def tiny() -> Config:
     return dataclasses.replace(
         base,
         tokenizer=AutoencoderConfig(
-            image_size=16,
+            image_size=32,
             pyramid=(1, 2, 4, 4),
             filters=8,
             multipliers=(1, 2),
             blocks=1,
             downsamplings=2,
+            patch=2,
             meaning_layers=2,
             head_width=16,
             trunk="none",

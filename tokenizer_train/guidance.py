@@ -1,0 +1,76 @@
+"""What the images and the words of a run mean: the guidance's features of both."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from spae.guidance.cache import image_features
+from spae.guidance.protocol import Guidance
+from spae.guidance.scores import word_features, word_means
+from spae.images import to_array
+from spae.sources import Source
+from spae.vocabulary import Vocabulary
+from tokenizer_train.config import Config
+
+
+def features(
+    config: Config, vocabulary: Vocabulary, source: Source
+) -> tuple[Float32[np.ndarray, "n f"], Float32[np.ndarray, "v f"], Float32[np.ndarray, " v"]]:
+    """Features of every training image and every word, and each word's mean score over the images.
+
+    The means are zeros without hub correction. Where neither the semantic loss nor a trunk looks at images,
+    there are no features: f = 0, and no guidance is loaded.
+
+    Raises:
+        InputError: The guidance's weights are not there; says how to get them.
+    """
+    no_means_v = np.zeros(len(vocabulary), np.float32)
+    if config.loss.semantic == 0 and config.tokenizer.trunk == "none":
+        return np.zeros((len(source), 0), np.float32), np.zeros((len(vocabulary), 0), np.float32), no_means_v
+    guidance = load_guidance(config.guidance)
+    if config.tokenizer.trunk != "none":
+        # The tokenizer's trunk will see squares of this size and nothing finer, so it is trained on them.
+        source = Squares(source, config.tokenizer.image_size)
+    images_nf = image_features(guidance, source, config.data.cache or Path(config.run.output) / "guidance")
+    words_vf = word_features(guidance, vocabulary.words)
+    means_v = word_means(images_nf, words_vf) if config.loss.hub_correction else no_means_v
+    return images_nf, words_vf, means_v
+
+
+def load_guidance(name: str) -> Guidance:
+    """The guidance that a config names: "conse", or "clip:PATH" with a file or folder of CLIP's weights."""
+    if name == "conse":
+        from spae.guidance.conse import Conse
+
+        return Conse()
+    from spae.guidance.clip import Clip
+
+    return Clip(name.removeprefix("clip:"))
+
+
+class Squares(Source):
+    """A source whose images are the squares that a tokenizer of this image size sees."""
+
+    def __init__(self, source: Source, image_size: int) -> None:
+        super().__init__(source.files, image_size)
+        self._source, self._image_size = source, image_size
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def _read(self, index: int) -> tuple[Any, str | None, str | None, str]:
+        record = self._source[index]
+        return to_array(record.image, self._image_size), record.label, record.caption, record.key
+
+    @property
+    def labels(self) -> list[str | None]:
+        """Those of the source."""
+        return self._source.labels
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of the source, and the size."""
+        return f"{self._source.fingerprint} {self._image_size}"

@@ -1,0 +1,176 @@
+"""The training loop: reads top to bottom.
+
+A run lives in one folder, `run.output`:
+
+    checkpoints/   state, optimisers, step and data position, the newest `run.keep` of them
+    tensorboard/   scalars, reconstructions, words
+    guidance/      guidance features of the training images, unless `data.cache` says otherwise
+    bundle/        the trained tokenizer (averaged weights), written at the end
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from spae.metrics import psnr
+from spae.sources import open_source
+from spae.tokenizer import Tokenizer
+from spae.vocabulary import Vocabulary
+from tokenizer_train.board import Board
+from tokenizer_train.checkpoint import Checkpoints, finite
+from tokenizer_train.config import Config
+from tokenizer_train.data import Batches, check_batch_size, fixed_images, make_mesh, replicate, split
+from tokenizer_train.guidance import features
+from tokenizer_train.state import create, tokenizer
+from tokenizer_train.step import make_step
+
+VALIDATION_IMAGES = 64  # behind the figures during training
+SHOWN_IMAGES = 8  # of them, on the sheet of pictures
+SHOWN_LAYERS = 3  # whose words stand beside it
+
+
+class Diverged(RuntimeError):
+    """A loss or a weight is no longer finite; the message names the step and the last good checkpoint."""
+
+
+def train(config: Config) -> Path:
+    """Train until `optimizer.steps`, from the newest checkpoint if there is one; the bundle's folder.
+
+    Images, their order and every random draw are functions of `run.seed` and the step: an interrupted run
+    goes on to the same losses, and so does, up to rounding, one on another number of local devices.
+
+    Raises:
+        InputError: The config does not fit the data, the vocabulary, the devices or the checkpoint.
+        Diverged: The loss is not finite. Every checkpoint there is was written before.
+        OSError: A checkpoint or the bundle could not be written; those from before are whole.
+    """
+    output = Path(config.run.output)
+    size = config.tokenizer.image_size
+    mesh = make_mesh()
+    check_batch_size(config.data.batch_size, mesh)
+    vocabulary = Vocabulary.load(config.vocabulary.path)
+    source = open_source(config.data.train, size)
+    validation = fixed_images(open_source(config.data.validation, size), VALIDATION_IMAGES, size)
+    images_nf, words_vf, means_v = features(config, vocabulary, source)
+    batches = Batches(source, images_nf, size, config.data, config.run.seed)
+
+    modules, state = create(config, vocabulary, words_vf, means_v)
+    modules = dataclasses.replace(modules, constants=replicate(modules.constants, mesh))
+    state = replicate(state, mesh)
+    train_step = make_step(config, modules)
+
+    with (
+        Checkpoints(output / "checkpoints", config.run.keep) as checkpoints,
+        Board(output / "tensorboard") as board,
+    ):
+        first, seconds = 1, 0.0
+        if (restored := checkpoints.restore(state)) is not None:
+            done, state, position = restored
+            first, seconds = done + 1, position["seconds"]
+            batches.set_state(position["data"])
+            print(f"going on after step {done:,}, from {checkpoints.folder}", flush=True)
+
+        reporter = Reporter(config, board, checkpoints)
+        started = time.monotonic() - seconds
+        for step in range(first, config.optimizer.steps + 1):
+            batch = split(next(batches), mesh)
+            state, metrics = train_step(state, batch)
+            # Dispatched, not done: meanwhile read the metrics of the step before and fetch the next batch.
+            reporter.dispatched(step, metrics)
+
+            last = step == config.optimizer.steps
+            if last or step % config.run.checkpoint_every == 0:
+                reporter.flush()
+                if not finite(state):
+                    raise Diverged(reporter.diverged(step, "a weight"))
+                position = {"data": batches.get_state(), "seconds": time.monotonic() - started}
+                checkpoints.save(step, state, position)
+            if last or step % config.run.evaluate_every == 0:
+                reporter.flush()
+                model = tokenizer(modules, state, config, vocabulary)
+                validate(model, validation, board, step)
+                reporter.restart()
+        checkpoints.wait()
+
+    folder = output / "bundle"
+    info = provenance(config, len(source), time.monotonic() - started)
+    tokenizer(modules, state, config, vocabulary).save(folder, {"training": info})
+    return folder
+
+
+class Reporter:
+    """Reads the metrics of a step when the next one is on its way; stops the run when they are not finite."""
+
+    def __init__(self, config: Config, board: Board, checkpoints: Checkpoints) -> None:
+        self._config, self._board, self._checkpoints = config, board, checkpoints
+        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave what happened since the last line out of the next line's speed."""
+        self._since, self._steps = time.monotonic(), 0
+
+    def dispatched(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """A step is on its way: report on the one before."""
+        before, self._pending = self._pending, (step, metrics)
+        if before is not None:
+            self._report(*before)
+
+    def flush(self) -> None:
+        """Report on the last step too, which waits for it."""
+        if self._pending is not None:
+            before, self._pending = self._pending, None
+            self._report(*before)
+
+    def diverged(self, step: int, what: str) -> str:
+        good = self._checkpoints.latest
+        kept = f"the last good checkpoint is step {good:,}" if good else "there is no checkpoint yet"
+        return (
+            f"{what} is not finite at step {step:,}; {kept} ({self._checkpoints.folder}): lower "
+            "optimizer.learning_rate, set optimizer.clip_norm or run.precision float32, and run again"
+        )
+
+    def _report(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        if bad := [name for name, value in values.items() if not math.isfinite(value)]:
+            raise Diverged(self.diverged(step, f"the metric {bad[0]!r}"))
+        self._steps += 1
+        if step % self._config.run.log_every == 0:
+            values["steps/s"] = self._steps / (time.monotonic() - self._since)
+            self._board.scalars(step, values, "train")
+            self.restart()
+
+
+def validate(model: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], board: Board, step: int) -> None:
+    """PSNR of every prefix and distinct words of every layer over fixed images; pictures of the first."""
+    pyramids = model.encode(images)
+    depth = len(model.shape)
+    prefixes = [model.decode(pyramids, layers=n) for n in range(1, depth + 1)]
+    figures = {f"psnr/{n}": float(psnr(images, x).mean()) for n, x in enumerate(prefixes, start=1)}
+    for n in range(1, depth + 1):
+        used = np.unique(np.stack([pyramid.ids[n - 1] for pyramid in pyramids]))
+        figures[f"words/{n}"] = used.size
+    board.scalars(step, figures, "validation")
+    shown = slice(SHOWN_IMAGES)
+    board.pictures(step, [images[shown], *(prefix[shown] for prefix in prefixes)])
+    board.words(step, [pyramid.text(min(SHOWN_LAYERS, depth)) for pyramid in pyramids[shown]])
+
+
+def provenance(config: Config, images: int, seconds: float) -> dict[str, Any]:
+    """How a tokenizer was trained, for its bundle.json."""
+    return {
+        "config": dataclasses.asdict(config),
+        "images": images,
+        "seconds": round(seconds),
+        "devices": [device.device_kind for device in jax.local_devices()],
+        "jax": jax.__version__,
+        "spae": version("spae"),
+    }
