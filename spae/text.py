@@ -77,7 +77,7 @@ def parse(text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | 
 
     ids = _lookup(found, vocabulary, repairs)
     _fill(ids, found, vocabulary, shape.layers[:layers], repairs)
-    repairs = [repair for repair in repairs if repair.position < size]
+    repairs = [repair for repair in repairs if repair.position <= size]
     if surplus:
         first = " ".join(word[:_LONGEST_REPAIRED] for word in surplus[:3])
         repairs.append(Repair("surplus", size, f"{len(surplus)} more words: {first} ..", ""))
@@ -104,7 +104,7 @@ def _words(text: str, vocabulary: Vocabulary, wanted: int) -> tuple[list[str], l
             continue
         pieces = _PIECE.findall(chunk)
         words = [piece for piece in pieces if not piece.isdigit() or piece in vocabulary.index]
-        if words != [chunk] and len(found) < wanted:
+        if words != [chunk] and len(found) <= wanted:
             repair = Repair(
                 "numbering" if pieces and not words else "punctuation",
                 len(found),
@@ -119,8 +119,11 @@ def _words(text: str, vocabulary: Vocabulary, wanted: int) -> tuple[list[str], l
 
 
 def _layers_for(words: int, shape: PyramidShape) -> int:
+    sizes = [shape.tokens(layers) for layers in range(1, len(shape) + 1)]
+    if words in sizes:
+        return sizes.index(words) + 1
     for layers in range(1, len(shape)):
-        if words <= shape.tokens(layers) * (1 + _SURPLUS_TOLERATED):
+        if words <= sizes[layers - 1] * (1 + _SURPLUS_TOLERATED):
             return layers
     return len(shape)
 

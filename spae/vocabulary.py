@@ -291,11 +291,12 @@ def _packed(table: np.ndarray) -> dict[str, np.ndarray]:
     """The float32 table in the smallest form that gives back every bit."""
     if table.shape[1] % _BLOCK == 0:
         blocks = table.reshape(len(table), -1, _BLOCK)
-        scales = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float16)
+        with np.errstate(over="ignore"):
+            scales = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float16)
         divisors = np.where(scales == 0, 1, scales).astype(np.float32)[..., None]
         values = np.clip(np.rint(blocks / divisors), -127, 127).astype(np.int8)
         packed = {"embeddings.values": values, "embeddings.scales": scales}
-        if _same_bits(_unpacked(packed), table):
+        if np.isfinite(scales).all() and _same_bits(_unpacked(packed), table):
             return packed
     upper_halves = (table.view(np.uint32) >> 16).astype(np.uint16)
     with np.errstate(over="ignore"):

@@ -1,0 +1,200 @@
+"""Text: what is rendered parses to the same pyramid, and what people and models write is repaired."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spae.errors import InputError
+from spae.pyramid import Pyramid, PyramidShape
+from spae.text import Parsed, Repair, parse, render
+from spae.vocabulary import View, Vocabulary
+
+SHAPE = PyramidShape((1, 2, 4, 8, 16, 16))
+WORDS = (
+    *("dog", "park", "grass", "animal", "brown", "tree", "house", "water", "bird", "cat", "lion", "lions"),
+    *("table", "chair", "yellow", "elephant", "flower", "mountain", "river", "window", "sky", "cloud"),
+    *("street", "bridge", "boat", "horse", "apple", "orange", "bread", "garden"),
+)
+VOCABULARY = Vocabulary(
+    WORDS,
+    np.arange(len(WORDS)),
+    np.random.default_rng(0).normal(size=(len(WORDS), 4)).astype(np.float32),
+    {"meaning": View.raw(), "appearance": View.raw()},
+    {},
+)
+
+
+def parsed(text: str, layers: int | None = None) -> Parsed:
+    return parse(text, VOCABULARY, SHAPE, layers)
+
+
+def kinds(result: Parsed) -> list[tuple[str, int]]:
+    return [(repair.kind, repair.position) for repair in result.repairs]
+
+
+@st.composite
+def pyramids(draw, words: int):
+    sides = draw(st.lists(st.sampled_from([1, 2, 4, 8]), max_size=4))
+    shape = PyramidShape((*sides, 8)) if draw(st.booleans()) else SHAPE
+    layers = draw(st.integers(1, len(shape)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return Pyramid(tuple(rng.integers(0, words, grid) for grid in shape.layers[:layers]), shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pyramids(len(WORDS)))
+def test_parse_undoes_render(pyramid):
+    pyramid = Pyramid(pyramid.ids, pyramid.shape, VOCABULARY)
+    text = render(pyramid)
+    assert parse(text, VOCABULARY, pyramid.shape, pyramid.layers) == Parsed(pyramid, ())
+    assert parse(text, VOCABULARY, pyramid.shape) == Parsed(pyramid, ())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_the_language_model_reads_one_token_per_word(default_vocabulary, smollm2, data):
+    drawn = data.draw(pyramids(len(default_vocabulary)))
+    pyramid = Pyramid(drawn.ids, drawn.shape, default_vocabulary)
+    ids = np.concatenate([layer.ravel() for layer in pyramid.ids])
+    assert smollm2.tokenizer.encode(" " + render(pyramid)) == default_vocabulary.token_ids[ids].tolist()
+    assert parse(render(pyramid), default_vocabulary, pyramid.shape, pyramid.layers) == Parsed(pyramid, ())
+
+
+def test_render_a_prefix():
+    pyramid = parsed("dog park grass animal brown").pyramid
+    assert render(pyramid, layers=1) == "dog"
+    assert render(pyramid) == "dog park grass animal brown"
+
+
+def test_formatting_is_understood_and_reported():
+    result = parsed("1. Dog\n2) park, grass; (animal) **BROWN**.")
+    assert result.pyramid == parsed("dog park grass animal brown").pyramid
+    assert result.repairs == (
+        Repair("whitespace", 0, "line breaks, tabs or extra spaces", ""),
+        Repair("numbering", 0, "1.", ""),
+        Repair("case", 0, "Dog", "dog"),
+        Repair("numbering", 1, "2)", ""),
+        Repair("punctuation", 1, "park,", ""),
+        Repair("punctuation", 2, "grass;", ""),
+        Repair("punctuation", 3, "(animal)", ""),
+        Repair("punctuation", 4, "**BROWN**.", ""),
+        Repair("case", 4, "BROWN", "brown"),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dog,park,grass,animal,brown",
+        "dog | park | grass | animal | brown",
+        "- dog - park - grass - animal - brown",
+        "  dog park\n\ngrass animal\tbrown ",
+        '["dog", "park", "grass", "animal", "brown"]',
+        "DOG PARK GRASS ANIMAL BROWN",
+        "1 dog 2 park 3 grass 4 animal 5 brown",
+        "dog park grass animal brown .",
+        "dog park gras animal brwon",
+    ],
+)
+@pytest.mark.parametrize("layers", [None, 2])
+def test_ways_of_writing_the_same_words(text, layers):
+    result = parsed(text, layers)
+    assert render(result.pyramid) == "dog park grass animal brown"
+    assert result.repairs
+    assert "surplus" not in dict(kinds(result))
+
+
+def test_unknown_words():
+    result = parsed("dog elefant xylophones brown T-shirt")
+    assert render(result.pyramid) == "dog elephant dog brown dog"
+    assert result.repairs == (
+        Repair("unknown", 1, "elefant", "elephant"),
+        Repair("unknown", 2, "xylophones", "dog"),  # filled from the word above it
+        Repair("unknown", 4, "T-shirt", "dog"),
+    )
+    # "lios" is one edit from both: the lower id wins.
+    assert parsed("lios").repairs == (Repair("unknown", 0, "lios", "lion"),)
+    assert parsed("zzzzzz park grass animal brown").repairs == (Repair("unknown", 0, "zzzzzz", "park"),)
+
+
+def test_fillers_come_from_the_word_above_in_the_same_place():
+    text = "dog park grass animal brown " + "tree " * 5 + "qqqqqq " + "tree " * 10
+    result = parsed(text.strip())
+    assert result.repairs == (Repair("unknown", 10, "qqqqqq", "park"),)  # row 1, column 1 is under "park"
+    missing = parsed("dog park grass animal brown tree", layers=3)
+    assert [repair.used for repair in missing.repairs[:3]] == ["park", "grass", "grass"]
+    assert [repair.used for repair in missing.repairs[-2:]] == ["brown", "brown"]
+    assert kinds(missing) == [("missing", n) for n in range(6, 21)]
+
+
+@pytest.mark.parametrize(
+    ("words", "layers", "missing", "surplus"),
+    [
+        (1, 1, 0, 0),
+        (2, 2, 3, 0),
+        (5, 2, 0, 0),
+        (6, 3, 15, 0),
+        (20, 3, 1, 0),
+        (23, 3, 0, 2),
+        (24, 4, 61, 0),
+        (85, 4, 0, 0),
+        (90, 4, 0, 5),
+        (597, 6, 0, 0),
+        (2000, 6, 0, 1403),
+    ],
+)
+def test_how_many_layers_a_text_holds(words, layers, missing, surplus):
+    result = parsed(" ".join(["bird"] * words))
+    assert result.pyramid.layers == layers
+    assert sum(kind == "missing" for kind, _ in kinds(result)) == missing
+    over = [repair for repair in result.repairs if repair.kind == "surplus"]
+    assert bool(over) == bool(surplus)
+    if surplus:
+        assert over[0].found.startswith(f"{surplus} more words: bird")
+        assert over[0].position == SHAPE.tokens(layers)
+
+
+def test_layers_asked_for():
+    assert kinds(parsed("dog park grass", layers=1)) == [("surplus", 1)]
+    assert parsed("dog park", layers=1).repairs[-1].found == "1 more words: park .."
+    for layers in (0, 7, 2.5):
+        with pytest.raises(InputError, match="layers"):
+            parsed("dog", layers=layers)
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "...", "1. 2. 3.", "中文 字", "qqqqqq wwwwwwwww", None, b"dog"])
+def test_no_words(text):
+    with pytest.raises(InputError, match="text: "):
+        parsed(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60), st.sampled_from([None, 1, 2, 3]))
+def test_any_text_parses_or_is_refused(text, layers):
+    result = parsed("dog " + text, layers)
+    again = parsed(render(result.pyramid), result.pyramid.layers)
+    assert again == Parsed(result.pyramid, ())
+    assert [r.position for r in result.repairs] == sorted(r.position for r in result.repairs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dog " * 250_000,
+        "dog " + "- " * 500_000,
+        "1. dog " * 140_000,
+        "dog " + "x" * 1_000_000,
+        "dog," * 250_000,
+        "dog " + "a-" * 500_000,
+        "dog " + " ".join(f"{i:x}dog" for i in range(140_000)),
+    ],
+    ids=["words", "dashes", "numbers", "one long word", "commas", "hyphens", "unknown"],
+)
+def test_a_megabyte_is_quick(text):
+    start = time.process_time()
+    result = parsed(text)
+    assert time.process_time() - start < 2
+    assert len(result.repairs) < 2000
