@@ -372,7 +372,7 @@ def build(
     if min_zipf is not None:
         zipf = real_words(kept, min_zipf)
         kept = {word: kept[word] for word in zipf}
-        record(f"real words, Zipf frequency at least {min_zipf:g}", kept)
+        record(f"real words: Zipf frequency at least {min_zipf:g}, no fragment of a more frequent word", kept)
     kept = survivors(source.tokenizer, kept)
     record("same ids after being written in sequences", kept)
     words = sorted(kept, key=lambda word: (-zipf.get(word, 0.0), kept[word]))[:max_size]
