@@ -1,4 +1,4 @@
-"""A pyramid as one picture: words over their places, layer by layer, and the reconstruction of every prefix."""
+"""A pyramid as one picture: words over their places, layer by layer, and what every prefix decodes to."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -97,7 +97,7 @@ def _square(image: Picture, side: int) -> Image.Image:
 def _words_in_place(image: Picture, words: list[str], grid: tuple[int, ...], side: int) -> Image.Image:
     """The image as a mosaic of the layer's grid, and in each tile its word."""
     rows, columns = grid
-    mosaic = _square(image, side).resize((columns, rows), Image.Resampling.BOX)
+    mosaic = np.asarray(_square(image, side).resize((columns, rows), Image.Resampling.BOX))
     panel = Image.new("RGB", (side, side), PAPER)
     draw = ImageDraw.Draw(panel)
     # Tiles end where the next begin, also where the side is no multiple of the grid; a hair of paper between.
@@ -105,7 +105,8 @@ def _words_in_place(image: Picture, words: list[str], grid: tuple[int, ...], sid
     y = [round(side * i / rows) for i in range(rows + 1)]
     for place, word in enumerate(words):
         i, j = divmod(place, columns)
-        colour = mosaic.getpixel((j, i))
+        red, green, blue = mosaic[i, j].tolist()
+        colour = (red, green, blue)
         draw.rectangle((x[j], y[i], x[j + 1] - 2, y[i + 1] - 2), fill=colour)
         width, height = x[j + 1] - x[j], y[i + 1] - y[i]
         size = min(0.9 * width / _relative_width(word), 0.3 * height, 96)
@@ -114,7 +115,7 @@ def _words_in_place(image: Picture, words: list[str], grid: tuple[int, ...], sid
     return panel
 
 
-def _readable_on(colour: tuple[int, ...]) -> tuple[int, int, int]:
+def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     """Black or white, whichever has the larger contrast (WCAG 2.1, relative luminance)."""
     linear = [(c / 255 + 0.055) ** 2.4 / 1.055**2.4 if c > 10 else c / 255 / 12.92 for c in colour]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

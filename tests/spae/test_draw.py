@@ -58,10 +58,10 @@ def test_words_are_drawn_and_differ():
 @pytest.mark.parametrize("word", [0, 2])
 def test_words_stay_inside_their_tiles(word):
     panel = np.asarray(draw._words_in_place(IMAGE, [WORDS.words[word]] * 16, (4, 4), 400))
-    for line in (98, 99, 198, 199, 298, 299, 398, 399):
+    for line in (99, 199, 299, 399):
         assert (panel[:, line] == draw.PAPER).all()
         assert (panel[line] == draw.PAPER).all()
-    tile = panel[:98, :98].reshape(-1, 3)
+    tile = panel[:99, :99].reshape(-1, 3)
     assert len(np.unique(tile, axis=0)) > 3
 
 
