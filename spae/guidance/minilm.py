@@ -16,13 +16,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from spae.errors import InputError
+from spae.guidance.batches import padded
 from spae.guidance.packages import package_file
 from spae.guidance.weights import StateDict, hollow
 
 VOCABULARY, POSITIONS, WIDTH, INNER, HEADS, LAYERS = 30522, 512, 384, 1536, 12, 6
 _EPSILON = 1e-12
 _MAX_TOKENS = 256  # what the sentence model was trained with, shorter than the encoder's 512
-_BATCH = 256
 
 
 class Layer(nnx.Module):
@@ -118,20 +118,9 @@ class SentenceEncoder:
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "n 384"]:
         """One float32 row of unit length per text; texts beyond 256 tokens are cut there."""
-        encodings = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        # By length, and padded to few different shapes: little padding, and few compilations.
-        order = sorted(range(len(texts)), key=lambda i: len(encodings[i]))
+        sequences = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         rows = np.empty((len(texts), WIDTH), np.float32)
-        for start in range(0, len(texts), _BATCH):
-            chosen = order[start : start + _BATCH]
-            length = max(8, 1 << (len(encodings[chosen[-1]]) - 1).bit_length())
-            batch = min(_BATCH, max(8, 1 << (len(chosen) - 1).bit_length()))
-            ids = np.zeros((batch, length), np.int32)
-            mask = np.zeros((batch, length), bool)
-            mask[:, 0] = True  # rows that only fill the batch must not divide by zero
-            for row, i in enumerate(chosen):
-                ids[row, : len(encodings[i])] = encodings[i]
-                mask[row, : len(encodings[i])] = True
+        for chosen, ids, mask in padded(sequences, _MAX_TOKENS):
             rows[chosen] = np.asarray(self._embed(self._state, ids, mask))[: len(chosen)]
         return rows
 

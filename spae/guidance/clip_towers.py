@@ -1,0 +1,159 @@
+"""The two transformers of CLIP (Radford et al., arXiv 2103.00020), one for images and one for texts."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from spae.guidance.resize import resize_square
+from spae.guidance.weights import StateDict, fill, hollow, normal
+
+_EPSILON = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSizes:
+    width: int
+    inner: int  # width between the two layers of the perceptron
+    layers: int
+    heads: int
+    activation: str  # "quick_gelu" (OpenAI's weights) or "gelu" (most of open_clip's)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSizes(TransformerSizes):
+    image_size: int  # pixels, a multiple of the patch
+    patch: int
+    out: int
+    mean: tuple[float, ...]  # of each channel, for images in [0, 1]
+    deviation: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSizes(TransformerSizes):
+    vocabulary: int
+    context: int  # longest text in tokens, with start and end
+    end: int  # id of the end symbol, where the meaning is read off
+    out: int
+
+
+class Block(nnx.Module):
+    def __init__(self, sizes: TransformerSizes, *, causal: bool, rngs: nnx.Rngs):
+        self.heads, self.causal, self.activation = sizes.heads, causal, sizes.activation
+        width = sizes.width
+        self.norm1 = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
+        self.query = nnx.Linear(width, width, rngs=rngs)
+        self.key = nnx.Linear(width, width, rngs=rngs)
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
+        self.up = nnx.Linear(width, sizes.inner, rngs=rngs)
+        self.down = nnx.Linear(sizes.inner, width, rngs=rngs)
+
+    def __call__(self, x_btc: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
+        b, t, c = x_btc.shape
+        heads = (b, t, self.heads, c // self.heads)
+        y = self.norm1(x_btc)
+        query, key, value = (layer(y).reshape(heads) for layer in (self.query, self.key, self.value))
+        attended = jax.nn.dot_product_attention(query, key, value, is_causal=self.causal)
+        x = x_btc + self.out(attended.reshape(b, t, c))
+        y = self.up(self.norm2(x))
+        y = (
+            y * jax.nn.sigmoid(1.702 * y)
+            if self.activation == "quick_gelu"
+            else jax.nn.gelu(y, approximate=False)
+        )
+        return x + self.down(y)
+
+
+class ClipImageTower(nnx.Module):
+    """Images (B, H, W, 3) in [0, 1], any size -> unit vectors (B, out)."""
+
+    def __init__(self, sizes: ImageSizes, *, rngs: nnx.Rngs):
+        self.sizes = sizes
+        width, positions = sizes.width, (sizes.image_size // sizes.patch) ** 2 + 1
+        self.patches = nnx.Param(normal(rngs, (3 * sizes.patch**2, width), (3 * sizes.patch**2) ** -0.5))
+        self.summary = nnx.Param(normal(rngs, (width,), width**-0.5))
+        self.positions = nnx.Param(normal(rngs, (positions, width), width**-0.5))
+        self.norm_in = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
+        self.blocks = nnx.List([Block(sizes, causal=False, rngs=rngs) for _ in range(sizes.layers)])
+        self.norm_out = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
+        self.projection = nnx.Param(normal(rngs, (width, sizes.out), width**-0.5))
+
+    def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+        side, patch = self.sizes.image_size, self.sizes.patch
+        x = (resize_square(images_bhwc, side) - jnp.asarray(self.sizes.mean)) / jnp.asarray(
+            self.sizes.deviation
+        )
+        b, grid = len(x), side // patch
+        # Patches do not overlap: their convolution is a matrix product over (row, column, channel).
+        x = x.reshape(b, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1)
+        x = x @ self.patches[...]
+        summary = jnp.broadcast_to(self.summary[...], (b, 1, x.shape[-1]))
+        x = self.norm_in(jnp.concatenate([summary, x], axis=1) + self.positions[...])
+        for block in self.blocks:
+            x = block(x)
+        vector = self.norm_out(x[:, 0]) @ self.projection[...]
+        return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
+
+
+class ClipTextTower(nnx.Module):
+    """Ids (B, T), each row with an end symbol and anything after it -> unit vectors (B, out)."""
+
+    def __init__(self, sizes: TextSizes, *, rngs: nnx.Rngs):
+        self.sizes = sizes
+        self.words = nnx.Param(normal(rngs, (sizes.vocabulary, sizes.width), 0.02))
+        self.positions = nnx.Param(normal(rngs, (sizes.context, sizes.width), 0.01))
+        self.blocks = nnx.List([Block(sizes, causal=True, rngs=rngs) for _ in range(sizes.layers)])
+        self.norm_out = nnx.LayerNorm(sizes.width, epsilon=_EPSILON, rngs=rngs)
+        self.projection = nnx.Param(normal(rngs, (sizes.width, sizes.out), sizes.width**-0.5))
+
+    def __call__(self, ids_bt: Int[Array, "b t"]) -> Float[Array, "b d"]:
+        """T may be shorter than the context: attention looks back only, nothing after the end is needed."""
+        x = self.words[...][ids_bt] + self.positions[...][: ids_bt.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        end_b = jnp.argmax(ids_bt == self.sizes.end, axis=1)
+        vector = self.norm_out(x[jnp.arange(len(x)), end_b]) @ self.projection[...]
+        return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
+
+
+def _fill_blocks(state: StateDict, blocks: nnx.List, prefix: str) -> None:
+    for number, block in enumerate(blocks):
+        name = f"{prefix}.encoder.layers.{number}."
+        state.norm(block.norm1, f"{name}layer_norm1")
+        state.linear(block.query, f"{name}self_attn.q_proj")
+        state.linear(block.key, f"{name}self_attn.k_proj")
+        state.linear(block.value, f"{name}self_attn.v_proj")
+        state.linear(block.out, f"{name}self_attn.out_proj")
+        state.norm(block.norm2, f"{name}layer_norm2")
+        state.linear(block.up, f"{name}mlp.fc1")
+        state.linear(block.down, f"{name}mlp.fc2")
+
+
+def fill_image_tower(state: StateDict, sizes: ImageSizes) -> ClipImageTower:
+    """Takes the image side's tensors, in Hugging Face's names."""
+    tower = hollow(lambda rngs: ClipImageTower(sizes, rngs=rngs))
+    embeddings = "vision_model.embeddings."
+    kernel = state.take(f"{embeddings}patch_embedding.weight")  # (width, 3, patch, patch)
+    fill(tower.patches, kernel.transpose(2, 3, 1, 0).reshape(-1, sizes.width), "patch_embedding")
+    fill(tower.summary, state.take(f"{embeddings}class_embedding").reshape(-1), "class_embedding")
+    fill(tower.positions, state.take(f"{embeddings}position_embedding.weight"), "position_embedding")
+    state.norm(tower.norm_in, "vision_model.pre_layrnorm")  # spelt so in the files
+    _fill_blocks(state, tower.blocks, "vision_model")
+    state.norm(tower.norm_out, "vision_model.post_layernorm")
+    fill(tower.projection, state.take("visual_projection.weight").T, "visual_projection")
+    return tower
+
+
+def fill_text_tower(state: StateDict, sizes: TextSizes) -> ClipTextTower:
+    """Takes the text side's tensors, in Hugging Face's names."""
+    tower = hollow(lambda rngs: ClipTextTower(sizes, rngs=rngs))
+    fill(tower.words, state.take("text_model.embeddings.token_embedding.weight"), "token_embedding")
+    fill(tower.positions, state.take("text_model.embeddings.position_embedding.weight"), "position_embedding")
+    _fill_blocks(state, tower.blocks, "text_model")
+    state.norm(tower.norm_out, "text_model.final_layer_norm")
+    fill(tower.projection, state.take("text_projection.weight").T, "text_projection")
+    return tower
