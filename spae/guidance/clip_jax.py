@@ -1,0 +1,137 @@
+"""Guidance by models of the package clip-jax (extra `clip-jax`), which trains CLIP in JAX.
+
+Reads a folder as that package leaves it: config.json of its CLIPModel, its newest Orbax checkpoint
+`<step>/default`, and the model's tokenizer.json.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from spae.errors import InputError
+from spae.guidance.batches import padded
+from spae.guidance.resize import resize_square
+from spae.guidance.templates import IMAGENET_TEMPLATES
+
+_VERSION = "clip-jax 1: bicubic, centre square"
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"expected the package {name} for clip-jax guidance, it does not import ({error}): "
+            "pip install 'spae[clip-jax]'"
+        ) from error
+
+
+class ClipJax:
+    """The guidance, see `spae.guidance.protocol.Guidance`."""
+
+    name = "clip-jax"
+    templates = IMAGENET_TEMPLATES
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        """
+        Raises:
+            InputError: the extra `clip-jax` is not installed; a file of the folder is missing or damaged; the
+                model has no text vectors (a captioner), or images and texts have different widths.
+        """
+        folder = Path(folder)
+        clip_jax, tokenizers = _module("clip_jax"), _module("tokenizers")
+        try:
+            config_bytes = (folder / "config.json").read_bytes()
+            config = json.loads(config_bytes)
+            text, vision = config["text_config"], config["vision_config"]
+            self.image_size: int = vision["image_size"]
+            self._context: int = text["max_length"]
+            vocabulary = (folder / "tokenizer.json").read_bytes()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"expected config.json and tokenizer.json of a clip-jax model in {folder}: {error!r}"
+            ) from error
+        if text.get("is_decoder") or not text.get("pool_type"):
+            raise InputError(
+                f"expected a model that pools texts to vectors, {folder} is a captioner: take a CLIP"
+            )
+        model = clip_jax.CLIPModel(**config)
+        self._params = _restore(model, folder)
+        self._tokenizer = tokenizers.Tokenizer.from_str(vocabulary.decode("utf-8"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self._context)
+
+        def embed_images(params: Any, images: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+            pixels = resize_square(images, self.image_size) * 2 - 1  # mean and deviation are 0.5
+            out = model.apply({"params": params}, pixels, method=model.get_image_features)
+            return _unit(out["image_embeds"])
+
+        def embed_texts(params: Any, ids: Array, mask: Array) -> Float[Array, "b d"]:
+            mask = mask.astype(jnp.int32)
+            out = model.apply({"params": params}, ids, mask, method=model.get_text_features)
+            return _unit(out["text_embeds"])
+
+        self._embed_images, self._embed_texts = jax.jit(embed_images), jax.jit(embed_texts)
+        pixels = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.float32)
+        ids = jax.ShapeDtypeStruct((1, self._context), jnp.int32)
+        self.width: int = jax.eval_shape(embed_images, self._params, pixels).shape[-1]
+        text_width = jax.eval_shape(embed_texts, self._params, ids, ids).shape[-1]
+        if self.width != text_width:
+            raise InputError(
+                f"expected images and texts in one space, got widths {self.width} and {text_width}"
+            )
+        digest = hashlib.sha256("\n".join([_VERSION, *self.templates]).encode() + config_bytes + vocabulary)
+        for leaf in jax.tree.leaves(self._params):
+            digest.update(np.asarray(leaf).tobytes())
+        self.fingerprint = digest.hexdigest()
+
+    def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+        """RGB images in [0, 1] of any size -> float32 rows of unit length."""
+        return self._embed_images(self._params, images_bhwc)
+
+    def texts(self, texts: list[str]) -> Float[np.ndarray, "n d"]:
+        """Texts -> float32 rows of unit length; texts longer than the context are cut."""
+        sequences = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        rows = np.empty((len(texts), self.width), np.float32)
+        for chosen, ids, mask in padded(sequences, self._context):
+            rows[chosen] = np.asarray(self._embed_texts(self._params, ids, mask))[: len(chosen)]
+        return rows
+
+
+def _unit(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    rows = rows.astype(jnp.float32)
+    return rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def _restore(model: Any, folder: Path) -> Any:
+    """The parameters of the newest checkpoint; optimizer state beside them is left unread."""
+    checkpoint = _module("orbax.checkpoint")
+    steps = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
+    path = folder / str(max(steps, default=0)) / "default"
+    if not path.is_dir():
+        raise InputError(
+            f"expected an Orbax checkpoint <step>/default in {folder}, found none: copy it there"
+        )
+    shapes = jax.eval_shape(model.init_weights, jax.random.PRNGKey(0))
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        {"params": shapes["params"]},
+    )
+    restore_args = checkpoint.checkpoint_utils.construct_restore_args(target)
+    arguments = checkpoint.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
+    try:
+        with checkpoint.Checkpointer(checkpoint.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(path.resolve(), args=arguments)["params"]
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(
+            f"expected a checkpoint of the model of {folder / 'config.json'} in {path}, got another: {error}"
+        ) from error

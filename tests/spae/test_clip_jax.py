@@ -1,0 +1,129 @@
+"""The adapter to clip-jax, with a module of the same interface in its place: the package is an extra."""
+
+import json
+import sys
+import types
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spae.errors import InputError
+from spae.guidance.clip_jax import ClipJax
+from spae.guidance.protocol import Guidance
+
+CONFIG = {
+    "text_config": {"max_length": 8, "pool_type": "eos", "vocab_size": 9, "width": 6},
+    "vision_config": {"image_size": 16},
+    "projection_dim": 6,
+}
+WORDS = ("[PAD]", "<s>", "</s>", "[UNK]", "a", "photo", "of", "dog", ".")
+
+
+class FakeClip(flax.linen.Module):
+    """clip-jax's CLIPModel as the adapter sees it: names of methods, arguments and results."""
+
+    text_config: dict
+    vision_config: dict
+    projection_dim: int
+
+    def setup(self):
+        boxed = flax.linen.with_logical_partitioning
+        normal = flax.linen.initializers.normal(1.0)
+        shape = (self.text_config["vocab_size"], self.text_config["width"])
+        self.words = self.param("words", boxed(normal, ("vocab", "embed")), shape)
+        self.colours = self.param("colours", boxed(normal, (None, "embed")), (3, self.projection_dim))
+
+    def get_image_features(self, pixel_values):
+        assert pixel_values.shape[1:] == (16, 16, 3)
+        return {"image_embeds": pixel_values.mean((1, 2)) @ self.colours, "vision_model_output": None}
+
+    def get_text_features(self, input_ids, attention_mask):
+        rows = self.words[input_ids] * attention_mask[..., None]
+        return {"text_embeds": rows.sum(1), "text_model_output": None}
+
+    def __call__(self, input_ids, pixel_values):
+        self.get_image_features(pixel_values)
+        return self.get_text_features(input_ids, input_ids)
+
+    def init_weights(self, rng):
+        return self.init(rng, jnp.ones((1, 8), jnp.int32), jnp.ones((1, 16, 16, 3)))
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    module = types.ModuleType("clip_jax")
+    module.CLIPModel = FakeClip
+    monkeypatch.setitem(sys.modules, "clip_jax", module)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder as clip-jax leaves it, with older parameters and an optimizer's state; and the parameters."""
+    checkpoint = pytest.importorskip("orbax.checkpoint", reason="orbax-checkpoint is not installed")
+    tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    ids = {word: i for i, word in enumerate(WORDS)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for step in (9, 10):
+        params = FakeClip(**CONFIG).init_weights(jax.random.PRNGKey(step))["params"]
+        state = {"params": params, "opt_state": {"mu": jnp.ones(3)}, "step": step}
+        with checkpoint.Checkpointer(checkpoint.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(tmp_path / str(step) / "default", state)
+    return tmp_path, flax.linen.meta.unbox(params)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_adapter(fake, saved):
+    folder, params = saved
+    guidance = ClipJax(folder)
+    assert isinstance(guidance, Guidance)
+    assert (guidance.name, guidance.image_size, guidance.width) == ("clip-jax", 16, 6)
+    colours = np.random.default_rng(0).random((2, 3)).astype(np.float32)
+    images = jnp.broadcast_to(colours[:, None, None], (2, 30, 20, 3))
+    expected = unit((colours * 2 - 1) @ np.asarray(params["colours"]))
+    np.testing.assert_allclose(guidance.images(images), expected, atol=1e-5)
+    words = np.asarray(params["words"])
+    # Start, the words, end; the second text is cut to eight, with its end.
+    sums = [words[[1, 4, 5, 2]].sum(0), words[[1, 7, 7, 7, 7, 7, 7, 2]].sum(0)]
+    np.testing.assert_allclose(guidance.texts(["a photo", "dog " * 20]), unit(np.stack(sums)), atol=1e-5)
+
+
+def test_fingerprint_follows_the_parameters(fake, saved):
+    folder, _ = saved
+    newest = ClipJax(folder).fingerprint
+    assert ClipJax(folder).fingerprint == newest
+    (folder / "10").rename(folder / "8")
+    assert ClipJax(folder).fingerprint != newest
+
+
+def test_without_the_package(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "clip_jax", None)  # makes its import fail
+    with pytest.raises(InputError, match=r"pip install 'spae\[clip-jax\]'"):
+        ClipJax(tmp_path)
+
+
+def test_wrong_folders(fake, saved, tmp_path):
+    folder, _ = saved
+    with pytest.raises(InputError, match="expected config"):
+        ClipJax(tmp_path / "nowhere")
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"projection_dim": 5}))
+    with pytest.raises(InputError, match="checkpoint of the model"):
+        ClipJax(folder)
+    captioner = CONFIG | {"text_config": {"max_length": 8, "is_decoder": True}}
+    (folder / "config.json").write_text(json.dumps(captioner))
+    with pytest.raises(InputError, match="is a captioner"):
+        ClipJax(folder)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    for step in ("9", "10"):
+        (folder / step).rename(folder / f"gone{step}")
+    with pytest.raises(InputError, match="found none"):
+        ClipJax(folder)
