@@ -1,0 +1,51 @@
+"""A tokenizer without networks, for tests of what stands around it: words are levels of brightness."""
+
+import numpy as np
+from PIL import Image
+
+from spae.errors import InputError
+from spae.images import to_array
+from spae.pyramid import Pyramid, PyramidShape
+from spae.text import parse
+from spae.vocabulary import View, Vocabulary
+
+WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
+
+
+class FakeTokenizer:
+    shape = PyramidShape((1, 2, 4))
+    image_size = 16
+
+    def __init__(self) -> None:
+        embeddings = np.linspace(-1, 1, 8, dtype=np.float32)[:, None].repeat(2, 1)
+        views = {"meaning": View.raw(), "appearance": View.raw()}
+        provenance = {"model": {"name": "Tiny <b>LM</b>"}, "filters": [{"filter": "all", "left": 8}]}
+        self.vocabulary = Vocabulary(WORDS, np.arange(8, dtype=np.int32), embeddings, views, provenance)
+        self.info = {"training": {"images": 1200, "config": {"optimizer": {"steps": 3400}}}}
+
+    def encode(self, image):
+        if not isinstance(image, list) and (isinstance(image, Image.Image) or image.ndim == 3):
+            return self._encode(image)
+        return [self._encode(one) for one in image]
+
+    def _encode(self, image):
+        grey = Image.fromarray(to_array(image, self.image_size)).convert("L")
+        grids = [np.asarray(grey.resize(grid, Image.Resampling.BOX)) // 32 for grid in self.shape.layers]
+        return Pyramid(tuple(grids), self.shape, self.vocabulary)
+
+    def decode(self, pyramid, layers=None):
+        if isinstance(pyramid, list):
+            return np.stack([self.decode(one, layers) for one in pyramid])
+        if layers is not None:
+            pyramid = pyramid.prefix(layers)
+        grid = Image.fromarray((pyramid.ids[-1] * 32 + 16).astype(np.uint8))
+        return np.asarray(grid.resize((self.image_size,) * 2, Image.Resampling.NEAREST).convert("RGB"))
+
+    def parse(self, text, layers=None):
+        return parse(text, self.vocabulary, self.shape, layers)
+
+
+def load_fake(name="default"):
+    if name == "default":
+        return FakeTokenizer()
+    raise InputError(f"no bundle {name}")
