@@ -173,7 +173,8 @@ def _text(argument: str) -> str:
     else:
         text = argument
     if not text.lstrip().startswith("{"):
-        return text
+        # Line breaks are how encode prints layers; they are nothing to repair.
+        return " ".join(text.split())
     try:
         record = json.loads(text)
         return " ".join(word for layer in record["layers"] for word in layer["words"])

@@ -88,6 +88,7 @@ def test_encode_then_decode(picture, tmp_path, capsys, monkeypatch):
         with Image.open(output) as decoded:
             np.testing.assert_array_equal(np.asarray(decoded), expected)
         output.unlink()
+        assert capsys.readouterr() == ("", "")
 
 
 def test_decode_says_what_it_repaired(tmp_path, capsys):
