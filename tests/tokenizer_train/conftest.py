@@ -1,0 +1,103 @@
+"""A run small enough to train in a test: a random vocabulary, coloured images, a guidance made of hashes."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from spae.vocabulary import View, Vocabulary
+from tokenizer_train.cli import load_config
+from tokenizer_train.config import Config, DataConfig, OptimizerConfig, RunConfig, VocabularyConfig
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+WORDS = 60
+CLASSES = 5
+IMAGES = 6  # of each class
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation(tmp_path_factory):
+    """Compiling is what takes the time here: do it once for all runs, and without optimising."""
+    kept = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_compilation_cache_dir", kept[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", kept[1])
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def vocabulary_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("vocabulary")
+    embeddings = np.random.default_rng(0).normal(size=(WORDS, 8)).astype(np.float32)
+    views = {"meaning": View.centred(embeddings), "appearance": View.whitened(embeddings, 4)}
+    words = tuple(f"{a}{b}" for a in "abcdef" for b in "klmnopqrst")
+    Vocabulary(words, np.arange(WORDS), embeddings, views, {"model": "random"}).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory) -> Path:
+    """Five classes, each of its own colour, with some structure."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for c in range(CLASSES):
+        (folder / f"class{c}").mkdir()
+        colour = generator.integers(0, 255, 3)
+        for i in range(IMAGES):
+            noise = generator.normal(size=(6, 6, 3)) * 30
+            image = Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
+            image.resize((40, 36)).save(folder / f"class{c}" / f"{i}.png")
+    return folder
+
+
+class HashGuidance:
+    """Unit vectors from the mean colour of images, and from the letters of texts."""
+
+    name = "hash"
+    templates = ("{}",)
+    image_size = 32
+    width = 12
+    fingerprint = "hash 1"
+
+    def images(self, images_bhwc):
+        colour_bc = np.asarray(images_bhwc).mean(axis=(1, 2))
+        return self._unit(np.cos(colour_bc @ np.random.default_rng(1).normal(size=(3, 12)) * 6))
+
+    def texts(self, texts):
+        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts]
+        return self._unit(np.stack([np.random.default_rng(seed).normal(size=12) for seed in seeds]))
+
+    def _unit(self, x):
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def hash_guidance(monkeypatch) -> HashGuidance:
+    guidance = HashGuidance()
+    monkeypatch.setattr("tokenizer_train.guidance.load_guidance", lambda name: guidance)
+    return guidance
+
+
+@pytest.fixture
+def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, hash_guidance) -> Config:
+    """default64's tiny variant on those, without a discriminator."""
+    tiny = load_config(CONFIGS / "default64.py", "tiny")
+    return dataclasses.replace(
+        tiny,
+        vocabulary=VocabularyConfig(path=str(vocabulary_folder)),
+        data=DataConfig(
+            train=str(image_folder), validation=str(image_folder), batch_size=8, threads=1, buffer=16
+        ),
+        loss=dataclasses.replace(tiny.loss, adversarial=0.0),
+        optimizer=OptimizerConfig(steps=10, learning_rate=3e-4, warmup_steps=2, decay="cosine"),
+        run=RunConfig(
+            output=str(tmp_path / "run"), log_every=1, evaluate_every=100, checkpoint_every=5, keep=2
+        ),
+    )

@@ -1,0 +1,214 @@
+"""Training from end to end, small: bundle, resumption, devices, divergence, full disk, no recompilation."""
+
+import dataclasses
+import errno
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import spae
+from spae.errors import InputError
+from spae.sources import open_source
+from spae.vocabulary import Vocabulary
+from tokenizer_train import loop
+from tokenizer_train.board import Board
+from tokenizer_train.checkpoint import Checkpoints
+from tokenizer_train.cli import main
+from tokenizer_train.config import Config
+from tokenizer_train.data import Batches, make_mesh, replicate, split
+from tokenizer_train.guidance import features
+from tokenizer_train.loop import Diverged, train
+from tokenizer_train.state import create
+from tokenizer_train.step import make_step
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "default64.py"
+
+
+@pytest.fixture
+def losses(monkeypatch) -> dict[int, dict[str, float]]:
+    """Step -> metrics, as they are logged."""
+    logged: dict[int, dict[str, float]] = {}
+
+    def scalars(self, step, values, group):
+        if group == "train":
+            logged[step] = {name: value for name, value in values.items() if name != "steps/s"}
+
+    monkeypatch.setattr(Board, "scalars", scalars)
+    return logged
+
+
+def changed(config: Config, **sections) -> Config:
+    """A config with some fields of some sections replaced."""
+    return dataclasses.replace(
+        config,
+        **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in sections.items()},
+    )
+
+
+def test_twenty_steps_through_the_command_line(
+    vocabulary_folder, image_folder, tmp_path, hash_guidance, capsys
+) -> None:
+    fields = {
+        "vocabulary.path": vocabulary_folder,
+        "data.train": image_folder,
+        "data.validation": image_folder,
+        "optimizer.steps": 20,
+        "run.evaluate-every": 20,
+        "run.output": tmp_path / "run",
+    }
+    arguments = [str(CONFIG), "--variant", "tiny"]
+    for name, value in fields.items():
+        arguments += [f"--{name}", str(value)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    for step in (5, 10, 15, 20):
+        assert f"{step:>8}  train     adversarial" in shown
+    assert "      20  validation  psnr/1" in shown
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+    tokenizer = spae.load(tmp_path / "run" / "bundle")
+    assert tokenizer.info["training"]["config"]["optimizer"]["steps"] == 20
+    assert tokenizer.info["training"]["images"] == 30
+    pyramid = tokenizer.encode(open_source(image_folder)[0].image)
+    assert tokenizer.decode(pyramid).shape == (32, 32, 3)
+    # What is done is done: the same command only writes the bundle again.
+    assert main(arguments) == 0
+    assert "train  " not in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, monkeypatch) -> None:
+    train(changed(tiny_config, run={"output": tiny_config.run.output + "-whole"}))
+    whole = dict(losses)
+    assert sorted(whole) == list(range(1, 11))
+    losses.clear()
+
+    kept = Board.scalars
+
+    def killed(self, step, values, group):
+        kept(self, step, values, group)
+        if step == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Board, "scalars", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config)
+    monkeypatch.setattr(Board, "scalars", kept)
+    losses.clear()
+    train(tiny_config)
+    assert sorted(losses) == [6, 7, 8, 9, 10]
+    assert losses == {step: whole[step] for step in losses}
+
+
+@pytest.mark.skipif(len(jax.local_devices()) < 2, reason="needs two local devices")
+def test_two_devices_give_the_losses_of_one(tiny_config, losses, monkeypatch) -> None:
+    # Rounding grows: by the temperature, which makes the semantic loss a small difference of large numbers,
+    # and by Adam's first steps, which are of one size however small the gradient. Both are kept low here.
+    slow = {"steps": 5, "learning_rate": 1e-5}
+    config = changed(tiny_config, optimizer=slow, loss={"temperature": 1.0})
+    train(changed(config, run={"output": config.run.output + "-two"}))
+    two = dict(losses)
+    losses.clear()
+    one_device = jax.sharding.Mesh(
+        np.asarray(jax.local_devices()[:1]), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+    monkeypatch.setattr(loop, "make_mesh", lambda: one_device)
+    train(config)
+    for step in range(1, 6):
+        for name, value in losses[step].items():
+            assert two[step][name] == pytest.approx(value, rel=1e-5, abs=1e-6), (step, name)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, losses, capsys) -> None:
+    config = changed(
+        tiny_config, optimizer={"learning_rate": 1e30, "warmup_steps": 0}, run={"checkpoint_every": 1}
+    )
+    with pytest.raises(
+        Diverged, match=r"not finite at step \d+; the last good checkpoint is step (\d+)"
+    ) as stopped:
+        train(config)
+    folder = Path(config.run.output) / "checkpoints"
+    assert str(folder) in str(stopped.value)
+    with Checkpoints(folder, 2) as checkpoints:
+        good = checkpoints.latest
+    assert f"checkpoint is step {good} " in str(stopped.value)
+    assert good + 1 not in losses
+    assert not (Path(config.run.output) / "bundle").exists()
+
+
+def test_a_full_disk_leaves_the_old_bundle(tiny_config, image_folder, monkeypatch) -> None:
+    config = changed(tiny_config, optimizer={"steps": 2})
+    folder = train(config)
+    image = open_source(image_folder)[0].image
+    before = spae.load(folder).encode(image)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    written = []
+
+    def full(path, data):
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_bytes(data)
+
+    monkeypatch.setattr("spae.bundle._write_through", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(config)
+    assert len(written) == 2
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+    assert spae.load(folder).encode(image) == before
+    assert [entry.name for entry in folder.parent.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_nothing_recompiles_after_the_second_step(tiny_config) -> None:
+    config = tiny_config
+    vocabulary = Vocabulary.load(config.vocabulary.path)
+    source = open_source(config.data.train, config.tokenizer.image_size)
+    images_nf, words_vf, means_v = features(config, vocabulary, source)
+    batches = Batches(source, images_nf, config.tokenizer.image_size, config.data, 0)
+    mesh = make_mesh()
+    modules, state = create(config, vocabulary, words_vf, means_v)
+    modules = dataclasses.replace(modules, constants=replicate(modules.constants, mesh))
+    state = replicate(state, mesh)
+    step = make_step(config, modules)
+    compiled: list[str] = []
+
+    def count(event: str, duration: float, **_: object) -> None:
+        if "trace" in event or "compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    for number in range(5):
+        state, _ = step(state, split(next(batches), mesh))
+        if number == 0:
+            assert compiled
+        if number == 1:
+            compiled.clear()
+    jax.monitoring.unregister_event_duration_listener(count)
+    assert compiled == []
+
+
+def test_a_config_that_does_not_fit_is_refused(tiny_config) -> None:
+    train(changed(tiny_config, optimizer={"steps": 1, "warmup_steps": 0}))
+    with pytest.raises(InputError, match="is of another model"):
+        train(changed(tiny_config, tokenizer={"filters": 16}))
+    if len(jax.local_devices()) > 1:
+        with pytest.raises(InputError, match="multiple of"):
+            train(changed(tiny_config, data={"batch_size": 7}))
+
+
+def test_evaluation_of_a_bundle(tiny_config, image_folder, tmp_path, capsys) -> None:
+    folder = train(changed(tiny_config, optimizer={"steps": 1, "warmup_steps": 0}))
+    capsys.readouterr()
+    arguments = ["eval", str(folder), str(image_folder), "--batch-size", "8", "--codec-images", "3"]
+    arguments += ["--skip", "stlpips", "guidance", "--limit", "11"]
+    assert main([*arguments, "--json", "--output", str(tmp_path / "figures.json")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == json.loads((tmp_path / "figures.json").read_text())
+    assert result["images"] == 11
+    assert [prefix["words"] for prefix in result["prefixes"]] == [1, 5, 21, 37]
+    assert result["prefixes"][1]["bits"] == pytest.approx(5 * np.log2(60), abs=0.05)
+    assert main(arguments) == 0
+    assert "| layers | words | bits | PSNR dB | SSIM | WebP" in capsys.readouterr().out
