@@ -11,6 +11,7 @@ import pytest
 
 import spae
 from spae.errors import InputError
+from spae.images import to_array, to_float
 from spae.sources import open_source
 from spae.vocabulary import Vocabulary
 from tokenizer_train import loop
@@ -199,16 +200,45 @@ def test_a_config_that_does_not_fit_is_refused(tiny_config) -> None:
             train(changed(tiny_config, data={"batch_size": 7}))
 
 
-def test_evaluation_of_a_bundle(tiny_config, image_folder, tmp_path, capsys) -> None:
+def test_evaluation_of_a_bundle(
+    tiny_config, image_folder, tmp_path, hash_guidance, monkeypatch, capsys
+) -> None:
     folder = train(changed(tiny_config, optimizer={"steps": 1, "warmup_steps": 0}))
+    monkeypatch.setattr("tokenizer_train.evaluate.Conse", lambda: hash_guidance)
     capsys.readouterr()
     arguments = ["eval", str(folder), str(image_folder), "--batch-size", "8", "--codec-images", "3"]
-    arguments += ["--skip", "stlpips", "guidance", "--limit", "11"]
+    arguments += ["--episodes", "200", "--skip", "stlpips"]
     assert main([*arguments, "--json", "--output", str(tmp_path / "figures.json")]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads((tmp_path / "figures.json").read_text())
-    assert result["images"] == 11
+    assert result["images"] == 30
     assert [prefix["words"] for prefix in result["prefixes"]] == [1, 5, 21, 37]
     assert result["prefixes"][1]["bits"] == pytest.approx(5 * np.log2(60), abs=0.05)
-    assert main(arguments) == 0
-    assert "| layers | words | bits | PSNR dB | SSIM | WebP" in capsys.readouterr().out
+
+    # Slow and obvious, from the bundle: PSNR of the second prefix, percentile of the first word.
+    tokenizer = spae.load(folder)
+    images = [to_array(record.image, 32) for record in open_source(image_folder)]
+    pyramids = [tokenizer.encode(image) for image in images]
+    errors = [
+        ((tokenizer.decode(pyramid, layers=2).astype(float) - image) ** 2).mean()
+        for image, pyramid in zip(images, pyramids, strict=True)
+    ]
+    assert result["prefixes"][1]["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / np.array(errors))))
+    words_vf = hash_guidance.texts(list(tokenizer.vocabulary.words))
+    below = []
+    for image, pyramid in zip(images, pyramids, strict=True):
+        score_v = words_vf @ hash_guidance.images(to_float(image)[None])[0]
+        below.append((score_v < score_v[pyramid.ids[0][0, 0]]).sum() / 59)
+    assert result["layers"][0]["percentile"] == pytest.approx(np.mean(below), abs=1e-6)
+
+    one_shot = result["few_shot"][1]
+    assert (one_shot["ways"], one_shot["shots"], one_shot["chance"]) == (5, 1, 0.2)
+    # The classes are colours, and the guidance's vector is made of the colour.
+    assert one_shot["accuracy"]["hash vector of the image"] > 0.8
+    assert abs(one_shot["accuracy"]["5 words of another image"] - 0.2) < 0.1
+
+    assert main([*arguments, "--skip", "stlpips", "guidance", "codecs", "--limit", "11"]) == 0
+    shown = capsys.readouterr().out
+    assert "on 11 images" in shown
+    assert "| layers | words | bits | PSNR dB | SSIM |" in shown
+    assert "represented by" not in shown
