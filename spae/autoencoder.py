@@ -31,6 +31,7 @@ class AutoencoderConfig:
     blocks: int = 2  # residual blocks per scale, and again as bottleneck
     downsamplings: int = 2  # the first so many scales end in a halving
     patch: int = 1  # pixels a side folded into channels before the first convolution (1 in the paper)
+    skip: bool = False  # a linear path beside each network, patches to latents and back (none in the paper)
     meaning_layers: int = 0  # the first so many layers choose words by the meaning head (0 in the paper)
     head_width: int = 512  # hidden units of the meaning head
     trunk: Literal["conse", "none"] = "none"  # frozen network that feeds the meaning head; none: the encoder does
@@ -38,7 +39,7 @@ class AutoencoderConfig:
     fill: Fill = "nearest"  # positions that a prefix leaves without a word
 
     def __post_init__(self):
-        grid = self.image_size / (self.patch * 2**self.downsamplings)
+        grid = self.image_size / self.stride
         if grid != self.pyramid[-1]:
             raise InputError(
                 f"a {self.image_size}-px image in patches of {self.patch}, halved {self.downsamplings} times, has side "
@@ -57,6 +58,11 @@ class AutoencoderConfig:
     @property
     def shape(self) -> PyramidShape:
         return PyramidShape(self.pyramid)
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side that one position of the finest layer stands for."""
+        return self.patch * 2**self.downsamplings
 
 
 class ResidualBlock(nnx.Module):
@@ -99,6 +105,9 @@ class Encoder(nnx.Module):
         self.bottleneck = nnx.List([block(before, before) for _ in range(config.blocks)])
         self.norm = _norm(before, dtype, rngs)
         self.head = nnx.Conv(before, width, (1, 1), dtype=dtype, rngs=rngs)
+        # GroupNorm takes brightness and contrast of the whole image away; the linear path brings them at once.
+        self.stride = config.stride
+        self.skip = nnx.Linear(3 * self.stride**2, width, dtype=dtype, rngs=rngs) if config.skip else None
 
     def __call__(
         self, images_bhwc: Float[Array, "b H W 3"]
@@ -113,7 +122,10 @@ class Encoder(nnx.Module):
         for block in self.bottleneck:
             x_bhwc = block(x_bhwc)
         x_bhwc = jax.nn.swish(self.norm(x_bhwc))
-        return self.head(x_bhwc).astype(jnp.float32), jnp.mean(x_bhwc, axis=(1, 2)).astype(jnp.float32)
+        z_bhwc = self.head(x_bhwc)
+        if self.skip is not None:
+            z_bhwc += self.skip(space_to_depth(images_bhwc - 0.5, self.stride))
+        return z_bhwc.astype(jnp.float32), jnp.mean(x_bhwc, axis=(1, 2)).astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
@@ -135,6 +147,8 @@ class Decoder(nnx.Module):
             before = after
         self.norm = _norm(before, dtype, rngs)
         self.head = nnx.Conv(before, 3 * config.patch**2, (3, 3), dtype=dtype, rngs=rngs)
+        self.stride = config.stride
+        self.skip = nnx.Linear(width, 3 * self.stride**2, dtype=dtype, rngs=rngs) if config.skip else None
 
     def __call__(self, zhat_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
         """(B, h, w, c) float to images (B, H, W, 3) float32, in [0, 1] but for overshoot."""
@@ -148,7 +162,10 @@ class Decoder(nnx.Module):
             for block in blocks:
                 x_bhwc = block(x_bhwc)
         x_bhwc = self.head(jax.nn.swish(self.norm(x_bhwc)))
-        return depth_to_space(x_bhwc.astype(jnp.float32), self.patch)
+        images_bhwc = depth_to_space(x_bhwc, self.patch)
+        if self.skip is not None:
+            images_bhwc += depth_to_space(self.skip(zhat_bhwc), self.stride)
+        return images_bhwc.astype(jnp.float32)
 
 
 class MeaningHead(nnx.Module):

@@ -67,6 +67,7 @@ class LossConfig:
     temperature: float = 1.0  # divides the squared distances in the softmax of the semantic loss
     thresholds: tuple[float, ...] = (0.98, 0.95, 0.9, 0.85, 0.8)  # [rho_l] pool of layer l: score >= rho_l
     semantic_layers: int = 5  # [D'] layers under the semantic loss, from the top
+    semantic_positions: int | None = None  # positions drawn per layer for that loss; None: all, as in the paper
     dynamic_weight: bool = True  # [w] scale the semantic loss to the size of the appearance loss
     hub_correction: bool = False  # subtract each word's mean score over the training images
     prefix_dropout: float = 0.0  # probability that the decoder sees a random prefix instead of all layers
@@ -94,6 +95,12 @@ class LossConfig:
             "loss.semantic_layers",
             f"0 .. {len(self.thresholds)} (one threshold per layer)",
             self.semantic_layers,
+        )
+        _check(
+            self.semantic_positions is None or self.semantic_positions >= 1,
+            "loss.semantic_positions",
+            "at least 1, or None",
+            self.semantic_positions,
         )
         _check(0 <= self.prefix_dropout <= 1, "loss.prefix_dropout", "within [0, 1]", self.prefix_dropout)
         _check(self.adversarial_start >= 0, "loss.adversarial_start", "at least 0", self.adversarial_start)

@@ -17,7 +17,9 @@ from spae.nearest import log_sum_exp
 from spae.pyramid import PyramidShape
 
 
-def reconstruction(images_bhwc: Float[Array, "b h w 3"], decoded_bhwc: Float[Array, "b h w 3"]) -> Float[Array, ""]:
+def reconstruction(
+    images_bhwc: Float[Array, "b h w 3"], decoded_bhwc: Float[Array, "b h w 3"]
+) -> Float[Array, ""]:
     """||I - Ihat||^2, as the mean over batch, pixels and channels; images in [0, 1]."""
     return jnp.mean((images_bhwc - decoded_bhwc) ** 2)
 
@@ -69,7 +71,9 @@ def semantic(
     centre_bc = weight_bv @ codebook_vc
     square_b = weight_bv @ jnp.sum(codebook_vc**2, axis=1)
     distance_bn = (
-        jnp.sum(queries_bnc**2, axis=2) - 2 * jnp.einsum("bnc,bc->bn", queries_bnc, centre_bc) + square_b[:, None]
+        jnp.sum(queries_bnc**2, axis=2)
+        - 2 * jnp.einsum("bnc,bc->bn", queries_bnc, centre_bc)
+        + square_b[:, None]
     )
     normaliser_bn = log_sum_exp(queries_bnc.reshape(b * n, c), codebook_vc, temperature).reshape(b, n)
     return jnp.mean(distance_bn / temperature + normaliser_bn)

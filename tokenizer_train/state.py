@@ -39,8 +39,12 @@ class Constants:
 
     codebook_vc: Float[Array, "v c"]  # appearance view
     meaning_codebook_vd: Float[Array, "v d"]  # meaning view
-    word_features_vf: Float[Array, "v f"]  # guidance's text features of every word; (v, 0) without semantic loss
-    word_means_v: Float[Array, " v"]  # each word's mean score over the training images; 0 without hub correction
+    word_features_vf: Float[
+        Array, "v f"
+    ]  # guidance's text features of every word; (v, 0) without semantic loss
+    word_means_v: Float[
+        Array, " v"
+    ]  # each word's mean score over the training images; 0 without hub correction
     perceptual: Any  # parameters of the perceptual network; an empty tuple without one
 
 
@@ -98,11 +102,13 @@ def create(
 
     perceptual, perceptual_params = _perceptual(config)
     constants = Constants(
-        codebook_vc, meaning_codebook_vd, jnp.asarray(word_features_vf), jnp.asarray(word_means_v), perceptual_params
+        codebook_vc,
+        meaning_codebook_vd,
+        jnp.asarray(word_features_vf),
+        jnp.asarray(word_means_v),
+        perceptual_params,
     )
-    modules = Modules(
-        graph, discriminator_graph, transform, discriminator_transform, perceptual, constants
-    )
+    modules = Modules(graph, discriminator_graph, transform, discriminator_transform, perceptual, constants)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -149,7 +155,9 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
 
 def _transform(config: OptimizerConfig) -> optax.GradientTransformation:
     adam = optax.adam(schedule(config), b1=config.betas[0], b2=config.betas[1])
-    return adam if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+    return (
+        adam if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+    )
 
 
 def _perceptual(config: Config):

@@ -69,7 +69,8 @@ def _autoencoder_loss(config: Config, modules: Modules):
         model = nnx.merge(modules.autoencoder, params)
         z_bhwc, meaning = model.encode(images_bhwc, features_bf, constants.meaning_codebook_vd)
         words = quantize(z_bhwc, constants.codebook_vc, shape, meaning, config.tokenizer.fill)
-        seen_bhwc = losses.draw_prefix(z_bhwc, words.averages, shape, loss.prefix_dropout, key)
+        key_prefix, key_positions = jax.random.split(key)
+        seen_bhwc = losses.draw_prefix(z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix)
         decoded_bhwc = model.decoder(seen_bhwc)
 
         metrics = {
@@ -78,7 +79,9 @@ def _autoencoder_loss(config: Config, modules: Modules):
         }
         total = loss.reconstruction * metrics["reconstruction"] + loss.commitment * metrics["commitment"]
         if modules.perceptual is not None:
-            metrics["perceptual"] = jnp.mean(modules.perceptual(constants.perceptual, images_bhwc, decoded_bhwc))
+            metrics["perceptual"] = jnp.mean(
+                modules.perceptual(constants.perceptual, images_bhwc, decoded_bhwc)
+            )
             total += loss.perceptual * metrics["perceptual"]
         if modules.discriminator is not None:
             logit_b = nnx.merge(modules.discriminator, state.discriminator)(decoded_bhwc)
@@ -87,7 +90,7 @@ def _autoencoder_loss(config: Config, modules: Modules):
             total += jnp.where(active, loss.adversarial, 0.0) * metrics["adversarial"]
         metrics["appearance"] = total
         if loss.semantic > 0:
-            metrics["semantic"] = semantic(words.queries, features_bf, constants)
+            metrics["semantic"] = semantic(words.queries, features_bf, constants, key_positions)
             weight = losses.dynamic_weight(total, metrics["semantic"]) if loss.dynamic_weight else 1.0
             total += loss.semantic * weight * metrics["semantic"]
         metrics["loss"] = total
@@ -97,8 +100,15 @@ def _autoencoder_loss(config: Config, modules: Modules):
             metrics[f"words/{layer}"] = jnp.sum(used_v)
         return total, (metrics, decoded_bhwc)
 
-    def semantic(queries, features_bf, constants: Constants):
+    def semantic(queries, features_bf, constants: Constants, key):
         """The mean over the first D' layers of each layer's semantic loss, in the view that it searches."""
+        limit = loss.semantic_positions
+        if limit is not None:
+            # An unbiased estimate of the mean over all positions, for a fraction of the largest product of the step.
+            queries = [
+                jax.random.permutation(jax.random.fold_in(key, i), q_bnc, axis=1)[:, :limit]
+                for i, q_bnc in enumerate(queries)
+            ]
         score_bv = scores(features_bf, constants.word_features_vf, constants.word_means_v)
         pool_lbv = pools(score_bv, loss.thresholds[: loss.semantic_layers])
         terms = [

@@ -1,0 +1,81 @@
+"""The networks: the paper's size, the mirror of halvings and doublings, and patches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spae.autoencoder import Autoencoder, AutoencoderConfig, depth_to_space, space_to_depth
+from spae.errors import InputError
+
+
+def parameters(module: nnx.Module) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def test_the_paper_s_size_has_the_paper_s_parameters():
+    config = AutoencoderConfig(image_size=128, downsamplings=3)
+    model = nnx.eval_shape(lambda: Autoencoder(config, 1536, 1536, rngs=nnx.Rngs(0)))
+    assert round(parameters(model.encoder) / 1e6, 1) == 23.7
+    assert round(parameters(model.decoder) / 1e6, 1) == 35.7
+    assert model.meaning is None
+
+
+@pytest.mark.parametrize(
+    ("multipliers", "downsamplings", "patch"), [((1, 2, 2), 2, 1), ((1, 2), 2, 1), ((1, 2, 2), 1, 2), ((1,), 0, 4)]
+)
+def test_shapes_for_any_number_of_halvings(multipliers, downsamplings, patch):
+    config = AutoencoderConfig(
+        image_size=16,
+        pyramid=(1, 2, 4),
+        filters=8,
+        multipliers=multipliers,
+        blocks=1,
+        downsamplings=downsamplings,
+        patch=patch,
+        meaning_layers=2,
+        head_width=8,
+    )
+    model = Autoencoder(config, 5, 7, rngs=nnx.Rngs(0))
+    z, meaning = model.encode(jnp.ones((3, 16, 16, 3)), None, jnp.zeros((11, 7)))
+    assert z.shape == (3, 4, 4, 5)
+    assert [q.shape for q in meaning.queries] == [(3, 1, 7), (3, 4, 7)]
+    assert model.decoder(z).shape == (3, 16, 16, 3)
+
+
+def test_the_trunk_s_features_alone_decide_the_meaning_queries():
+    config = AutoencoderConfig(
+        image_size=16, pyramid=(1, 4), filters=8, multipliers=(1,), blocks=1, meaning_layers=1, head_width=8, trunk="conse"
+    )
+    model = Autoencoder(config, 5, 7, 6, rngs=nnx.Rngs(0))
+    features = jax.random.normal(jax.random.key(0), (2, 6))
+    one, two = (model.encode(image, features, jnp.zeros((11, 7)))[1] for image in (jnp.zeros((2, 16, 16, 3)), jnp.ones((2, 16, 16, 3))))
+    np.testing.assert_array_equal(one.queries[0], two.queries[0])
+    assert not np.allclose(one.queries[0][0], one.queries[0][1])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+def test_patches_fold_and_unfold(patch, side, channels):
+    x = np.random.default_rng(0).normal(size=(2, side * patch, side * patch, channels)).astype(np.float32)
+    folded = space_to_depth(x, patch)
+    assert folded.shape == (2, side, side, patch * patch * channels)
+    np.testing.assert_array_equal(np.asarray(folded)[0, 0, 0].reshape(patch, patch, channels), x[0, :patch, :patch])
+    np.testing.assert_array_equal(depth_to_space(folded, patch), x)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 65}, "last layer"),
+        ({"downsamplings": 3}, "last layer"),
+        ({"meaning_layers": 5}, "share no position"),
+        ({"trunk": "conse"}, "meaning_layers"),
+        ({"image_size": 512, "downsamplings": 5}, "scales"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_an_error(change, message):
+    with pytest.raises(InputError, match=message):
+        AutoencoderConfig(**{"filters": 8, **change})

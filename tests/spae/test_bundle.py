@@ -1,0 +1,85 @@
+"""A bundle: what is written is what is read, and damage of any kind is one clear error that loses nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from spae import bundle
+from spae.errors import BundleError
+
+FILES = {"params.safetensors": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}, "words.json": ["été", "dog"]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    bundle.write(tmp_path / "b", {"name": "test"}, FILES)
+    return tmp_path / "b"
+
+
+def test_round_trip(folder):
+    info, files = bundle.read(folder)
+    assert info["name"] == "test"
+    assert files["words.json"] == ["été", "dog"]
+    np.testing.assert_array_equal(files["params.safetensors"]["a"], FILES["params.safetensors"]["a"])
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["b"]
+
+
+def test_a_second_write_replaces_the_first(folder):
+    bundle.write(folder, {"name": "second"}, {"words.json": ["cat"]})
+    info, files = bundle.read(folder)
+    assert (info["name"], list(files)) == ("second", ["words.json"])
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["params.safetensors", "words.json"])
+def test_a_flipped_byte(folder, name):
+    data = bytearray((folder / name).read_bytes())
+    data[-2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name} is not as it was written"):
+        bundle.read(folder)
+
+
+def test_a_missing_file(folder):
+    (folder / "words.json").unlink()
+    with pytest.raises(BundleError, match=r"words\.json .* missing"):
+        bundle.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "not JSON"), ("[]", "no format"), ('{"format": "other"}', "no format")],
+)
+def test_a_bundle_json_that_is_none(folder, content, message):
+    (folder / "bundle.json").write_text(content)
+    with pytest.raises(BundleError, match=message):
+        bundle.read(folder)
+
+
+def test_another_version(folder):
+    info = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**info, "version": 99}))
+    with pytest.raises(BundleError, match="version 1.*version 99"):
+        bundle.read(folder)
+
+
+def test_no_bundle_there(tmp_path):
+    with pytest.raises(BundleError, match="bundle.json"):
+        bundle.read(tmp_path / "nothing")
+
+
+def test_a_full_disk_leaves_the_old_bundle_whole(folder, monkeypatch):
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    write_through = bundle._write_through
+
+    def full(path: Path, data: bytes):
+        if path.name == "bundle.json":
+            raise OSError(28, "No space left on device", str(path))
+        write_through(path, data)
+
+    monkeypatch.setattr(bundle, "_write_through", full)
+    with pytest.raises(OSError, match="No space left"):
+        bundle.write(folder, {"name": "second"}, FILES)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["b"]

@@ -1,0 +1,72 @@
+"""Exact search and log-sum-exp against the full matrix in float64, and their memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spae.nearest import CHUNK, log_sum_exp, nearest
+
+
+def distances(z: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    z, codebook = z.astype(np.float64), codebook.astype(np.float64)
+    return ((z[:, None] - codebook[None]) ** 2).sum(-1)
+
+
+@pytest.mark.parametrize("words", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
+def test_nearest_is_the_full_search(words):
+    rng = np.random.default_rng(words)
+    z, codebook = rng.normal(size=(50, 7)).astype(np.float32), rng.normal(size=(words, 7)).astype(np.float32)
+    ids = np.asarray(nearest(z, codebook))
+    assert ids.dtype == np.int32
+    np.testing.assert_array_equal(ids, distances(z, codebook).argmin(1))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 2 * CHUNK), st.integers(0, 2**32 - 1))
+def test_ties_go_to_the_lowest_id(words, seed):
+    # Whole numbers, so that equal distances are equal in float32 too; few values, so that ties abound.
+    rng = np.random.default_rng(seed)
+    z, codebook = rng.integers(-2, 3, (20, 3)), rng.integers(-2, 3, (words, 3))
+    ids = np.asarray(nearest(jnp.asarray(z, jnp.float32), jnp.asarray(codebook, jnp.float32)))
+    np.testing.assert_array_equal(ids, distances(z, codebook).argmin(1))
+
+
+@pytest.mark.parametrize("words", [1, CHUNK, CHUNK + 5, 2 * CHUNK + 1])
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 30.0])
+def test_log_sum_exp_and_its_derivatives(words, temperature):
+    rng = np.random.default_rng(words)
+    z, codebook = rng.normal(size=(9, 5)).astype(np.float32), rng.normal(size=(words, 5)).astype(np.float32)
+    weight = rng.normal(size=9).astype(np.float32)
+
+    def full(z, codebook):
+        return jax.nn.logsumexp(-jnp.sum((z[:, None] - codebook[None]) ** 2, -1) / temperature, axis=1)
+
+    np.testing.assert_allclose(log_sum_exp(z, codebook, temperature), full(z, codebook), rtol=1e-4, atol=1e-4)
+    ours = jax.grad(lambda *a: log_sum_exp(*a, temperature) @ weight, argnums=(0, 1))(z, codebook)
+    theirs = jax.grad(lambda *a: full(*a) @ weight, argnums=(0, 1))(z, codebook)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("function", ["nearest", "log_sum_exp", "gradient"])
+def test_the_matrix_is_never_held(function):
+    n, v, c = 597, 65_536, 512
+    run = {
+        "nearest": nearest,
+        "log_sum_exp": lambda z, e: log_sum_exp(z, e, 1.0),
+        "gradient": jax.grad(lambda z, e: log_sum_exp(z, e, 1.0).sum()),
+    }[function]
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((n, c), (v, c))]
+    memory = jax.jit(run).lower(*shapes).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 25e6 < n * v * 4
+
+
+def test_widths_that_differ_are_an_error():
+    with pytest.raises(ValueError, match="one width"):
+        nearest(jnp.zeros((3, 4)), jnp.zeros((5, 6)))
+    with pytest.raises(ValueError, match="at least one word"):
+        nearest(jnp.zeros((3, 4)), jnp.zeros((0, 4)))
+    with pytest.raises(ValueError, match="temperature"):
+        log_sum_exp(jnp.zeros((3, 4)), jnp.zeros((5, 4)), 0.0)

@@ -1,0 +1,116 @@
+"""Each loss against its equation, written out the slow way in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from spae.pyramid import PyramidShape
+from spae.quantize import streaming_average
+from tokenizer_train import losses
+from tokenizer_train.config import OptimizerConfig
+from tokenizer_train.state import schedule
+
+RNG = np.random.default_rng(0)
+SHAPE = PyramidShape((1, 2, 4, 4))
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def test_semantic_is_the_mean_of_minus_log_softmax_over_the_pool():
+    queries, codebook = normal(3, 4, 5), normal(20, 5)
+    pool = RNG.random((3, 20)) < 0.3
+    pool[:, 0] = True
+    terms = []
+    for b in range(3):
+        for n in range(4):
+            logits = -((queries[b, n].astype(np.float64) - codebook) ** 2).sum(1) / 0.7
+            log_softmax = logits - np.log(np.exp(logits).sum())
+            terms.append(-log_softmax[pool[b]].mean())
+    np.testing.assert_allclose(losses.semantic(queries, codebook, pool, 0.7), np.mean(terms), rtol=1e-5)
+
+
+def test_semantic_pulls_a_query_to_its_only_candidate():
+    codebook, query = normal(20, 5), jnp.asarray(normal(1, 1, 5))
+    pool = np.zeros((1, 20), bool)
+    pool[0, 7] = True
+    step = jax.jit(lambda q: q - 0.1 * jax.grad(lambda q: losses.semantic(q, codebook, pool, 0.5))(q))
+    for _ in range(300):
+        query = step(query)
+    assert int(((np.asarray(query)[0, 0] - codebook) ** 2).sum(1).argmin()) == 7
+
+
+def test_commitment_sums_layers_over_their_own_positions():
+    z, codebook = normal(2, 4, 4, 3), normal(9, 3)
+    averages = streaming_average(jnp.asarray(z), jnp.asarray(codebook), SHAPE).averages
+    for first in (1, 3):
+        total = 0.0
+        for layer in range(first, 5):
+            rows = [z[:, r, c] - np.asarray(averages[layer - 1])[:, r, c] for r, c in SHAPE.positions(layer)]
+            total += np.mean(np.square(rows))
+        np.testing.assert_allclose(losses.commitment(z, averages, SHAPE, first), total, rtol=1e-5)
+    gradient = jax.grad(lambda a: losses.commitment(z, a, SHAPE))(averages)
+    assert not any(np.any(g) for g in gradient)
+
+
+def test_adversarial_losses_and_dynamic_weight():
+    real, fake = normal(6), normal(6)
+    np.testing.assert_allclose(
+        losses.discriminator_adversarial(real, fake),
+        np.mean(np.log1p(np.exp(-real))) + np.mean(np.log1p(np.exp(fake))),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        losses.generator_adversarial(fake), np.mean(np.log1p(np.exp(-fake))), rtol=1e-5
+    )
+    assert losses.dynamic_weight(jnp.float32(3), jnp.float32(1.5)) == 2
+    # sg: the weight passes no gradient on.
+    assert jax.grad(lambda a: losses.dynamic_weight(a, jnp.float32(2.0)))(1.0) == 0
+
+
+def test_lecam_is_on_batch_means_and_moves_its_averages():
+    real, fake, ema = normal(6) + 2, normal(6) - 1, np.array([0.5, -0.25], np.float32)
+    value, new = losses.lecam(real, fake, ema)
+    wanted = 0.999 * ema + 0.001 * np.array([real.mean(), fake.mean()])
+    np.testing.assert_allclose(new, wanted, rtol=1e-6)
+    np.testing.assert_allclose(
+        value, max(real.mean() - wanted[1], 0) ** 2 + max(wanted[0] - fake.mean(), 0) ** 2, rtol=1e-5
+    )
+
+
+def test_r1_of_a_known_gradient():
+    weight = normal(4, 4, 3)
+    images = normal(5, 4, 4, 3)
+    value = losses.r1(lambda x: jnp.sum(x * weight, (1, 2, 3)) ** 2 / 2, images)
+    inner = (images * weight).sum((1, 2, 3))
+    np.testing.assert_allclose(value, np.mean(inner**2) * (weight**2).sum(), rtol=1e-4)
+
+
+def test_prefix_dropout_shows_prefixes_and_lets_gradients_through_where_words_are():
+    z, codebook = jnp.asarray(normal(64, 4, 4, 3)), jnp.asarray(normal(9, 3))
+    averages = streaming_average(z, codebook, SHAPE).averages
+    never = losses.draw_prefix(z, averages, SHAPE, 0.0, jax.random.key(0))
+    np.testing.assert_allclose(never, averages[-1], atol=1e-6)
+    always = np.asarray(losses.draw_prefix(z, averages, SHAPE, 1.0, jax.random.key(0)))
+    fits = np.stack([np.abs(always - np.asarray(a)).max((1, 2, 3)) < 1e-5 for a in averages])
+    assert fits[:3].any(0).all()
+    assert fits[:3].any(1).all()
+    gradient = jax.grad(lambda z: jnp.sum(losses.draw_prefix(z, averages, SHAPE, 1.0, jax.random.key(0))))(z)
+    lengths = fits[:3].argmax(0)
+    for i in range(64):
+        np.testing.assert_array_equal(gradient[i, ..., 0] > 0, SHAPE.coverage(int(lengths[i]) + 1) > 0)
+
+
+@pytest.mark.parametrize("decay", ["rsqrt", "cosine", "constant"])
+def test_schedules(decay):
+    config = OptimizerConfig(steps=1000, warmup_steps=100, decay=decay, learning_rate=0.5, cooldown_steps=100)
+    rate = schedule(config)
+    assert float(rate(49)) == pytest.approx(0.25)
+    assert float(rate(99)) == pytest.approx(0.5)
+    wanted = {"rsqrt": 0.5 * (100 / 400) ** 0.5, "cosine": 0.25 * (1 + np.cos(np.pi / 3)), "constant": 0.5}[
+        decay
+    ]
+    assert float(rate(399)) == pytest.approx(wanted, rel=1e-5)
+    if decay != "constant":
+        assert float(rate(999)) < 0.01
