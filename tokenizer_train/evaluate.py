@@ -24,7 +24,6 @@ from tqdm import tqdm
 import spae
 from spae.errors import InputError
 from spae.guidance.conse import Conse
-from spae.guidance.protocol import Guidance
 from spae.guidance.scores import percentile, scores, word_features, word_means
 from spae.images import to_array, to_float
 from spae.metrics import Stlpips, codebook_usage, psnr, ssim
@@ -115,10 +114,10 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
         result["guidance"] = guided.guidance.name
         guided.percentiles(pyramids, prefixes, layers)
     if guided is not None and "few-shot" not in options.skip:
-        if None in labels:
+        if any(label is None for label in labels):
             result["few_shot"] = "not measured: not every image has a label"
         else:
-            result["few_shot"] = guided.few_shot(pyramids, images, labels, options)
+            result["few_shot"] = guided.few_shot(pyramids, images, [str(label) for label in labels], options)
     return result
 
 
@@ -217,7 +216,7 @@ class Guided:
     """
 
     def __init__(self, tokenizer: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], options: Options) -> None:
-        self.guidance: Guidance = Conse()
+        self.guidance = Conse()
         self.words_vf = word_features(self.guidance, tokenizer.vocabulary.words)
         embed = lambda images_bhwc: self.guidance.images(to_float(images_bhwc))  # noqa: E731
         self.images_nf = _mapped(embed, [images], options.batch_size, f"{self.guidance.name} images")

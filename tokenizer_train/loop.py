@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
@@ -29,7 +30,7 @@ from tokenizer_train.checkpoint import Checkpoints, finite
 from tokenizer_train.config import Config
 from tokenizer_train.data import Batches, check_batch_size, fixed_images, make_mesh, replicate, split
 from tokenizer_train.guidance import features
-from tokenizer_train.state import create, tokenizer
+from tokenizer_train.state import TrainState, create, tokenizer
 from tokenizer_train.step import make_step
 
 VALIDATION_IMAGES = 64  # behind the figures during training
@@ -37,7 +38,7 @@ SHOWN_IMAGES = 8  # of them, on the sheet of pictures
 SHOWN_LAYERS = 3  # whose words stand beside it
 
 
-class Diverged(RuntimeError):
+class Diverged(ArithmeticError):
     """A loss or a weight is no longer finite; the message names the step and the last good checkpoint."""
 
 
@@ -62,15 +63,13 @@ def train(config: Config) -> Path:
     images_nf, words_vf, means_v = features(config, vocabulary, source)
     batches = Batches(source, images_nf, size, config.data, config.run.seed)
 
-    modules, state = create(config, vocabulary, words_vf, means_v)
+    modules, state = create(config, vocabulary, jnp.asarray(words_vf), jnp.asarray(means_v))
     modules = dataclasses.replace(modules, constants=replicate(modules.constants, mesh))
     state = replicate(state, mesh)
     train_step = make_step(config, modules)
 
-    with (
-        Checkpoints(output / "checkpoints", config.run.keep) as checkpoints,
-        Board(output / "tensorboard") as board,
-    ):
+    checkpoints: Checkpoints[TrainState] = Checkpoints(output / "checkpoints", config.run.keep)
+    with checkpoints, Board(output / "tensorboard") as board:
         first, seconds = 1, 0.0
         if (restored := checkpoints.restore(state)) is not None:
             done, state, position = restored

@@ -122,7 +122,7 @@ def test_two_devices_give_the_losses_of_one(tiny_config, losses, monkeypatch) ->
             assert two[step][name] == pytest.approx(value, rel=1e-5, abs=1e-6), (step, name)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, losses, capsys) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, losses, monkeypatch, capsys) -> None:
     config = changed(
         tiny_config, optimizer={"learning_rate": 1e30, "warmup_steps": 0}, run={"checkpoint_every": 1}
     )
@@ -137,6 +137,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, losses, capsys) ->
     assert f"checkpoint is step {good} " in str(stopped.value)
     assert good + 1 not in losses
     assert not (Path(config.run.output) / "bundle").exists()
+    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: config)
+    assert main([str(CONFIG)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("spae-train: ")
+    assert error.count("\n") == 1
 
 
 def test_a_full_disk_leaves_the_old_bundle(tiny_config, image_folder, monkeypatch) -> None:
