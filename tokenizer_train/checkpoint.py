@@ -4,6 +4,8 @@ A checkpoint becomes visible only when all of it is on disk, so an interrupted s
 Saving goes on in the background while training continues.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -52,14 +54,15 @@ class Checkpoints(Generic[State]):
         Raises:
             OSError: An earlier save could not be written.
         """
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                position=ocp.args.JsonSave(position),
-                layout=ocp.args.JsonSave(_layout(state)),
-            ),
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    position=ocp.args.JsonSave(position),
+                    layout=ocp.args.JsonSave(_layout(state)),
+                ),
+            )
 
     def restore(self, like: State) -> tuple[int, State, dict[str, Any]] | None:
         """The newest whole checkpoint as (step, state, position), or None where there is none.
@@ -94,13 +97,23 @@ class Checkpoints(Generic[State]):
         return step, restored.state, restored.position
 
     def wait(self) -> None:
-        """Return when every save is on disk; raise if one of them failed."""
-        self._manager.wait_until_finished()
+        """Return when every save is on disk; OSError if one of them could not be written."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait for the last save and release the threads."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait for the last save and release the threads; OSError if it could not be written."""
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A full disk is an OSError, also where the array store calls it a ValueError."""
+        try:
+            yield
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise OSError(f"cannot write a checkpoint to {self.folder}: {reason}") from error
 
 
 @jax.jit

@@ -130,6 +130,7 @@ class Reporter:
             self._report(*before)
 
     def diverged(self, step: int, what: str) -> str:
+        self._checkpoints.wait()
         good = self._checkpoints.latest
         kept = f"the last good checkpoint is step {good:,}" if good else "there is no checkpoint yet"
         return (

@@ -69,6 +69,23 @@ def test_an_interrupted_save_is_not_taken(tmp_path) -> None:
         assert checkpoints.latest == 2
 
 
+def test_a_full_disk_is_an_os_error_and_keeps_what_was_whole(tmp_path, monkeypatch) -> None:
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    checkpoints.save(1, state(1), {})
+    checkpoints.wait()
+
+    def full(*_: object, **__: object) -> None:
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", full)
+    with pytest.raises(OSError, match=r"cannot write a checkpoint to .*No space left"):
+        checkpoints.wait()
+    monkeypatch.undo()
+    checkpoints.close()
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        assert checkpoints.restore(state(0))[0] == 1
+
+
 def test_finite() -> None:
     assert finite(state(1))
     assert not finite({**state(1), "w": jnp.array([1.0, jnp.nan])})
