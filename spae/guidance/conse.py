@@ -33,6 +33,8 @@ _VERSION = "conse 1: bicubic, top 10"
 class ConseImageTower(nnx.Module):
     """Images (B, H, W, 3) in [0, 1] -> unit vectors (B, 384): a classifier, and vectors of its labels."""
 
+    width = WIDTH
+
     def __init__(self, *, rngs: nnx.Rngs):
         """Random parameters, to be filled from a file; `nnx.eval_shape` around it costs least."""
         self.classifier = EfficientNetLite0(rngs=rngs)
