@@ -39,7 +39,7 @@ def config() -> Config:
             train="imagenet/train/*.tar", validation="imagenet/validation/*.tar", threads=16, buffer=2048
         ),
         # The paper trains with its own constants, which are the defaults; its perceptual loss is MAGVIT's.
-        loss=LossConfig(perceptual_network="resnet50-logits"),
+        loss=LossConfig(perceptual_network="resnet50-logits", perceptual_weights="resnet50.safetensors"),
         optimizer=OptimizerConfig(steps=450_000, warmup_steps=5_000, decay="rsqrt", cooldown_steps=50_000),
         run=RunConfig(output="build/imagenet128", precision="bfloat16"),
         guidance="clip:clip-vit-large-patch14",

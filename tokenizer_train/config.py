@@ -61,6 +61,7 @@ class LossConfig:
     adversarial: float = 0.1  # [lambda] non-saturating GAN
     perceptual: float = 0.1  # [eta] distance of features of perceptual_network
     perceptual_network: Literal["stlpips-vgg", "stlpips-alex", "resnet50-logits", "none"] = "stlpips-vgg"
+    perceptual_weights: str | None = None  # safetensors file of a ResNet-50; only resnet50-logits reads it
     lecam: float = 1e-4  # [phi] regulariser of the discriminator
     r1: float = 0.0  # gradient penalty of the discriminator, instead of lecam; MAGVIT uses cost 10
     semantic: float = 1.0  # [alpha] pull of the queries towards the words of the candidate pools
@@ -82,6 +83,12 @@ class LossConfig:
             "loss.perceptual_network",
             f"one of {', '.join(PERCEPTUAL_NETWORKS)}",
             self.perceptual_network,
+        )
+        _check(
+            self.perceptual_network != "resnet50-logits" or bool(self.perceptual_weights),
+            "loss.perceptual_weights",
+            "the safetensors file of a ResNet-50 where loss.perceptual_network is resnet50-logits",
+            self.perceptual_weights,
         )
         _check(
             math.isfinite(self.temperature) and self.temperature > 0,

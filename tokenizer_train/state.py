@@ -166,5 +166,5 @@ def _perceptual(config: Config):
         return None, ()
     from tokenizer_train.perceptual import load
 
-    graph, params = nnx.split(load(config.loss.perceptual_network))
+    graph, params = nnx.split(load(config.loss.perceptual_network, config.loss.perceptual_weights))
     return (lambda params, a, b: nnx.merge(graph, params)(a, b)), params
