@@ -18,11 +18,12 @@ def normal(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> Float[Ar
     """float32 values of the normal distribution around 0.
 
     Outside of JAX's transformations NumPy draws them: XLA would compile one generator per shape, a third of a
-    second each, and these networks have a hundred shapes. Under `nnx.eval_shape` only the shape matters.
+    second each, and these networks have a hundred shapes. Inside, that is under `nnx.eval_shape`, only the
+    shape matters, and zeros are traced ten times faster than a generator.
     """
+    if isinstance(rngs.params.key.get_value(), jax.core.Tracer):
+        return jnp.zeros(shape, jnp.float32)
     key = rngs.params()
-    if isinstance(key, jax.core.Tracer):
-        return jax.random.normal(key, shape) * deviation
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     return jnp.asarray(generator.normal(0.0, deviation, shape), jnp.float32)
 
