@@ -50,6 +50,7 @@ def config() -> Config:
         ),
         loss=LossConfig(
             hub_correction=True,
+            deal_pools=True,
             temperature=0.1,
             thresholds=(0.98, 0.95, 0.9),
             semantic_layers=3,
@@ -74,13 +75,11 @@ def cpu() -> Config:
         ),
         # A small batch: within an hour the number of steps counts for more than the noise of each.
         data=dataclasses.replace(base.data, batch_size=16, threads=2, buffer=64, flip=False),
-        loss=dataclasses.replace(
-            base.loss, adversarial=0.0, lecam=0.0, perceptual=0.0, semantic_positions=4
-        ),
+        loss=dataclasses.replace(base.loss, adversarial=0.0, lecam=0.0, perceptual=0.0, semantic_positions=4),
         optimizer=dataclasses.replace(
-            base.optimizer, steps=6_000, learning_rate=2e-3, betas=(0.9, 0.99), warmup_steps=100
+            base.optimizer, steps=5_500, learning_rate=2e-3, betas=(0.9, 0.99), warmup_steps=100
         ),
-        run=RunConfig(output="build/default64-cpu", evaluate_every=2_500, checkpoint_every=500),
+        run=RunConfig(output="build/default64-cpu", evaluate_every=2_750, checkpoint_every=500),
     )
 
 

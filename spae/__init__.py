@@ -1,10 +1,10 @@
 """SPAE: images as pyramids of words of a frozen language model, and back.
 
-    >>> import spae
-    >>> tokenizer = spae.load("default")
-    >>> pyramid = tokenizer.encode(image)
-    >>> pyramid.words(layers=2)
-    >>> tokenizer.decode(pyramid, layers=5)
+>>> import spae
+>>> tokenizer = spae.load("default")
+>>> pyramid = tokenizer.encode(image)
+>>> pyramid.words(layers=2)
+>>> tokenizer.decode(pyramid, layers=5)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -34,7 +34,9 @@ class AutoencoderConfig:
     skip: bool = False  # a linear path beside each network, patches to latents and back (none in the paper)
     meaning_layers: int = 0  # the first so many layers choose words by the meaning head (0 in the paper)
     head_width: int = 512  # hidden units of the meaning head
-    trunk: Literal["conse", "none"] = "none"  # frozen network that feeds the meaning head; none: the encoder does
+    trunk: Literal["conse", "clip", "none"] = (
+        "none"  # frozen network that feeds the meaning head; none: the encoder does
+    )
     quantizer: Literal["saq", "rq"] = "saq"
     fill: Fill = "nearest"  # positions that a prefix leaves without a word
 
@@ -53,7 +55,9 @@ class AutoencoderConfig:
                 f"not {self.meaning_layers}"
             )
         if self.trunk != "none" and self.meaning_layers == 0:
-            raise InputError(f'trunk "{self.trunk}" feeds the meaning head, so meaning_layers must be at least 1')
+            raise InputError(
+                f'trunk "{self.trunk}" feeds the meaning head, so meaning_layers must be at least 1'
+            )
 
     @property
     def shape(self) -> PyramidShape:
@@ -94,13 +98,13 @@ class Encoder(nnx.Module):
         self.patch, self.downsamplings = config.patch, config.downsamplings
         channels = [config.filters * m for m in config.multipliers]
         block = partial(ResidualBlock, dtype=dtype, rngs=rngs)
-        self.stem = nnx.Conv(
-            3 * config.patch**2, channels[0], (3, 3), use_bias=False, dtype=dtype, rngs=rngs
-        )
-        self.scales = nnx.List()
+        self.stem = nnx.Conv(3 * config.patch**2, channels[0], (3, 3), use_bias=False, dtype=dtype, rngs=rngs)
+        self.scales: nnx.List[nnx.List[ResidualBlock]] = nnx.List()
         before = channels[0]
         for after in channels:
-            self.scales.append(nnx.List([block(before if i == 0 else after, after) for i in range(config.blocks)]))
+            self.scales.append(
+                nnx.List([block(before if i == 0 else after, after) for i in range(config.blocks)])
+            )
             before = after
         self.bottleneck = nnx.List([block(before, before) for _ in range(config.blocks)])
         self.norm = _norm(before, dtype, rngs)
@@ -138,12 +142,14 @@ class Decoder(nnx.Module):
         before = channels[-1]
         self.stem = nnx.Conv(width, before, (3, 3), dtype=dtype, rngs=rngs)
         self.bottleneck = nnx.List([block(before, before) for _ in range(config.blocks)])
-        self.scales = nnx.List()
-        self.ups = nnx.List()
+        self.scales: nnx.List[nnx.List[ResidualBlock]] = nnx.List()
+        self.ups: nnx.List[nnx.Conv] = nnx.List()
         for i, after in reversed(list(enumerate(channels))):
             if i < self.downsamplings:
                 self.ups.append(nnx.Conv(before, before, (3, 3), dtype=dtype, rngs=rngs))
-            self.scales.append(nnx.List([block(before if j == 0 else after, after) for j in range(config.blocks)]))
+            self.scales.append(
+                nnx.List([block(before if j == 0 else after, after) for j in range(config.blocks)])
+            )
             before = after
         self.norm = _norm(before, dtype, rngs)
         self.head = nnx.Conv(before, 3 * config.patch**2, (3, 3), dtype=dtype, rngs=rngs)
@@ -221,7 +227,9 @@ class Autoencoder(nnx.Module):
         self.has_trunk = config.trunk != "none"
         inputs = trunk_width if self.has_trunk else config.filters * config.multipliers[-1]
         self.meaning = (
-            MeaningHead(inputs, config.head_width, meaning_width, config.shape, config.meaning_layers, rngs=rngs)
+            MeaningHead(
+                inputs, config.head_width, meaning_width, config.shape, config.meaning_layers, rngs=rngs
+            )
             if config.meaning_layers
             else None
         )
@@ -242,7 +250,11 @@ class Autoencoder(nnx.Module):
         z_bhwc, hidden_bf = self.encoder(images_bhwc)
         if self.meaning is None:
             return z_bhwc, None
-        queries = self.meaning(features_bf if self.has_trunk else hidden_bf)
+        if not self.has_trunk:
+            features_bf = hidden_bf
+        elif features_bf is None:
+            raise ValueError("wanted the trunk's features (B, f), got None")
+        queries = self.meaning(features_bf)
         return z_bhwc, Meaning(queries, meaning_codebook_vd)
 
 

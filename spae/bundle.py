@@ -1,9 +1,9 @@
 """The files of a trained tokenizer: a folder of JSON and safetensors, checksummed, written whole or not at all.
 
-    bundle.json              architecture, provenance, measured metrics, sha256 of every other file
-    params.safetensors       the networks
-    vocabulary.safetensors   token ids, embedding table, views
-    words.json               the words, by id
+bundle.json              architecture, provenance, measured metrics, sha256 of every other file
+params.safetensors       the networks
+vocabulary.safetensors   token ids, embedding table, views
+words.json               the words, by id
 """
 
 import hashlib
@@ -42,7 +42,9 @@ def find(name: str | os.PathLike) -> epath.Path:
     return folder
 
 
-def write(folder: str | os.PathLike, info: Mapping[str, Any], files: Mapping[str, Tensors | list[str]]) -> None:
+def write(
+    folder: str | os.PathLike, info: Mapping[str, Any], files: Mapping[str, Tensors | list[str]]
+) -> None:
     """Write a bundle; a bundle that was there before stays whole until the new one is complete.
 
     Args:
@@ -78,7 +80,7 @@ def write(folder: str | os.PathLike, info: Mapping[str, Any], files: Mapping[str
         raise
 
 
-def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensors | list[str]]]:
+def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a bundle and check every byte of it: (the contents of bundle.json, name -> tensors or words).
 
     Raises:
@@ -93,7 +95,7 @@ def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensors | l
             f"wanted a bundle of version {VERSION}, {folder} has version {info.get('version')!r}: "
             "install the release of spae that wrote it, or train again with this one"
         )
-    files: dict[str, Tensors | list[str]] = {}
+    files: dict[str, Any] = {}
     for file, wanted in info.get("files", {}).items():
         path = folder / file
         if not path.exists():
@@ -107,7 +109,9 @@ def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensors | l
             try:
                 files[file] = load(data)
             except SafetensorError as error:
-                raise BundleError(f"{path} is not a safetensors file ({error}): copy the bundle again") from error
+                raise BundleError(
+                    f"{path} is not a safetensors file ({error}): copy the bundle again"
+                ) from error
     return info, files
 
 

@@ -77,7 +77,9 @@ def _log_sum_exp(z_nc, codebook_vc, temperature):
         peak_n, total_n = carry
         logit_nk = _logits(z_nc, codebook_vc, i, chunk, temperature)[2]
         new_peak_n = jnp.maximum(peak_n, jnp.max(logit_nk, axis=1))
-        total_n = total_n * jnp.exp(peak_n - new_peak_n) + jnp.sum(jnp.exp(logit_nk - new_peak_n[:, None]), axis=1)
+        total_n = total_n * jnp.exp(peak_n - new_peak_n) + jnp.sum(
+            jnp.exp(logit_nk - new_peak_n[:, None]), axis=1
+        )
         return new_peak_n, total_n
 
     start = (jnp.full(z_nc.shape[:1], -jnp.inf, jnp.float32), jnp.zeros(z_nc.shape[:1], jnp.float32))
@@ -100,9 +102,13 @@ def _backward(temperature, residuals, gradient_n):
         weight_nk = gradient_n[:, None] * jnp.exp(logit_nk - value_n[:, None])
         scale = 2 / temperature
         gradient_z_nc += scale * jnp.matmul(weight_nk, e_kc, precision=_HIGHEST)
-        update_kc = jnp.matmul(weight_nk.T, z_nc, precision=_HIGHEST) - jnp.sum(weight_nk, axis=0)[:, None] * e_kc
+        update_kc = (
+            jnp.matmul(weight_nk.T, z_nc, precision=_HIGHEST) - jnp.sum(weight_nk, axis=0)[:, None] * e_kc
+        )
         old_kc = jax.lax.dynamic_slice_in_dim(gradient_e_vc, start, chunk)
-        gradient_e_vc = jax.lax.dynamic_update_slice_in_dim(gradient_e_vc, old_kc + scale * update_kc, start, 0)
+        gradient_e_vc = jax.lax.dynamic_update_slice_in_dim(
+            gradient_e_vc, old_kc + scale * update_kc, start, 0
+        )
         return gradient_z_nc, gradient_e_vc
 
     # Every word's weight sums to the incoming gradient, so the "-2 z" part needs no loop.

@@ -109,7 +109,9 @@ def prefix_averages(
     for layer, ids_l in enumerate(ids, start=1):
         total_bpc = total_bpc.at[:, _flat(shape, layer)].add(codebook_vc[ids_l.reshape(batch, -1)])
         count_p = shape.coverage(layer).reshape(-1)
-        value_bpc = total_bpc if quantizer == "rq" else total_bpc / np.maximum(count_p, 1)[:, None].astype(np.float32)
+        value_bpc = (
+            total_bpc if quantizer == "rq" else total_bpc / np.maximum(count_p, 1)[:, None].astype(np.float32)
+        )
         if fill == "nearest":
             value_bpc = value_bpc[:, shape.nearest_covered(layer)]
         averages.append(value_bpc.reshape(batch, *shape.grid, width))
@@ -138,7 +140,9 @@ def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill) -> Quantized
             if layer <= len(own):
                 queries[layer] = own[layer - 1]
             elif quantizer == "saq":
-                queries[layer] = (count_p[at] + 1)[:, None].astype(np.float32) * z_bpc[:, at] - total_bpc[:, at]
+                queries[layer] = (count_p[at] + 1)[:, None].astype(np.float32) * z_bpc[:, at] - total_bpc[
+                    :, at
+                ]
             else:
                 queries[layer] = z_bpc[:, at] - total_bpc[:, at]
         if meaning is not None:

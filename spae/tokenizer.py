@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import UInt8
@@ -17,6 +16,8 @@ from PIL import Image
 from spae import bundle
 from spae.autoencoder import Autoencoder, AutoencoderConfig
 from spae.errors import BundleError, InputError
+from spae.guidance import trunks
+from spae.guidance.conse import image_tower
 from spae.images import to_array, to_float, to_uint8
 from spae.pyramid import Pyramid, PyramidShape
 from spae.quantize import QUANTIZERS, prefix_averages
@@ -36,9 +37,12 @@ class Tokenizer:
         config: the architecture.
         vocabulary: the words and their views.
         model: encoder, decoder and meaning head.
-        trunk: the frozen network that `config.trunk` names, images (B, H, W, 3) in [0, 1] to features (B, f); by
-            default it is made from the package that ships its weights.
+        trunk: the frozen network that `config.trunk` names, images (B, H, W, 3) in [0, 1] to features (B, f);
+            None: "conse" is made from the package that ships its weights, "clip" must be given.
         info: provenance and metrics, kept in bundle.json.
+
+    Raises:
+        InputError: the trunk is none of `config.trunk`'s kind.
     """
 
     def __init__(
@@ -49,12 +53,15 @@ class Tokenizer:
         trunk: nnx.Module | None = None,
         info: Mapping[str, Any] | None = None,
     ):
+        trunks.check(config.trunk, trunk)
         self.config = config
         self.vocabulary = vocabulary
         self.info = dict(info or {})
         self._graph, self._params = nnx.split(model)
         self._trunk = trunk
-        self._codebooks = {name: jnp.asarray(vocabulary.codebook(name)) for name in ("appearance", "meaning")}
+        self._codebooks = {
+            name: jax.device_put(vocabulary.codebook(name)) for name in ("appearance", "meaning")
+        }
 
     @property
     def shape(self) -> PyramidShape:
@@ -66,9 +73,11 @@ class Tokenizer:
         return self.config.image_size
 
     @overload
-    def encode(self, image: Picture) -> Pyramid: ...
+    def encode(self, image: Image.Image) -> Pyramid: ...
     @overload
-    def encode(self, image: Sequence[Picture] | UInt8[np.ndarray, "b h w 3"]) -> list[Pyramid]: ...
+    def encode(self, image: Sequence[Picture]) -> list[Pyramid]: ...
+    @overload
+    def encode(self, image: UInt8[np.ndarray, "*b h w 3"]) -> Any: ...  # a Pyramid, or a list for a batch
     def encode(self, image):
         """One image to its pyramid, or a batch to a list of pyramids.
 
@@ -89,7 +98,8 @@ class Tokenizer:
             ids = self._encode(self._params, self._features(padded_bhwc), self._codebooks, padded_bhwc)
             grids = jax.device_get(ids)
             pyramids += [
-                Pyramid(tuple(grid[i] for grid in grids), self.shape, self.vocabulary) for i in range(len(part))
+                Pyramid(tuple(grid[i] for grid in grids), self.shape, self.vocabulary)
+                for i in range(len(part))
             ]
         return pyramids[0] if single else pyramids
 
@@ -123,11 +133,17 @@ class Tokenizer:
         depth = layers if layers is not None else pyramids[0].layers
         for one in pyramids:
             if one.shape != self.shape:
-                raise InputError(f"wanted a pyramid of {self.shape}, got one of {one.shape}: use the tokenizer it is from")
+                raise InputError(
+                    f"wanted a pyramid of {self.shape}, got one of {one.shape}: use the tokenizer it is from"
+                )
             if max(int(ids.max()) for ids in one.ids) >= len(self.vocabulary):
-                raise InputError(f"wanted ids below {len(self.vocabulary)}, got a larger one: use the tokenizer it is from")
+                raise InputError(
+                    f"wanted ids below {len(self.vocabulary)}, got a larger one: use the tokenizer it is from"
+                )
             if layers is None and one.layers != depth:
-                raise InputError(f"the pyramids have {depth} and {one.layers} layers: say how many with layers=")
+                raise InputError(
+                    f"the pyramids have {depth} and {one.layers} layers: say how many with layers="
+                )
         pyramids = [one.prefix(depth) for one in pyramids]
         images = []
         for part in _parts(pyramids):
@@ -162,6 +178,7 @@ class Tokenizer:
             **self.info,
             **(info or {}),
             "config": dataclasses.asdict(self.config),
+            "trunk": trunks.sizes(self._trunk),
             "vocabulary": self.vocabulary.header(),
         }
         bundle.write(
@@ -183,14 +200,18 @@ class Tokenizer:
         """
         info, files = bundle.read(name)
         try:
-            config = AutoencoderConfig(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in info["config"].items()}
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in info["config"].items()
+            }
+            config = AutoencoderConfig(**fields)
+            vocabulary = Vocabulary.from_parts(
+                files["vocabulary.safetensors"], files["words.json"], info["vocabulary"]
             )
-            vocabulary = Vocabulary.from_parts(files["vocabulary.safetensors"], files["words.json"], info["vocabulary"])
             params = files["params.safetensors"]
+            build_trunk = trunks.builder(config.trunk, info.get("trunk", {}))
         except (KeyError, TypeError) as error:
             raise BundleError(f"the bundle {name} lacks or has one field too many: {error}") from error
-        trunk = _fill(_trunk(config), params, "trunk.") if config.trunk != "none" else None
+        trunk = _fill(build_trunk, params, "trunk.") if config.trunk != "none" else None
         build = partial(
             Autoencoder,
             config,
@@ -202,17 +223,14 @@ class Tokenizer:
         extra = [key for key in params if not key.startswith(("autoencoder.", "trunk."))]
         if extra:
             raise BundleError(f"the bundle {name} has parameters that no part of it knows: {extra[:3]}")
-        info = {k: v for k, v in info.items() if k not in ("format", "version", "files", "config", "vocabulary")}
+        known = ("format", "version", "files", "config", "vocabulary", "trunk")
+        info = {k: v for k, v in info.items() if k not in known}
         return cls(config, vocabulary, model, trunk, info)
 
     @cached_property
     def trunk(self) -> nnx.Module:
         """The frozen trunk; only there if `config.trunk` names one."""
-        if self._trunk is not None:
-            return self._trunk
-        from spae.guidance.conse import image_tower
-
-        return image_tower()
+        return self._trunk if self._trunk is not None else image_tower()
 
     def _features(self, images_bhwc: np.ndarray) -> jax.Array | None:
         if self.config.trunk == "none":
@@ -244,7 +262,9 @@ class Tokenizer:
     def _average(self) -> Callable[..., jax.Array]:
         config, shape = self.config, self.shape
         return jax.jit(
-            lambda ids, codebook_vc: prefix_averages(ids, codebook_vc, shape, config.quantizer, config.fill)[-1]
+            lambda ids, codebook_vc: prefix_averages(ids, codebook_vc, shape, config.quantizer, config.fill)[
+                -1
+            ]
         )
 
     @cached_property
@@ -260,17 +280,11 @@ def load(name: str | os.PathLike = "default") -> Tokenizer:
     Raises:
         BundleError: no bundle is there, or it is damaged or of another version.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         folder = Path(os.environ.get("SPAE_CACHE", Path.home() / ".cache" / "spae")) / "xla"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return Tokenizer.load(name)
-
-
-def _trunk(config: AutoencoderConfig) -> Callable[[], nnx.Module]:
-    from spae.guidance.conse import ConseImageTower
-
-    return lambda: ConseImageTower(rngs=nnx.Rngs(0))
 
 
 def _parts(items: Sequence) -> Iterator[Sequence]:
@@ -304,7 +318,9 @@ def _fill(build: Callable[[], nnx.Module], params: Mapping[str, np.ndarray], pre
             found = f"of shape {params[name].shape}" if name in params else "missing"
             raise BundleError(f"wanted parameter {name} of shape {variable.shape}, it is {found}")
         seen.add(name)
-        flat.append((path, variable.replace(jnp.asarray(params[name], variable.dtype))))
+        # Cast by NumPy and only then moved: JAX would compile a program for every shape, half a second in all.
+        value = jax.device_put(params[name].astype(variable.dtype))
+        flat.append((path, variable.replace(value)))
     extra = sorted(key for key in params if key.startswith(prefix) and key not in seen)
     if extra:
         raise BundleError(f"the bundle has parameters that its architecture does not: {extra[:3]}")

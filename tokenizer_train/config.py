@@ -68,7 +68,10 @@ class LossConfig:
     temperature: float = 1.0  # divides the squared distances in the softmax of the semantic loss
     thresholds: tuple[float, ...] = (0.98, 0.95, 0.9, 0.85, 0.8)  # [rho_l] pool of layer l: score >= rho_l
     semantic_layers: int = 5  # [D'] layers under the semantic loss, from the top
-    semantic_positions: int | None = None  # positions drawn per layer for that loss; None: all, as in the paper
+    semantic_positions: int | None = (
+        None  # positions drawn per layer for that loss; None: all, as in the paper
+    )
+    deal_pools: bool = False  # each position of a layer gets its own share of the pool, so that words differ
     dynamic_weight: bool = True  # [w] scale the semantic loss to the size of the appearance loss
     hub_correction: bool = False  # subtract each word's mean score over the training images
     prefix_dropout: float = 0.0  # probability that the decoder sees a random prefix instead of all layers
@@ -193,6 +196,12 @@ class Config:
             "guidance",
             '"conse" or "clip:PATH"',
             self.guidance,
+        )
+        _check(
+            self.tokenizer.trunk in ("none", self.guidance.split(":")[0]),
+            "tokenizer.trunk",
+            f"none, or the image side of guidance {self.guidance!r}: its features are what the head is trained on",
+            self.tokenizer.trunk,
         )
         _check(
             self.loss.semantic_layers <= len(self.tokenizer.pyramid),

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32, UInt8
-from spae.sources import Source
 
 from spae.errors import InputError
 from spae.images import to_array
+from spae.sources import Source
 from tokenizer_train.config import DataConfig
 
 

@@ -45,7 +45,7 @@ class Discriminator(nnx.Module):
             raise ValueError(f"image_size must be a multiple of {2 ** len(multipliers)}, not {image_size}")
         side = image_size // 2 ** len(multipliers)
         self.stem = nnx.Conv(3, filters, (3, 3), dtype=dtype, rngs=rngs)
-        self.blocks = nnx.List()
+        self.blocks: nnx.List[Block] = nnx.List()
         before = filters
         for multiplier in multipliers:
             self.blocks.append(Block(before, filters * multiplier, dtype=dtype, rngs=rngs))

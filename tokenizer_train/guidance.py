@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 from jaxtyping import Float32
 
 from spae.guidance.cache import image_features
-from spae.guidance.protocol import Guidance
+from spae.guidance.clip import Clip
+from spae.guidance.conse import Conse
 from spae.guidance.scores import word_features, word_means
 from spae.images import to_array
 from spae.sources import Source
@@ -40,15 +42,14 @@ def features(
     return images_nf, words_vf, means_v
 
 
-def load_guidance(name: str) -> Guidance:
+def load_trunk(config: Config) -> nnx.Module | None:
+    """The frozen network that feeds the meaning head, the guidance's image side; None without a trunk."""
+    return load_guidance(config.guidance).tower if config.tokenizer.trunk != "none" else None
+
+
+def load_guidance(name: str) -> Conse | Clip:
     """The guidance that a config names: "conse", or "clip:PATH" with a file or folder of CLIP's weights."""
-    if name == "conse":
-        from spae.guidance.conse import Conse
-
-        return Conse()
-    from spae.guidance.clip import Clip
-
-    return Clip(name.removeprefix("clip:"))
+    return Conse() if name == "conse" else Clip(name.removeprefix("clip:"))
 
 
 class Squares(Source):

@@ -29,7 +29,7 @@ from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints, finite
 from tokenizer_train.config import Config
 from tokenizer_train.data import Batches, check_batch_size, fixed_images, make_mesh, replicate, split
-from tokenizer_train.guidance import features
+from tokenizer_train.guidance import features, load_trunk
 from tokenizer_train.state import TrainState, create, tokenizer
 from tokenizer_train.step import make_step
 
@@ -61,6 +61,7 @@ def train(config: Config) -> Path:
     source = open_source(config.data.train, size)
     validation = fixed_images(open_source(config.data.validation, size), VALIDATION_IMAGES, size)
     images_nf, words_vf, means_v = features(config, vocabulary, source)
+    trunk = load_trunk(config)
     batches = Batches(source, images_nf, size, config.data, config.run.seed)
 
     modules, state = create(config, vocabulary, jnp.asarray(words_vf), jnp.asarray(means_v))
@@ -94,14 +95,14 @@ def train(config: Config) -> Path:
                 checkpoints.save(step, state, position)
             if last or step % config.run.evaluate_every == 0:
                 reporter.flush()
-                model = tokenizer(modules, state, config, vocabulary)
+                model = tokenizer(modules, state, config, vocabulary, trunk)
                 validate(model, validation, board, step)
                 reporter.restart()
         checkpoints.wait()
 
     folder = output / "bundle"
     info = provenance(config, len(source), time.monotonic() - started)
-    tokenizer(modules, state, config, vocabulary).save(folder, {"training": info})
+    tokenizer(modules, state, config, vocabulary, trunk).save(folder, {"training": info})
     return folder
 
 

@@ -52,31 +52,51 @@ def commitment(
 def semantic(
     queries_bnc: Float[Array, "b n c"],
     codebook_vc: Float[Array, "v c"],
-    pool_bv: Bool[Array, "b v"],
+    pool_bnv: Bool[Array, "b #n v"],
     temperature: float,
 ) -> Float[Array, ""]:
-    """One layer's term: the mean over its positions and over c in the pool C_l(I) of -log softmax_k(-||z_l - e(k)||^2 / T)[c].
+    """One layer's term: -log softmax_k(-||z_l - e(k)||^2 / T)[c], mean over positions and over c in the pool C_l(I).
 
     The mean over the pool is taken exactly instead of by drawing c: ||z - e||^2 averages to
-    ||z||^2 - 2 z mean(e) + mean(||e||^2), two sums over the pool for all positions at once.
+    ||z||^2 - 2 z mean(e) + mean(||e||^2), two sums over the pool for all its positions at once.
 
     Args:
         queries_bnc: z_l at the positions P(l).
         codebook_vc: the view these queries are searched in.
-        pool_bv: C_l(I); at least one word an image (the best-scored word is always in).
+        pool_bnv: C_l(I), one for all positions (B, 1, V) or one for each (B, n, V); at least one word in each.
         temperature: T > 0; 1 in the paper.
     """
     b, n, c = queries_bnc.shape
-    weight_bv = pool_bv / jnp.sum(pool_bv, axis=1, keepdims=True)
-    centre_bc = weight_bv @ codebook_vc
-    square_b = weight_bv @ jnp.sum(codebook_vc**2, axis=1)
-    distance_bn = (
-        jnp.sum(queries_bnc**2, axis=2)
-        - 2 * jnp.einsum("bnc,bc->bn", queries_bnc, centre_bc)
-        + square_b[:, None]
-    )
+    weight_bnv = pool_bnv / jnp.sum(pool_bnv, axis=2, keepdims=True)
+    centre_bnc = weight_bnv @ codebook_vc
+    square_bn = weight_bnv @ jnp.sum(codebook_vc**2, axis=1)
+    distance_bn = jnp.sum(queries_bnc**2, axis=2) - 2 * jnp.sum(queries_bnc * centre_bnc, axis=2) + square_bn
     normaliser_bn = log_sum_exp(queries_bnc.reshape(b * n, c), codebook_vc, temperature).reshape(b, n)
     return jnp.mean(distance_bn / temperature + normaliser_bn)
+
+
+def deal(
+    score_bv: Float[Array, "b v"], pool_bv: Bool[Array, "b v"], first: int, count: int
+) -> Bool[Array, "b n v"]:
+    """Deal a layer's pool out over its positions like cards, best word first (ours).
+
+    With one pool for a whole layer every position is pulled to the same few words and they choose the same one.
+    Position j of the layer gets the words of rank first + j, first + j + count, .. as far as they are in the
+    pool, and the first of those always; `first` is the number of positions in the layers above, which have the
+    better words.
+
+    Args:
+        score_bv: s(I, k).
+        pool_bv: C_l(I).
+        first: positions in the layers above.
+        count: n, positions in this layer.
+    """
+    order_bv = jnp.argsort(-score_bv, axis=1)
+    rank_bv = jax.vmap(lambda order_v: jnp.zeros_like(order_v).at[order_v].set(jnp.arange(order_v.size)))(
+        order_bv
+    )
+    behind_bnv = rank_bv[:, None] - (first + jnp.arange(count))[:, None]
+    return (behind_bnv == 0) | (pool_bv[:, None] & (behind_bnv > 0) & (behind_bnv % count == 0))
 
 
 def dynamic_weight(appearance: Float[Array, ""], semantic: Float[Array, ""]) -> Float[Array, ""]:

@@ -90,7 +90,8 @@ def create(
     graph, params = nnx.split(autoencoder, nnx.Param)
     transform, discriminator_transform = _transform(config.optimizer), _transform(config.optimizer)
 
-    discriminator_graph, discriminator_params = None, ()
+    discriminator_graph: nnx.GraphDef | None = None
+    discriminator_params: Any = ()
     if config.loss.adversarial > 0:
         discriminator = Discriminator(
             config.tokenizer.image_size,
@@ -123,11 +124,16 @@ def create(
 
 
 def tokenizer(
-    modules: Modules, state: TrainState, config: Config, vocabulary: Vocabulary, ema: bool = True
+    modules: Modules,
+    state: TrainState,
+    config: Config,
+    vocabulary: Vocabulary,
+    trunk: nnx.Module | None = None,
+    ema: bool = True,
 ) -> Tokenizer:
-    """The tokenizer as it stands: the averaged weights, or with `ema=False` the last ones."""
+    """The tokenizer as it stands: the averaged weights, or with `ema=False` the last ones; and its trunk."""
     model = nnx.merge(modules.autoencoder, jax.tree.map(jnp.copy, state.ema if ema else state.params))
-    return Tokenizer(config.tokenizer, vocabulary, model)
+    return Tokenizer(config.tokenizer, vocabulary, model, trunk)
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:

@@ -25,7 +25,8 @@ def make_step(config: Config, modules: Modules) -> Callable[[TrainState, dict], 
     distinct words that layer l used in this batch.
     """
     autoencoder_loss = _autoencoder_loss(config, modules)
-    discriminator_loss = _discriminator_loss(config, modules)
+    if modules.discriminator is not None:
+        discriminator_loss = _discriminator_loss(config, modules.discriminator)
 
     def step(state: TrainState, batch: dict, constants: Constants) -> tuple[TrainState, Metrics]:
         images_bhwc = batch["images"].astype(jnp.float32) / 255
@@ -102,32 +103,29 @@ def _autoencoder_loss(config: Config, modules: Modules):
 
     def semantic(queries, features_bf, constants: Constants, key):
         """The mean over the first D' layers of each layer's semantic loss, in the view that it searches."""
-        limit = loss.semantic_positions
-        if limit is not None:
-            # An unbiased estimate of the mean over all positions, for a fraction of the largest product of the step.
-            queries = [
-                jax.random.permutation(jax.random.fold_in(key, i), q_bnc, axis=1)[:, :limit]
-                for i, q_bnc in enumerate(queries)
-            ]
         score_bv = scores(features_bf, constants.word_features_vf, constants.word_means_v)
         pool_lbv = pools(score_bv, loss.thresholds[: loss.semantic_layers])
-        terms = [
-            losses.semantic(
-                queries[i],
-                constants.meaning_codebook_vd if i < meaning_layers else constants.codebook_vc,
-                pool_lbv[i],
-                loss.temperature,
-            )
-            for i in range(loss.semantic_layers)
-        ]
-        return sum(terms) / len(terms)
+        total = jnp.zeros((), jnp.float32)
+        for i, pool_bv in enumerate(pool_lbv):
+            query_bnc, pool_bnv = queries[i], pool_bv[:, None]
+            count = query_bnc.shape[1]
+            if loss.deal_pools:
+                pool_bnv = losses.deal(score_bv, pool_bv, shape.tokens(i + 1) - count, count)
+            if loss.semantic_positions is not None:
+                # An unbiased estimate of the mean over positions, for a fraction of the step's largest product.
+                drawn_n = jax.random.permutation(jax.random.fold_in(key, i), count)[: loss.semantic_positions]
+                query_bnc = query_bnc[:, drawn_n]
+                pool_bnv = pool_bnv[:, drawn_n] if loss.deal_pools else pool_bnv
+            codebook = constants.meaning_codebook_vd if i < meaning_layers else constants.codebook_vc
+            total += losses.semantic(query_bnc, codebook, pool_bnv, loss.temperature)
+        return total / loss.semantic_layers
 
     return compute
 
 
-def _discriminator_loss(config: Config, modules: Modules):
+def _discriminator_loss(config: Config, graph: nnx.GraphDef):
     def compute(params, images_bhwc, decoded_bhwc, lecam_2):
-        discriminator = nnx.merge(modules.discriminator, params)
+        discriminator = nnx.merge(graph, params)
         real_b, fake_b = discriminator(images_bhwc), discriminator(decoded_bhwc)
         metrics = {"discriminator": losses.discriminator_adversarial(real_b, fake_b)}
         total = metrics["discriminator"]

@@ -82,6 +82,10 @@ class ClipImageTower(nnx.Module):
         self.norm_out = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
         self.projection = nnx.Param(normal(rngs, (width, sizes.out), width**-0.5))
 
+    @property
+    def width(self) -> int:
+        return self.sizes.out
+
     def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         side, patch = self.sizes.image_size, self.sizes.patch
         x = (resize_square(images_bhwc, side) - jnp.asarray(self.sizes.mean)) / jnp.asarray(

@@ -2,6 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -17,14 +18,19 @@ class Guidance(Protocol):
         fingerprint: sha256 over weights and preprocessing; equal fingerprints give equal vectors.
     """
 
-    name: str
-    templates: tuple[str, ...]
-    image_size: int
-    width: int
-    fingerprint: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def templates(self) -> tuple[str, ...]: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
 
     def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         """RGB images in [0, 1] of any size (resized inside) -> float32 rows of unit length."""
 
-    def texts(self, texts: list[str]) -> Float[Array, "n d"]:
+    def texts(self, texts: list[str]) -> Float[Array | np.ndarray, "n d"]:
         """Texts -> float32 rows of unit length."""

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from spae.autoencoder import Autoencoder, AutoencoderConfig, depth_to_space, space_to_depth
 from spae.errors import InputError
 
@@ -24,7 +25,8 @@ def test_the_paper_s_size_has_the_paper_s_parameters():
 
 
 @pytest.mark.parametrize(
-    ("multipliers", "downsamplings", "patch"), [((1, 2, 2), 2, 1), ((1, 2), 2, 1), ((1, 2, 2), 1, 2), ((1,), 0, 4)]
+    ("multipliers", "downsamplings", "patch"),
+    [((1, 2, 2), 2, 1), ((1, 2), 2, 1), ((1, 2, 2), 1, 2), ((1,), 0, 4)],
 )
 def test_shapes_for_any_number_of_halvings(multipliers, downsamplings, patch):
     config = AutoencoderConfig(
@@ -47,11 +49,21 @@ def test_shapes_for_any_number_of_halvings(multipliers, downsamplings, patch):
 
 def test_the_trunk_s_features_alone_decide_the_meaning_queries():
     config = AutoencoderConfig(
-        image_size=16, pyramid=(1, 4), filters=8, multipliers=(1,), blocks=1, meaning_layers=1, head_width=8, trunk="conse"
+        image_size=16,
+        pyramid=(1, 4),
+        filters=8,
+        multipliers=(1,),
+        blocks=1,
+        meaning_layers=1,
+        head_width=8,
+        trunk="conse",
     )
     model = Autoencoder(config, 5, 7, 6, rngs=nnx.Rngs(0))
     features = jax.random.normal(jax.random.key(0), (2, 6))
-    one, two = (model.encode(image, features, jnp.zeros((11, 7)))[1] for image in (jnp.zeros((2, 16, 16, 3)), jnp.ones((2, 16, 16, 3))))
+    one, two = (
+        model.encode(image, features, jnp.zeros((11, 7)))[1]
+        for image in (jnp.zeros((2, 16, 16, 3)), jnp.ones((2, 16, 16, 3)))
+    )
     np.testing.assert_array_equal(one.queries[0], two.queries[0])
     assert not np.allclose(one.queries[0][0], one.queries[0][1])
 
@@ -62,7 +74,9 @@ def test_patches_fold_and_unfold(patch, side, channels):
     x = np.random.default_rng(0).normal(size=(2, side * patch, side * patch, channels)).astype(np.float32)
     folded = space_to_depth(x, patch)
     assert folded.shape == (2, side, side, patch * patch * channels)
-    np.testing.assert_array_equal(np.asarray(folded)[0, 0, 0].reshape(patch, patch, channels), x[0, :patch, :patch])
+    np.testing.assert_array_equal(
+        np.asarray(folded)[0, 0, 0].reshape(patch, patch, channels), x[0, :patch, :patch]
+    )
     np.testing.assert_array_equal(depth_to_space(folded, patch), x)
 
 

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from spae import bundle
 from spae.errors import BundleError
 
-FILES = {"params.safetensors": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}, "words.json": ["été", "dog"]}
+FILES = {
+    "params.safetensors": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)},
+    "words.json": ["été", "dog"],
+}
 
 
 @pytest.fixture
@@ -60,12 +64,12 @@ def test_a_bundle_json_that_is_none(folder, content, message):
 def test_another_version(folder):
     info = json.loads((folder / "bundle.json").read_text())
     (folder / "bundle.json").write_text(json.dumps({**info, "version": 99}))
-    with pytest.raises(BundleError, match="version 1.*version 99"):
+    with pytest.raises(BundleError, match=r"version 1.*version 99"):
         bundle.read(folder)
 
 
 def test_no_bundle_there(tmp_path):
-    with pytest.raises(BundleError, match="bundle.json"):
+    with pytest.raises(BundleError, match=r"bundle\.json"):
         bundle.read(tmp_path / "nothing")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from spae.nearest import CHUNK, log_sum_exp, nearest
 
 

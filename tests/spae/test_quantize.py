@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
 from spae.quantize import Meaning, prefix_averages, residual, straight_through, streaming_average
@@ -25,7 +26,10 @@ def slow(z, codebook, shape, mode, fill, meaning=None):
             if meaning is not None and layer <= len(meaning[0]):
                 table, query = meaning[1].astype(np.float64), meaning[0][layer - 1][n].astype(np.float64)
             elif mode == "saq":
-                table, query = codebook, z[position] + sum((z[position] - e for e in earlier), np.zeros(z.shape[-1]))
+                table, query = (
+                    codebook,
+                    z[position] + sum((z[position] - e for e in earlier), np.zeros(z.shape[-1])),
+                )
             else:
                 table, query = codebook, z[position] - sum(earlier, np.zeros(z.shape[-1]))
             k = int(((query - table) ** 2).sum(-1).argmin())
@@ -39,7 +43,9 @@ def slow(z, codebook, shape, mode, fill, meaning=None):
             if not words[position]:
                 if fill == "zeros":
                     continue
-                source = min(covered, key=lambda p: sum((a - b) ** 2 for a, b in zip(p, position, strict=True)))
+                source = min(
+                    covered, key=lambda p: sum((a - b) ** 2 for a, b in zip(p, position, strict=True))
+                )
             chosen = np.stack([codebook[k] for k in words[source]])
             image[position] = chosen.mean(0) if mode == "saq" else chosen.sum(0)
         averages.append(image)
@@ -56,7 +62,9 @@ def test_against_the_slow_version(shape, mode, fill, views):
     codebook = rng.normal(size=(40, 6)).astype(np.float32)
     meaning = None
     if views == 2:
-        queries = [rng.normal(size=(2, len(shape.positions(layer)), 9)).astype(np.float32) for layer in (1, 2)]
+        queries = [
+            rng.normal(size=(2, len(shape.positions(layer)), 9)).astype(np.float32) for layer in (1, 2)
+        ]
         meaning = Meaning(tuple(queries), rng.normal(size=(40, 9)).astype(np.float32))
     quantize = {"saq": streaming_average, "rq": residual}[mode]
     result = quantize(jnp.asarray(z), jnp.asarray(codebook), shape, meaning, fill)
@@ -70,7 +78,10 @@ def test_against_the_slow_version(shape, mode, fill, views):
 
 def test_the_queries_are_the_paper_s_sum():
     rng = np.random.default_rng(1)
-    z, codebook = rng.normal(size=(1, 16, 16, 4)).astype(np.float32), rng.normal(size=(99, 4)).astype(np.float32)
+    z, codebook = (
+        rng.normal(size=(1, 16, 16, 4)).astype(np.float32),
+        rng.normal(size=(99, 4)).astype(np.float32),
+    )
     result = streaming_average(jnp.asarray(z), jnp.asarray(codebook), PAPER)
     row, column = PAPER.positions(6)[37]
     earlier = [
@@ -80,7 +91,9 @@ def test_the_queries_are_the_paper_s_sum():
         if tuple(position) == (row, column)
     ]
     here = z[0, row, column]
-    np.testing.assert_allclose(result.queries[5][0, 37], here + sum(here - e for e in earlier), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        result.queries[5][0, 37], here + sum(here - e for e in earlier), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_identity_a_word_that_is_exactly_z_l_makes_the_average_exactly_z():
@@ -104,7 +117,9 @@ def test_centring_and_scaling_change_no_id():
     plain = streaming_average(jnp.asarray(z, jnp.float32), jnp.asarray(codebook, jnp.float32), PAPER)
     shift, scale = codebook.mean(0), 0.37
     moved = streaming_average(
-        jnp.asarray((z - shift) * scale, jnp.float32), jnp.asarray((codebook - shift) * scale, jnp.float32), PAPER
+        jnp.asarray((z - shift) * scale, jnp.float32),
+        jnp.asarray((codebook - shift) * scale, jnp.float32),
+        PAPER,
     )
     for before, after in zip(plain.ids, moved.ids, strict=True):
         np.testing.assert_array_equal(before, after)
@@ -143,8 +158,8 @@ def test_what_does_not_fit_is_an_error():
         streaming_average(z, jnp.zeros((5, 3)), SHAPE)
     with pytest.raises(InputError, match="fill"):
         streaming_average(z, codebook, SHAPE, fill="median")
+    queries = (jnp.zeros((1, 1, 3)), jnp.zeros((1, 3, 3)))
     with pytest.raises(InputError, match="layer 2"):
-        queries = (jnp.zeros((1, 1, 3)), jnp.zeros((1, 3, 3)))
         streaming_average(z, codebook, SHAPE, Meaning(queries, jnp.zeros((5, 3))))
     with pytest.raises(InputError, match="same words"):
         streaming_average(z, codebook, SHAPE, Meaning((jnp.zeros((1, 1, 3)),), jnp.zeros((6, 3))))

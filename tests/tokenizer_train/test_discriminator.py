@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
 from tokenizer_train.discriminator import Discriminator
 
 

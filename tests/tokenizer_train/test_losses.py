@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from spae.pyramid import PyramidShape
 from spae.quantize import streaming_average
 from tokenizer_train import losses
@@ -28,17 +29,41 @@ def test_semantic_is_the_mean_of_minus_log_softmax_over_the_pool():
             logits = -((queries[b, n].astype(np.float64) - codebook) ** 2).sum(1) / 0.7
             log_softmax = logits - np.log(np.exp(logits).sum())
             terms.append(-log_softmax[pool[b]].mean())
-    np.testing.assert_allclose(losses.semantic(queries, codebook, pool, 0.7), np.mean(terms), rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.semantic(queries, codebook, pool[:, None], 0.7), np.mean(terms), rtol=1e-5
+    )
 
 
 def test_semantic_pulls_a_query_to_its_only_candidate():
     codebook, query = normal(20, 5), jnp.asarray(normal(1, 1, 5))
     pool = np.zeros((1, 20), bool)
     pool[0, 7] = True
-    step = jax.jit(lambda q: q - 0.1 * jax.grad(lambda q: losses.semantic(q, codebook, pool, 0.5))(q))
+    step = jax.jit(
+        lambda q: q - 0.1 * jax.grad(lambda q: losses.semantic(q, codebook, pool[:, None], 0.5))(q)
+    )
     for _ in range(300):
         query = step(query)
     assert int(((np.asarray(query)[0, 0] - codebook) ** 2).sum(1).argmin()) == 7
+
+
+def test_a_pool_for_each_position():
+    queries, codebook = normal(3, 4, 5), normal(20, 5)
+    pool = RNG.random((3, 4, 20)) < 0.3
+    pool[..., 0] = True
+    each = [losses.semantic(queries[:, [n]], codebook, pool[:, [n]], 0.7) for n in range(4)]
+    np.testing.assert_allclose(losses.semantic(queries, codebook, pool, 0.7), np.mean(each), rtol=1e-5)
+
+
+def test_pools_are_dealt_like_cards_from_the_best_word_on():
+    score = RNG.permutation(20)[None] / 19.0
+    order = np.argsort(-score[0])
+    dealt = np.asarray(losses.deal(score, score >= score[0, order[10]], first=1, count=4))[0]
+    assert [sorted(np.flatnonzero(row)) for row in dealt] == [
+        sorted(order[ranks]) for ranks in ([1, 5, 9], [2, 6, 10], [3, 7], [4, 8])
+    ]
+    # A pool smaller than the layer: every position still has the word of its own rank.
+    dealt = np.asarray(losses.deal(score, score >= 1.0, first=1, count=4))[0]
+    assert [np.flatnonzero(row).tolist() for row in dealt] == [[order[rank]] for rank in (1, 2, 3, 4)]
 
 
 def test_commitment_sums_layers_over_their_own_positions():

@@ -1,0 +1,59 @@
+"""CLIP under the meaning head: trained on its features, carried by the bundle."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import spae
+from spae.errors import InputError
+from spae.guidance.clip import Clip
+from spae.images import to_array, to_float
+from spae.sources import open_source
+from tokenizer_train import loop
+from tokenizer_train.guidance import features, load_guidance
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "clip_hugging_face"  # random weights
+
+
+def test_two_steps_and_a_bundle_that_needs_no_clip(tiny_config, image_folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tokenizer_train.guidance.load_guidance", load_guidance)
+    made = []
+    build = loop.tokenizer
+    monkeypatch.setattr(loop, "tokenizer", lambda *args: made.append(build(*args)) or made[-1])
+    folder = Path(shutil.copytree(GOLDEN, tmp_path / "clip"))
+    config = dataclasses.replace(
+        tiny_config,
+        tokenizer=dataclasses.replace(tiny_config.tokenizer, trunk="clip"),
+        optimizer=dataclasses.replace(tiny_config.optimizer, steps=2, warmup_steps=0),
+        guidance=f"clip:{folder}",
+    )
+    bundle = loop.train(config)
+    source = open_source(image_folder)
+    trained_on = features(config, made[-1].vocabulary, source)[0][:8]
+    expected = np.asarray(
+        Clip(folder).images(to_float(np.stack([to_array(source[i].image, 32) for i in range(8)])))
+    )
+    shutil.rmtree(folder)
+
+    loaded = spae.load(bundle)
+    images = [source[i].image for i in range(8)]
+    ids = [pyramid.ids for pyramid in loaded.encode(images)]
+    for one, pyramid in zip(ids, made[-1].encode(images), strict=True):
+        assert all(map(np.array_equal, one, pyramid.ids))
+    assert len({str(one) for one in ids}) > 1
+    squares = np.stack([to_array(image, 32) for image in images])
+    for seen in (trained_on, loaded._features(squares)):
+        np.testing.assert_allclose(seen, expected, atol=1e-5)
+
+
+def test_trunk_and_guidance_are_of_one_kind(tiny_config) -> None:
+    for trunk, guidance in (("clip", "conse"), ("conse", "clip:folder")):
+        with pytest.raises(InputError, match=r"tokenizer\.trunk must be none, or the image side of guidance"):
+            dataclasses.replace(
+                tiny_config,
+                tokenizer=dataclasses.replace(tiny_config.tokenizer, trunk=trunk),
+                guidance=guidance,
+            )
