@@ -80,11 +80,11 @@ class ResNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.stem = Conv(3, width, 7, 2, rngs=rngs)
-        self.stages = nnx.List()
+        self.stages: nnx.List[nnx.List[Bottleneck]] = nnx.List()
         before = width
         for number, repeats in enumerate(blocks):
             inner = width * 2**number
-            stage = nnx.List()
+            stage: nnx.List[Bottleneck] = nnx.List()
             for repeat in range(repeats):
                 stride = 2 if number > 0 and repeat == 0 else 1
                 stage.append(Bottleneck(before, inner, stride, rngs=rngs))

@@ -48,6 +48,7 @@ def builder(kind: str, sizes: Mapping[str, Any]) -> Callable[[], nnx.Module]:
         TypeError: a size is missing, or one too many.
     """
     if kind == "clip":
-        known = ImageSizes(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
+        known = ImageSizes(**fields)
         return lambda: ClipImageTower(known, rngs=nnx.Rngs(0))
     return lambda: ConseImageTower(rngs=nnx.Rngs(0))
