@@ -1,0 +1,118 @@
+"""Measure everything and write it as JSON: `python -m benchmarks.run --output bench.json`."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import spae
+from benchmarks.search import log_sum_exp_words, nearest_word
+from benchmarks.start import cold_and_warm
+from benchmarks.timing import Result, table
+from benchmarks.tokenizer import encode_and_decode
+from benchmarks.training import train_step
+from spae.errors import BundleError, InputError
+from spae.files import write_file
+from tokenizer_train.cli import load_config
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default64.py"
+
+# The words of the default pyramid for one image, a large vocabulary, the width of a language model's table.
+SEARCH = {"positions": 597, "words": 65_536, "width": 512}
+BATCHES = (1, 32)
+
+
+def pieces(bundle: str) -> dict[str, Callable[[int], dict[str, Result]]]:
+    """Name -> what measures it, given the number of repeats."""
+    return {
+        "start": lambda repeats: cold_and_warm(bundle, min(repeats, 5)),
+        "tokenizer": lambda repeats: encode_and_decode(spae.load(bundle), BATCHES, repeats),
+        "training": lambda repeats: train_step(
+            load_config(CONFIG, "cpu"), spae.load(bundle).vocabulary, repeats
+        ),
+        "nearest": lambda repeats: nearest_word(**SEARCH, repeats=repeats),
+        "log_sum_exp": lambda repeats: log_sum_exp_words(**SEARCH, repeats=repeats),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on and with."""
+    device = jax.local_devices()[0]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": len(jax.local_devices()),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "jaxlib", "flax", "numpy", "spae")},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write, print; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    # Compile times are of a fresh compilation; `start` measures what the cache saves, in processes of its own.
+    jax.config.update("jax_enable_compilation_cache", False)
+    results: dict[str, dict[str, Result]] = {}
+    try:
+        for name, measure in pieces(options.bundle).items():
+            if options.only is None or name in options.only:
+                print(f"measuring {name} ..", file=sys.stderr, flush=True)
+                results[name] = measure(options.repeats)
+        print(table(results))
+        document = {"machine": machine(), "bundle": options.bundle, "results": results}
+        write_file(options.output, (json.dumps(document, indent=1) + "\n").encode())
+    except (BundleError, InputError, OSError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    print(f"written to {options.output}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="where to write")
+    parser.add_argument(
+        "--only", action="append", choices=list(pieces("")), help="this piece; may be repeated"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=_positive,
+        default=11,
+        metavar="N",
+        help="timed calls of each (11; starts: at most 5)",
+    )
+    parser.add_argument("--bundle", default="default", metavar="NAME_OR_PATH", help="the tokenizer (default)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wanted a number from 1, got {text}")
+    return value
+
+
+def _processor() -> str:
+    """The processor's name where the system says it (Linux), else its family."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

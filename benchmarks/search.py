@@ -1,0 +1,120 @@
+"""The nearest word and log-sum-exp over a vocabulary, beside the forms that hold the whole matrix."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import Result, interleaved, result
+from spae.nearest import log_sum_exp, nearest
+
+Function = Callable[[jax.Array, jax.Array], jax.Array]
+
+TEMPERATURE = 100.0  # keeps the softmax of random vectors from being one word
+
+
+def nearest_word(positions: int, words: int, width: int, repeats: int) -> dict[str, Result]:
+    """Ours, the full matrix with XLA's argmin, the full matrix with two minima, and PyTorch; one run."""
+    z_nc, e_vc = _arrays(positions, words, width)
+    return _compare(
+        {"streamed": nearest, "full matrix": _argmin, "full matrix, two minima": _two_minima},
+        (jax.device_put(z_nc), jax.device_put(e_vc)),
+        repeats,
+        _torch_nearest(z_nc, e_vc),
+    )
+
+
+def log_sum_exp_words(positions: int, words: int, width: int, repeats: int) -> dict[str, Result]:
+    """log sum exp(-distance^2 / temperature), alone and with its gradient by the vectors; one run."""
+    z_nc, e_vc = _arrays(positions, words, width)
+    return _compare(
+        {
+            "streamed": _streamed,
+            "full matrix": _full,
+            "streamed, gradient": jax.grad(lambda z, e: jnp.sum(_streamed(z, e))),
+            "full matrix, gradient": jax.grad(lambda z, e: jnp.sum(_full(z, e))),
+        },
+        (jax.device_put(z_nc), jax.device_put(e_vc)),
+        repeats,
+    )
+
+
+def _compare(
+    functions: Mapping[str, Function],
+    arguments: tuple[jax.Array, jax.Array],
+    repeats: int,
+    peer: dict[str, Any] | None = None,
+) -> dict[str, Result]:
+    (n, c), v = arguments[0].shape, arguments[1].shape[0]
+    shape: dict[str, Any] = {"dtype": "float32", "positions": n, "words": v, "width": c}
+    calls: dict[str, Callable[[], Any]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for name, function in functions.items():
+        start = time.perf_counter()
+        compiled = jax.jit(function).lower(*arguments).compile()
+        calls[name] = partial(compiled, *arguments)
+        seconds = time.perf_counter() - start
+        memory = compiled.memory_analysis()  # None where the platform does not say
+        facts[name] = {"compile_s": seconds, "temporary_bytes": memory and memory.temp_size_in_bytes}
+    if peer is not None:
+        facts["PyTorch"] = peer
+        if "call" in peer:
+            calls["PyTorch"] = peer.pop("call")
+    repeated = interleaved(calls, repeats)
+    return {
+        name: result(repeated[name], **(shape | more)) if name in repeated else {"seconds": None, **more}
+        for name, more in facts.items()
+    }
+
+
+def _arrays(positions: int, words: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return (
+        generator.normal(size=(positions, width)).astype(np.float32),
+        generator.normal(size=(words, width)).astype(np.float32),
+    )
+
+
+def _scores(z_nc, e_vc):
+    """||e||^2 - 2 <z, e>, (n, v): the squared distance up to what all words share."""
+    return jnp.sum(e_vc**2, axis=1) - 2 * jnp.matmul(z_nc, e_vc.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _argmin(z_nc, e_vc):
+    return jnp.argmin(_scores(z_nc, e_vc), axis=1)
+
+
+def _two_minima(z_nc, e_vc):
+    # On CPUs XLA's argmin is a slow scalar loop; this is the fastest full-matrix form we know.
+    score_nv = _scores(z_nc, e_vc)
+    least_n1 = jnp.min(score_nv, axis=1, keepdims=True)
+    v = e_vc.shape[0]
+    return jnp.min(jnp.where(score_nv == least_n1, jnp.arange(v), v), axis=1)
+
+
+def _streamed(z_nc, e_vc):
+    return log_sum_exp(z_nc, e_vc, TEMPERATURE)
+
+
+def _full(z_nc, e_vc):
+    distance_nv = jnp.sum(z_nc**2, axis=1)[:, None] + _scores(z_nc, e_vc)
+    return jax.nn.logsumexp(-distance_nv / TEMPERATURE, axis=1)
+
+
+def _torch_nearest(z_nc: np.ndarray, e_vc: np.ndarray) -> dict[str, Any]:
+    """PyTorch's full-matrix form as `call`, with its version and threads; or the reason why there is none."""
+    try:
+        import torch
+    except ImportError as error:
+        return {"reason": f"PyTorch is not installed ({error})"}
+    z, e = torch.from_numpy(z_nc), torch.from_numpy(e_vc)
+
+    @torch.inference_mode()
+    def call():
+        torch.argmin(torch.addmm((e**2).sum(1), z, e.T, alpha=-2), dim=1)
+
+    return {"call": call, "torch": torch.__version__, "threads": torch.get_num_threads()}

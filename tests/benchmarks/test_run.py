@@ -1,0 +1,135 @@
+"""The benchmarks on tiny sizes: every figure that `make bench` promises is in the JSON. No timing is judged."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from benchmarks import run, timing
+from benchmarks.run import main
+from benchmarks.search import log_sum_exp_words, nearest_word
+from benchmarks.start import cold_and_warm
+from benchmarks.timing import interleaved, spread, table
+from benchmarks.tokenizer import encode_and_decode
+from benchmarks.training import train_step
+from spae.autoencoder import Autoencoder
+from spae.tokenizer import Tokenizer
+from spae.vocabulary import View, Vocabulary
+from tokenizer_train.cli import load_config
+
+SPREAD = {"median", "min", "max", "iqr"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unoptimised():
+    """Compiling is what takes the time here."""
+    kept = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_enable_compilation_cache", kept)
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    embeddings = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    views = {"meaning": View.raw(), "appearance": View.whitened(embeddings, 4)}
+    words = tuple(f"{a}{b}" for a in "abcde" for b in "klmnop")
+    return Vocabulary(words, np.arange(30), embeddings, views, {})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(vocabulary) -> Tokenizer:
+    config = load_config(run.CONFIG, "tiny").tokenizer
+    return Tokenizer(config, vocabulary, Autoencoder(config, 4, 8, rngs=nnx.Rngs(0)))
+
+
+def test_spread():
+    assert spread([4.0, 1.0, 2.0, 3.0, 10.0]) == {"median": 3.0, "min": 1.0, "max": 10.0, "iqr": 2.0}
+
+
+def test_calls_take_turns_and_the_warm_up_does_not_count(monkeypatch):
+    order = []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(len(order)))
+    calls = {"a": lambda: order.append("a"), "b": lambda: order.extend("bb")}
+    assert interleaved(calls, repeats=2, warmup=1) == {"a": [1.0, 1.0], "b": [2.0, 2.0]}
+    assert "".join(order) == "abb" * 3
+
+
+def test_encode_and_decode(tokenizer):
+    results = encode_and_decode(tokenizer, batches=(1, 2), repeats=2)
+    assert set(results) == {"encode, batch 1", "decode, batch 1", "encode, batch 2", "decode, batch 2"}
+    entry = results["encode, batch 2"]
+    assert {"dtype", "batch", "resolution", "compile_s", "warmup", "repeats", "seconds"} <= set(entry)
+    assert (entry["batch"], entry["resolution"], entry["repeats"]) == (2, 32, 2)
+    assert set(entry["seconds"]) == SPREAD
+    assert entry["images_per_s"]["median"] == pytest.approx(2 / entry["seconds"]["median"])
+    assert entry["images_per_s"]["min"] <= entry["images_per_s"]["max"]
+
+
+def test_train_step(vocabulary):
+    config = load_config(run.CONFIG, "tiny")
+    # Half of the compilation is the discriminator.
+    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, adversarial=0.0))
+    entry = train_step(config, vocabulary, repeats=2)["step"]
+    assert (entry["batch"], entry["resolution"], entry["vocabulary"]) == (8, 32, 30)
+    assert entry["compile_s"] > 0
+    assert entry["steps_per_s"]["median"] == pytest.approx(1 / entry["seconds"]["median"])
+
+
+def test_nearest_word_beside_the_full_matrix():
+    # Large enough that the full matrix, 300 x 2000 floats, is more than a chunk of ours.
+    results = nearest_word(positions=300, words=2000, width=4, repeats=2)
+    assert set(results) == {"streamed", "full matrix", "full matrix, two minima", "PyTorch"}
+    assert (
+        results["full matrix"]["temporary_bytes"] >= 300 * 2000 * 4 > results["streamed"]["temporary_bytes"]
+    )
+    assert all(set(results[name]["seconds"]) == SPREAD for name in results if name != "PyTorch")
+    assert results["PyTorch"]["seconds"] is not None or "not installed" in results["PyTorch"]["reason"]
+
+
+def test_log_sum_exp_beside_the_full_matrix():
+    results = log_sum_exp_words(positions=3, words=20, width=4, repeats=1)
+    assert set(results) == {"streamed", "full matrix", "streamed, gradient", "full matrix, gradient"}
+    assert all(entry["temporary_bytes"] >= 0 for entry in results.values())
+
+
+def test_starts_are_of_whole_processes(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "bundle")
+    results = cold_and_warm(str(tmp_path / "bundle"), repeats=1)
+    assert {name: entry["compile_cache"] for name, entry in results.items()} == {
+        "cold": "cold",
+        "warm": "warm",
+    }
+    # Nothing imports JAX in less.
+    assert all(entry["seconds"]["min"] > 0.1 for entry in results.values())
+
+
+def test_the_command_writes_json_and_prints_a_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "SEARCH", {"positions": 3, "words": 20, "width": 4})
+    output = tmp_path / "bench.json"
+    assert main(["--output", str(output), "--only", "nearest", "--repeats", "2"]) == 0
+    document = json.loads(output.read_text())
+    assert {"device", "cores", "jax", "python", "processor"} <= set(document["machine"])
+    assert set(document["results"]) == {"nearest"}
+    assert document["results"]["nearest"]["streamed"]["repeats"] == 2
+    shown = capsys.readouterr().out
+    assert "nearest: streamed" in shown
+    assert "MB temporary" in shown
+    assert str(output) in shown
+
+
+def test_no_bundle_is_one_clear_line(tmp_path, capsys):
+    output = tmp_path / "bench.json"
+    assert main(["--output", str(output), "--only", "tokenizer", "--bundle", str(tmp_path / "none")]) == 1
+    assert "wanted a bundle" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_what_could_not_run_is_in_the_table_with_its_reason():
+    assert "PyTorch is not installed" in table(
+        {"nearest": {"PyTorch": {"seconds": None, "reason": "PyTorch is not installed"}}}
+    )
