@@ -93,6 +93,18 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
         InputError: The source is empty, or a part needs a weight package that is not installed.
     """
     indices = _drawn(source, options)
+    every = source.labels
+    labels = [every[int(i)] for i in indices]
+    labelled = all(label is not None for label in labels)
+    guided_parts = "guidance" not in options.skip
+    episodes = []
+    if labelled and guided_parts and "few-shot" not in options.skip:
+        # Drawn first: too few labelled images should not show after minutes of work.
+        numbers_n = np.unique([str(label) for label in labels], return_inverse=True)[1]
+        episodes = [
+            draw_episodes(numbers_n, *setting, options.episodes, options.seed) for setting in SETTINGS
+        ]
+
     images = np.stack([to_array(source[int(i)].image, tokenizer.image_size) for i in indices])
     pyramids, prefixes = reconstruction(tokenizer, images, options)
     layers = usage(tokenizer, pyramids)
@@ -108,16 +120,14 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
         "prefixes": prefixes,
         "layers": layers,
     }
-    labels = [source.labels[int(i)] for i in indices]
-    guided = None if "guidance" in options.skip else Guided(tokenizer, images, options)
-    if guided is not None:
+    if guided_parts:
+        guided = Guided(tokenizer, images, options)
         result["guidance"] = guided.guidance.name
         guided.percentiles(pyramids, prefixes, layers)
-    if guided is not None and "few-shot" not in options.skip:
-        if any(label is None for label in labels):
+        if episodes:
+            result["few_shot"] = guided.few_shot(pyramids, images, episodes, options)
+        elif not labelled:
             result["few_shot"] = "not measured: not every image has a label"
-        else:
-            result["few_shot"] = guided.few_shot(pyramids, images, [str(label) for label in labels], options)
     return result
 
 
@@ -255,7 +265,7 @@ class Guided:
         self,
         pyramids: list[Pyramid],
         images: UInt8[np.ndarray, "n H W 3"],
-        labels: list[str],
+        episodes: Sequence[Int[np.ndarray, "e w i"]],
         options: Options,
     ) -> list[dict[str, Any]]:
         """Accuracies on the words, and of the controls that bound them, over the same episodes.
@@ -279,11 +289,9 @@ class Guided:
             )
         represented[f"{self.guidance.name} vector of the image"] = self.images_nf
 
-        numbers_n = np.unique(labels, return_inverse=True)[1]
         results: list[dict[str, Any]] = []
-        for ways, shots in SETTINGS:
-            episodes = draw_episodes(numbers_n, ways, shots, options.episodes, options.seed)
-            accuracies = {name: nearest_centroid(x_nd, episodes) for name, x_nd in represented.items()}
+        for (ways, shots), episodes_ewi in zip(SETTINGS, episodes, strict=True):
+            accuracies = {name: nearest_centroid(x_nd, episodes_ewi) for name, x_nd in represented.items()}
             results.append(
                 {
                     "ways": ways,
