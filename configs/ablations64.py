@@ -1,0 +1,60 @@
+"""What each choice of the default is worth: one short run per variant, all else equal.
+
+Command   spae vocab build -o build/vocabulary64
+          spae vocab build --view raw -o build/vocabulary64-raw          (for one-table)
+          for v in base rq zeros no-semantic no-trunk one-pool one-table; do
+              spae-train configs/ablations64.py --variant $v
+              spae-train eval build/ablations64/$v/bundle 'DATA/novel-*.tar' --limit 1000 --skip codecs stlpips
+          done
+Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
+Hardware  two CPU cores
+Time      some three minutes each; one-table, whose search is 36 times as wide, longer
+Expect    the table "Ablations" in docs/results.md
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from tokenizer_train.config import Config, RunConfig, VocabularyConfig
+
+DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
+
+
+def config(name: str = "base", tokenizer: dict | None = None, loss: dict | None = None) -> Config:
+    """The two-core variant of the default, cut to 300 steps, with some fields changed."""
+    base = DEFAULT["cpu"]()
+    return dataclasses.replace(
+        base,
+        tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
+        loss=dataclasses.replace(base.loss, **(loss or {})),
+        # So short a run needs a short memory of the weights.
+        optimizer=dataclasses.replace(base.optimizer, steps=300, warmup_steps=30, ema=0.98),
+        run=RunConfig(output=f"build/ablations64/{name}", evaluate_every=300, checkpoint_every=300),
+    )
+
+
+def one_table() -> Config:
+    """The paper's form: one raw table 576 wide for search, average and meaning; no head, no trunk."""
+    paper = {"deal_pools": False, "semantic_layers": 5, "thresholds": (0.98, 0.95, 0.9, 0.85, 0.8)}
+    return dataclasses.replace(
+        config("one-table", {"meaning_layers": 0, "trunk": "none"}, {**paper, "temperature": 1.0}),
+        vocabulary=VocabularyConfig(path="build/vocabulary64-raw"),
+    )
+
+
+def tiny() -> Config:
+    """What the tests run."""
+    return DEFAULT["tiny"]()
+
+
+VARIANTS = {
+    "base": config,
+    "rq": lambda: config("rq", {"quantizer": "rq"}),
+    "zeros": lambda: config("zeros", {"fill": "zeros"}),
+    "no-semantic": lambda: config("no-semantic", loss={"semantic": 0.0}),
+    "no-trunk": lambda: config("no-trunk", {"trunk": "none"}),
+    "one-pool": lambda: config("one-pool", loss={"deal_pools": False}),
+    "one-table": one_table,
+    "tiny": tiny,
+}
