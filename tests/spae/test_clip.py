@@ -33,6 +33,11 @@ TEXTS = [
 ]
 
 
+def golden_values(layout: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / layout / "golden.npz") as arrays:
+        return dict(arrays)
+
+
 def images() -> np.ndarray:
     y, x = np.mgrid[:32, :32] / 31.0
     first = np.stack([x, y, 0.5 + 0.5 * np.sin(12 * x * y)], -1)
@@ -42,7 +47,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def layout(request):
-    return Clip(GOLDEN / request.param), np.load(GOLDEN / request.param / "golden.npz")
+    return Clip(GOLDEN / request.param), golden_values(request.param)
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def test_texts_are_the_originals(layout):
 @pytest.mark.parametrize("file", ["clip_hugging_face/tokenizer.json", "clip_openai/merges.txt"])
 def test_tokenizer_is_the_originals(file):
     tokenizer = ClipTokenizer.from_file(GOLDEN / file)
-    golden = np.load(GOLDEN / file.split("/")[0] / "golden.npz")
+    golden = golden_values(file.split("/")[0])
     for text, ids, end in zip(TEXTS, golden["ids"], golden["ends"], strict=True):
         assert tokenizer.encode(text, 20) == ids[: end + 1].tolist()
 

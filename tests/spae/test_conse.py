@@ -32,6 +32,11 @@ def guidance():
     return packaged(conse.Conse)
 
 
+def golden_values() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / "conse.npz") as arrays:
+        return dict(arrays)
+
+
 def smooth_images() -> np.ndarray:
     y, x = np.mgrid[:224, :224] / 223.0
     first = np.stack([x, y, 0.5 + 0.5 * np.sin(12 * x * y)], -1)
@@ -43,11 +48,11 @@ def test_efficientnet_is_pytorchs():
     model, fingerprint = packaged(efficientnet.packaged)
     assert len(fingerprint) == 64
     logits = nnx.jit(lambda model, images: model(images))(model, smooth_images())
-    np.testing.assert_allclose(logits, np.load(GOLDEN / "conse.npz")["logits"], atol=2e-4)
+    np.testing.assert_allclose(logits, golden_values()["logits"], atol=2e-4)
 
 
 def test_minilm_is_transformers():
-    golden = np.load(GOLDEN / "conse.npz")
+    golden = golden_values()
     vectors = packaged(minilm.packaged)(list(golden["texts"]))
     np.testing.assert_allclose(vectors, golden["vectors"], atol=1e-5)
 
