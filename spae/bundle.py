@@ -20,7 +20,7 @@ from etils import epath
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from spae.errors import BundleError
+from spae.errors import BundleError, InputError
 
 FORMAT = "spae-bundle"
 VERSION = 1
@@ -53,9 +53,18 @@ def write(
         files: name -> tensors (for .safetensors) or words (for .json).
 
     Raises:
+        InputError: what is there is no bundle.
         OSError: the disk is full or the folder cannot be written.
     """
     folder = Path(folder)
+    if (
+        folder.exists()
+        and not (folder / "bundle.json").is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise InputError(
+            f"wanted a new folder or a bundle to replace, {folder} is something else: choose another"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

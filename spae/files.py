@@ -1,9 +1,14 @@
-"""Output files, written whole or not at all."""
+"""Output files, written whole or not at all; and the folder of what can be computed again."""
 
 import os
 from pathlib import Path
 
 from spae.errors import InputError
+
+
+def cache_folder() -> Path:
+    """The folder in the environment variable SPAE_CACHE, else ~/.cache/spae: compiled functions, image features."""
+    return Path(os.environ.get("SPAE_CACHE") or Path.home() / ".cache" / "spae")
 
 
 def write_file(path: str | Path, data: bytes) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, overload
 
 import jax
@@ -16,6 +15,7 @@ from PIL import Image
 from spae import bundle
 from spae.autoencoder import Autoencoder, AutoencoderConfig
 from spae.errors import BundleError, InputError
+from spae.files import cache_folder
 from spae.guidance import trunks
 from spae.guidance.conse import image_tower
 from spae.images import to_array, to_float, to_uint8
@@ -275,16 +275,18 @@ class Tokenizer:
 def load(name: str | os.PathLike = "default") -> Tokenizer:
     """A tokenizer from a shipped bundle's name, a folder, or a remote path such as gs://bucket/folder.
 
-    Compiled functions are kept in `SPAE_CACHE` (default ~/.cache/spae), unless JAX has been given a cache of its own.
-
     Raises:
         BundleError: no bundle is there, or it is damaged or of another version.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = Path(os.environ.get("SPAE_CACHE", Path.home() / ".cache" / "spae")) / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    keep_compiled()
     return Tokenizer.load(name)
+
+
+def keep_compiled() -> None:
+    """Keep compiled functions on disk, in `spae.files.cache_folder`, unless JAX has been given a cache of its own."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _parts(items: Sequence) -> Iterator[Sequence]:

@@ -80,8 +80,10 @@ def _train(file: str, arguments: Sequence[str]) -> None:
         description=f"Train as {file} says. Example: spae-train {file} --optimizer.steps 2000",
     )
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
+    from spae.tokenizer import keep_compiled
     from tokenizer_train.loop import train
 
+    keep_compiled()
     print(f"bundle: {train(config)}")
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from spae.errors import InputError
+
 leaky = partial(jax.nn.leaky_relu, negative_slope=0.2)
 
 
@@ -42,7 +44,10 @@ class Discriminator(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if image_size % 2 ** len(multipliers):
-            raise ValueError(f"image_size must be a multiple of {2 ** len(multipliers)}, not {image_size}")
+            raise InputError(
+                f"the discriminator halves images {len(multipliers)} times: image_size must be a multiple of "
+                f"{2 ** len(multipliers)}, not {image_size}, or loss.adversarial 0"
+            )
         side = image_size // 2 ** len(multipliers)
         self.stem = nnx.Conv(3, filters, (3, 3), dtype=dtype, rngs=rngs)
         self.blocks: nnx.List[Block] = nnx.List()

@@ -39,12 +39,8 @@ class Constants:
 
     codebook_vc: Float[Array, "v c"]  # appearance view
     meaning_codebook_vd: Float[Array, "v d"]  # meaning view
-    word_features_vf: Float[
-        Array, "v f"
-    ]  # guidance's text features of every word; (v, 0) without semantic loss
-    word_means_v: Float[
-        Array, " v"
-    ]  # each word's mean score over the training images; 0 without hub correction
+    word_features_vf: Float[Array, "v f"]  # guidance's text features of the words; (v, 0) if it is not used
+    word_means_v: Float[Array, " v"]  # each word's mean score over the training images, or zeros
     perceptual: Any  # parameters of the perceptual network; an empty tuple without one
 
 
@@ -79,27 +75,28 @@ def create(
     key = jax.random.key(config.run.seed)
     codebook_vc = jnp.asarray(vocabulary.codebook("appearance"))
     meaning_codebook_vd = jnp.asarray(vocabulary.codebook("meaning"))
-    autoencoder = Autoencoder(
-        config.tokenizer,
-        codebook_vc.shape[1],
-        meaning_codebook_vd.shape[1],
-        word_features_vf.shape[1],
-        dtype=dtype,
-        rngs=nnx.Rngs(jax.random.fold_in(key, 0)),
+    graph, params = _parameters(
+        lambda rngs: Autoencoder(
+            config.tokenizer,
+            codebook_vc.shape[1],
+            meaning_codebook_vd.shape[1],
+            word_features_vf.shape[1],
+            dtype=dtype,
+            rngs=rngs,
+        ),
+        jax.random.fold_in(key, 0),
     )
-    graph, params = nnx.split(autoencoder, nnx.Param)
     transform, discriminator_transform = _transform(config.optimizer), _transform(config.optimizer)
 
     discriminator_graph: nnx.GraphDef | None = None
     discriminator_params: Any = ()
     if config.loss.adversarial > 0:
-        discriminator = Discriminator(
-            config.tokenizer.image_size,
-            config.tokenizer.filters,
-            dtype=dtype,
-            rngs=nnx.Rngs(jax.random.fold_in(key, 1)),
+        discriminator_graph, discriminator_params = _parameters(
+            lambda rngs: Discriminator(
+                config.tokenizer.image_size, config.tokenizer.filters, dtype=dtype, rngs=rngs
+            ),
+            jax.random.fold_in(key, 1),
         )
-        discriminator_graph, discriminator_params = nnx.split(discriminator, nnx.Param)
 
     perceptual, perceptual_params = _perceptual(config)
     constants = Constants(
@@ -157,6 +154,12 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
         return peak * value * (jnp.minimum(step / warmup, 1) if warmup else 1)
 
     return rate
+
+
+def _parameters(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> tuple[nnx.GraphDef, Any]:
+    """Graph and fresh parameters, drawn in one compiled function instead of one for every array."""
+    graph, _ = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
+    return graph, jax.jit(lambda key: nnx.split(build(nnx.Rngs(key)), nnx.Param)[1])(key)
 
 
 def _transform(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -21,16 +21,12 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from spae.errors import InputError
+from spae.files import cache_folder
 from spae.guidance.protocol import Guidance
 from spae.images import to_array
 from spae.sources import Source
 
 _THREADS = 8
-
-
-def default_cache() -> Path:
-    """The folder in the environment variable SPAE_CACHE, else ~/.cache/spae."""
-    return Path(os.environ.get("SPAE_CACHE") or Path.home() / ".cache" / "spae")
 
 
 def image_features(
@@ -43,7 +39,7 @@ def image_features(
     cannot be computed anew.
 
     Args:
-        cache: folder; None for `default_cache()`.
+        cache: folder; None for `spae.files.cache_folder()`.
         batch_size: images per call of the guidance.
 
     Raises:
@@ -52,7 +48,7 @@ def image_features(
     if not len(source):
         raise InputError("expected a source with at least one image, got an empty one: check its path")
     shape = (len(source), guidance.width)
-    file = Path(cache or default_cache()) / f"{_content(guidance, source)}.safetensors"
+    file = Path(cache or cache_folder()) / f"{_content(guidance, source)}.safetensors"
     if file.is_file():
         try:
             return _read(file, shape)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spae import bundle
-from spae.errors import BundleError
+from spae.errors import BundleError, InputError
 
 FILES = {
     "params.safetensors": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)},
@@ -71,6 +71,16 @@ def test_another_version(folder):
 def test_no_bundle_there(tmp_path):
     with pytest.raises(BundleError, match=r"bundle\.json"):
         bundle.read(tmp_path / "nothing")
+
+
+def test_what_is_no_bundle_is_not_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
+    with pytest.raises(InputError, match="something else"):
+        bundle.write(tmp_path / "thesis", {}, FILES)
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "precious"
+    (tmp_path / "empty").mkdir()
+    bundle.write(tmp_path / "empty", {}, FILES)
 
 
 def test_a_full_disk_leaves_the_old_bundle_whole(folder, monkeypatch):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spae.errors import InputError
+from spae.files import cache_folder
 from spae.guidance import cache
 from spae.guidance.protocol import Guidance
 from spae.guidance.scores import percentile, pools, scores, word_features, word_means
@@ -195,8 +196,8 @@ def test_cache_writes_nothing_when_it_fails(folder, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_default_cache(monkeypatch, tmp_path):
+def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("SPAE_CACHE", str(tmp_path))
-    assert cache.default_cache() == tmp_path
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("SPAE_CACHE")
-    assert cache.default_cache().parts[-2:] == (".cache", "spae")
+    assert cache_folder().parts[-2:] == (".cache", "spae")
