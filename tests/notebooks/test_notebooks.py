@@ -7,11 +7,20 @@ import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from traitlets import default
 
 from spae.bundle import find
 from spae.errors import BundleError
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+
+
+class ThisPython(AsyncKernelManager):
+    """Starts kernels of the interpreter that runs the tests, whatever kernels are installed."""
+
+    @default("kernel_spec_manager")
+    def _no_folders(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
 
 
 def test_there_are_notebooks():
@@ -27,15 +36,13 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     # In a folder of its own, and without windows.
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = nbformat.read(path, as_version=4)
-    # No installed kernel is looked for: what is left is the interpreter that runs the tests.
-    kernels = KernelSpecManager(kernel_dirs=[])
-    client = NotebookClient(
+    NotebookClient(
         notebook,
         timeout=120,
-        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=kernels),
+        kernel_name="python3",
+        kernel_manager_class=ThisPython,
         resources={"metadata": {"path": str(tmp_path)}},
-    )
-    client.execute()
+    ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     warned = [output.text for output in outputs if output.get("name") == "stderr"]

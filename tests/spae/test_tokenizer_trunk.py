@@ -1,0 +1,63 @@
+"""A tokenizer with a trunk keeps it in its bundle: what is loaded needs no weight package and gives the same words."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from spae import bundle
+from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.errors import BundleError
+from spae.guidance.conse import ConseImageTower
+from spae.tokenizer import Tokenizer
+from spae.vocabulary import View, Vocabulary
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unoptimised():
+    """Compiling the trunk is what takes the time here."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    config = AutoencoderConfig(
+        image_size=8,
+        pyramid=(1, 2, 4),
+        filters=4,
+        multipliers=(1,),
+        blocks=1,
+        downsamplings=1,
+        meaning_layers=2,
+        head_width=8,
+        trunk="conse",
+    )
+    embeddings = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    views = {"meaning": View.raw(), "appearance": View.whitened(embeddings, 4)}
+    words = tuple(f"{a}{b}" for a in "abcde" for b in "klmnop")
+    trunk = ConseImageTower(rngs=nnx.Rngs(1))
+    model = Autoencoder(config, 4, 8, trunk.width, rngs=nnx.Rngs(0))
+    return Tokenizer(config, Vocabulary(words, np.arange(30), embeddings, views, {}), model, trunk)
+
+
+def test_the_bundle_holds_the_trunk(tokenizer, tmp_path, monkeypatch):
+    def absent(*_):
+        raise AssertionError("the trunk was looked for in a package")
+
+    tokenizer.save(tmp_path / "bundle")
+    monkeypatch.setattr("spae.guidance.conse.image_tower", absent)
+    loaded = Tokenizer.load(tmp_path / "bundle")
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    assert loaded.encode(images) == tokenizer.encode(images)
+
+
+def test_a_bundle_without_its_trunk(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "whole")
+    info, files = bundle.read(tmp_path / "whole")
+    params = files["params.safetensors"]
+    files["params.safetensors"] = {k: v for k, v in params.items() if not k.startswith("trunk.labels")}
+    bundle.write(tmp_path / "part", info, files)
+    with pytest.raises(BundleError, match=r"wanted parameter trunk\.labels .* missing"):
+        Tokenizer.load(tmp_path / "part")
