@@ -2,13 +2,14 @@
 
 Command   spae vocab build -o build/vocabulary64
           spae vocab build --view raw -o build/vocabulary64-raw          (for one-table)
-          for v in base rq zeros no-semantic no-trunk one-pool one-table; do
+          spae vocab build --components 8 -o build/vocabulary64-8        (for components-8; likewise 32)
+          for v in base rq zeros no-semantic no-trunk one-pool components-8 components-32 one-table; do
               spae-train configs/ablations64.py --variant $v
-              spae-train eval build/ablations64/$v/bundle 'DATA/novel-*.tar' --limit 1000 --skip codecs stlpips
+              spae-train eval build/ablations64/$v/bundle 'DATA/novel-*.tar' --limit 500 --skip codecs stlpips
           done
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  two CPU cores
-Time      some three minutes each; one-table, whose search is 36 times as wide, longer
+Time      some two minutes each; one-table, whose search is 36 times as wide, longer
 Expect    the table "Ablations" in docs/results.md
 """
 
@@ -22,15 +23,22 @@ DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
 
 
 def config(name: str = "base", tokenizer: dict | None = None, loss: dict | None = None) -> Config:
-    """The two-core variant of the default, cut to 300 steps, with some fields changed."""
+    """The two-core variant of the default, cut to 200 steps, with some fields changed."""
     base = DEFAULT["cpu"]()
     return dataclasses.replace(
         base,
         tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
         loss=dataclasses.replace(base.loss, **(loss or {})),
         # So short a run needs a short memory of the weights.
-        optimizer=dataclasses.replace(base.optimizer, steps=300, warmup_steps=30, ema=0.98),
-        run=RunConfig(output=f"build/ablations64/{name}", evaluate_every=300, checkpoint_every=300),
+        optimizer=dataclasses.replace(base.optimizer, steps=200, warmup_steps=20, ema=0.98),
+        run=RunConfig(output=f"build/ablations64/{name}", evaluate_every=200, checkpoint_every=200),
+    )
+
+
+def components(count: int) -> Config:
+    """Another width of the appearance view; the default's is 16."""
+    return dataclasses.replace(
+        config(f"components-{count}"), vocabulary=VocabularyConfig(path=f"build/vocabulary64-{count}")
     )
 
 
@@ -55,6 +63,8 @@ VARIANTS = {
     "no-semantic": lambda: config("no-semantic", loss={"semantic": 0.0}),
     "no-trunk": lambda: config("no-trunk", {"trunk": "none"}),
     "one-pool": lambda: config("one-pool", loss={"deal_pools": False}),
+    "components-8": lambda: components(8),
+    "components-32": lambda: components(32),
     "one-table": one_table,
     "tiny": tiny,
 }

@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 import spae
 from spae.errors import InputError
+from spae.guidance.cache import cached_word_features
 from spae.guidance.conse import Conse
-from spae.guidance.scores import percentile, scores, word_features, word_means
+from spae.guidance.scores import percentile, scores, word_means
 from spae.images import to_array, to_float
 from spae.metrics import Stlpips, codebook_usage, psnr, ssim
 from spae.pyramid import Pyramid
@@ -227,7 +228,7 @@ class Guided:
 
     def __init__(self, tokenizer: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], options: Options) -> None:
         self.guidance = Conse()
-        self.words_vf = word_features(self.guidance, tokenizer.vocabulary.words)
+        self.words_vf = cached_word_features(self.guidance, tokenizer.vocabulary.words)
         embed = lambda images_bhwc: self.guidance.images(to_float(images_bhwc))  # noqa: E731
         self.images_nf = _mapped(embed, [images], options.batch_size, f"{self.guidance.name} images")
         self.means_v = word_means(self.images_nf, self.words_vf)

@@ -8,10 +8,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float32
 
-from spae.guidance.cache import image_features
+from spae.guidance.cache import cached_word_features, image_features
 from spae.guidance.clip import Clip
 from spae.guidance.conse import Conse
-from spae.guidance.scores import word_features, word_means
+from spae.guidance.scores import word_means
 from spae.images import to_array
 from spae.sources import Source
 from spae.vocabulary import Vocabulary
@@ -36,8 +36,9 @@ def features(
     if config.tokenizer.trunk != "none":
         # The tokenizer's trunk will see squares of this size and nothing finer, so it is trained on them.
         source = Squares(source, config.tokenizer.image_size)
-    images_nf = image_features(guidance, source, config.data.cache or Path(config.run.output) / "guidance")
-    words_vf = word_features(guidance, vocabulary.words)
+    cache = config.data.cache or Path(config.run.output) / "guidance"
+    images_nf = image_features(guidance, source, cache)
+    words_vf = cached_word_features(guidance, vocabulary.words, cache)
     means_v = word_means(images_nf, words_vf) if config.loss.hub_correction else no_means_v
     return images_nf, words_vf, means_v
 

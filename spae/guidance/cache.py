@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from spae.errors import InputError
 from spae.files import cache_folder
 from spae.guidance.protocol import Guidance
+from spae.guidance.scores import word_features
 from spae.images import to_array
 from spae.sources import Source
 
@@ -48,26 +49,39 @@ def image_features(
     if not len(source):
         raise InputError("expected a source with at least one image, got an empty one: check its path")
     shape = (len(source), guidance.width)
-    file = Path(cache or cache_folder()) / f"{_content(guidance, source)}.safetensors"
+    content = (guidance.name, guidance.fingerprint, source.fingerprint, guidance.image_size, source.size)
+    return _kept(content, shape, lambda: _compute(guidance, source, batch_size), cache)
+
+
+def cached_word_features(
+    guidance: Guidance, words: Sequence[str], cache: str | os.PathLike[str] | None = None
+) -> Float[np.ndarray, "v d"]:
+    """`spae.guidance.scores.word_features`, kept like the vectors of images: the words are the content.
+
+    Raises:
+        InputError: there are no words.
+    """
+    content = (guidance.name, guidance.fingerprint, *guidance.templates, *words)
+    return _kept(content, (len(words), guidance.width), lambda: word_features(guidance, words), cache)
+
+
+def _kept(
+    content: Sequence[object],
+    shape: tuple[int, int],
+    compute: Callable[[], np.ndarray],
+    cache: str | os.PathLike[str] | None,
+) -> np.ndarray:
+    """The features from the file named by their content's hash; computed and written if it is not there or damaged."""
+    name = hashlib.sha256("\n".join(map(str, content)).encode()).hexdigest()
+    file = Path(cache or cache_folder()) / f"{name}.safetensors"
     if file.is_file():
         try:
             return _read(file, shape)
         except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
             print(f"spae: damaged cache {file} ({error}): computing it again", file=sys.stderr)
-    features = _compute(guidance, source, batch_size)
+    features = compute()
     _write(file, features)
     return features
-
-
-def _content(guidance: Guidance, source: Source) -> str:
-    parts = (
-        guidance.name,
-        guidance.fingerprint,
-        source.fingerprint,
-        f"{guidance.image_size}",
-        f"{source.size}",
-    )
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:

@@ -196,6 +196,15 @@ def test_cache_writes_nothing_when_it_fails(folder, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_words_are_computed_once(tmp_path, monkeypatch):
+    guidance = Fake()
+    rows = cache.cached_word_features(guidance, ["dog", "park"], tmp_path)
+    monkeypatch.setattr(guidance, "texts", None)
+    np.testing.assert_array_equal(cache.cached_word_features(guidance, ["dog", "park"], tmp_path), rows)
+    with pytest.raises(TypeError):
+        cache.cached_word_features(guidance, ["dog", "grass"], tmp_path)
+
+
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("SPAE_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
