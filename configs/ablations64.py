@@ -3,9 +3,10 @@
 Command   spae vocab build -o build/vocabulary64
           spae vocab build --view raw -o build/vocabulary64-raw          (for one-table)
           spae vocab build --components 8 -o build/vocabulary64-8        (for components-8; likewise 32)
-          for v in base rq zeros no-semantic no-trunk one-pool components-8 components-32 one-table; do
+          for v in base rq zeros no-semantic no-trunk one-pool weak-commitment \\
+                   components-8 components-32 one-table; do
               spae-train configs/ablations64.py --variant $v
-              spae-train eval build/ablations64/$v/bundle 'DATA/novel-*.tar' --limit 500 --skip codecs stlpips
+              spae-train eval build/ablations64/$v/bundle 'DATA/novel-*.tar' --limit 400 --episodes 1000 --skip codecs stlpips
           done
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  two CPU cores
@@ -23,15 +24,15 @@ DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
 
 
 def config(name: str = "base", tokenizer: dict | None = None, loss: dict | None = None) -> Config:
-    """The two-core variant of the default, cut to 200 steps, with some fields changed."""
+    """The two-core variant of the default, cut to 150 steps, with some fields changed."""
     base = DEFAULT["cpu"]()
     return dataclasses.replace(
         base,
         tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
         loss=dataclasses.replace(base.loss, **(loss or {})),
         # So short a run needs a short memory of the weights.
-        optimizer=dataclasses.replace(base.optimizer, steps=200, warmup_steps=20, ema=0.98),
-        run=RunConfig(output=f"build/ablations64/{name}", evaluate_every=200, checkpoint_every=200),
+        optimizer=dataclasses.replace(base.optimizer, steps=150, warmup_steps=20, ema=0.98),
+        run=RunConfig(output=f"build/ablations64/{name}", evaluate_every=150, checkpoint_every=150),
     )
 
 
@@ -63,6 +64,7 @@ VARIANTS = {
     "no-semantic": lambda: config("no-semantic", loss={"semantic": 0.0}),
     "no-trunk": lambda: config("no-trunk", {"trunk": "none"}),
     "one-pool": lambda: config("one-pool", loss={"deal_pools": False}),
+    "weak-commitment": lambda: config("weak-commitment", loss={"commitment": 0.05}),
     "components-8": lambda: components(8),
     "components-32": lambda: components(32),
     "one-table": one_table,
