@@ -6,7 +6,8 @@ Command   spae vocab build -o build/vocabulary64
           for v in base rq zeros no-semantic no-trunk one-pool weak-commitment \\
                    components-8 components-32 one-table; do
               spae-train configs/ablations64.py --variant $v
-              spae-train eval build/ablations64/$v/bundle 'DATA/novel-*.tar' --limit 400 --episodes 1000 --skip codecs stlpips
+              spae-train eval build/ablations64/$v/bundle 'DATA/novel-*.tar' --limit 400 --episodes 1000 \\
+                  --skip codecs stlpips
           done
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  two CPU cores
