@@ -1,9 +1,10 @@
 """The paper's form: ImageNet at 128 px, one raw embedding table, no trunk, CLIP ViT-L/14 guidance.
 
 Command   spae vocab build --from MODEL --view raw -o build/vocabulary128
-          spae-train configs/imagenet128.py --data.train 'imagenet/train/*.tar' --guidance clip:CLIP_FOLDER
+          spae-train configs/imagenet128.py --data.train 'imagenet/train/*.tar' --guidance clip:CLIP_FOLDER \\
+              --loss.perceptual-weights resnet50.safetensors
 Hardware  Meant for one host with several accelerators; the paper's batch of 256 is split over them.
-Time      Not run here: neither ImageNet nor CLIP's weights were at hand. 450,000 steps is the paper's length.
+Time      Not run yet: it needs ImageNet and the weights of CLIP and ResNet-50. 450,000 steps is the paper's length.
 Expect    Reported by the paper, unverified: FID 9.49 with 5 layers, 4.41 with 6; LPIPS 0.17 and 0.12. Only
           the `tiny` variant is exercised, by the tests.
 """
