@@ -52,7 +52,7 @@ def test_the_trunk_s_features_alone_decide_the_meaning_queries():
         image_size=16,
         pyramid=(1, 4),
         filters=8,
-        multipliers=(1,),
+        multipliers=(1, 2),
         blocks=1,
         meaning_layers=1,
         head_width=8,

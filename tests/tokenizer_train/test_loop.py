@@ -106,7 +106,8 @@ def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, monkeypatc
 @pytest.mark.skipif(len(jax.local_devices()) < 2, reason="needs two local devices")
 def test_two_devices_give_the_losses_of_one(tiny_config, losses, monkeypatch) -> None:
     # Rounding grows: by the temperature, which makes the semantic loss a small difference of large numbers,
-    # and by Adam's first steps, which are of one size however small the gradient. Both are kept low here.
+    # and by Adam's first steps, which are of one size however small the gradient. Both are kept low here;
+    # what is left is some 3e-5 of a loss.
     slow = {"steps": 5, "learning_rate": 1e-5}
     config = changed(tiny_config, optimizer=slow, loss={"temperature": 1.0})
     train(changed(config, run={"output": config.run.output + "-two"}))
@@ -119,7 +120,7 @@ def test_two_devices_give_the_losses_of_one(tiny_config, losses, monkeypatch) ->
     train(config)
     for step in range(1, 6):
         for name, value in losses[step].items():
-            assert two[step][name] == pytest.approx(value, rel=1e-5, abs=1e-6), (step, name)
+            assert two[step][name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, losses, monkeypatch, capsys) -> None:
