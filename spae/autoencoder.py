@@ -41,6 +41,12 @@ class AutoencoderConfig:
     fill: Fill = "nearest"  # positions that a prefix leaves without a word
 
     def __post_init__(self):
+        sizes = (self.image_size, self.filters, *self.multipliers, self.blocks, self.patch, self.head_width)
+        if min(sizes) < 1 or not self.multipliers or not self.pyramid:
+            raise InputError(f"sizes, filters, multipliers, blocks and patch must be at least 1, got {self}")
+        for name, choices in (("quantizer", ("saq", "rq")), ("fill", ("nearest", "zeros"))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
         grid = self.image_size / self.stride
         if grid != self.pyramid[-1]:
             raise InputError(

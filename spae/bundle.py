@@ -33,7 +33,13 @@ def find(name: str | os.PathLike) -> epath.Path:
     """The folder of a bundle: a shipped bundle's name, a path, or a remote path such as gs://bucket/folder."""
     shipped = SHIPPED / str(name)
     folder = epath.Path(shipped if (shipped / "bundle.json").is_file() else name)
-    if not (folder / "bundle.json").exists():
+    try:
+        there = (folder / "bundle.json").exists()
+    except ImportError as error:
+        raise BundleError(
+            f"{name} needs a package to be read ({error}): install gcsfs for gs://, s3fs for s3://"
+        ) from error
+    if not there:
         names = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/bundle.json"))) or "none"
         raise BundleError(
             f"wanted a bundle (a folder with bundle.json) or a shipped bundle's name ({names}), found neither at "
@@ -67,6 +73,7 @@ def write(
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    old = new.with_name(new.name + ".old")
     try:
         sums = {}
         for name, content in files.items():
@@ -74,19 +81,18 @@ def write(
             sums[name] = hashlib.sha256(data).hexdigest()
             _write_through(new / name, data)
         document = {"format": FORMAT, "version": VERSION, **info, "files": sums}
-        _write_through(new / "bundle.json", _json(document))
+        _write_through(new / "bundle.json", _json({**document, "sha256": _digest(document)}))
         new.chmod(0o755)
         if folder.exists():
             # A folder cannot be replaced in one step: the old one is set aside first, and only then deleted.
-            old = new.with_name(new.name + ".old")
             folder.rename(old)
-            new.rename(folder)
-            shutil.rmtree(old)
-        else:
-            new.rename(folder)
+        new.rename(folder)
     except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(new, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -104,8 +110,13 @@ def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
             f"wanted a bundle of version {VERSION}, {folder} has version {info.get('version')!r}: "
             "install the release of spae that wrote it, or train again with this one"
         )
+    wanted_digest = info.pop("sha256", None)
+    if _digest(info) != wanted_digest:
+        raise BundleError(
+            f"{folder / 'bundle.json'} is not as it was written (its sha256 differs): copy it again"
+        )
     files: dict[str, Any] = {}
-    for file, wanted in info.get("files", {}).items():
+    for file, wanted in info["files"].items():
         path = folder / file
         if not path.exists():
             raise BundleError(f"wanted {file} in the bundle {folder}, it is missing: copy the bundle again")
@@ -122,6 +133,11 @@ def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
                     f"{path} is not a safetensors file ({error}): copy the bundle again"
                 ) from error
     return info, files
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    """sha256 of the document as canonical JSON."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _parse(path: epath.Path, data: bytes) -> Any:

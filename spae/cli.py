@@ -159,11 +159,9 @@ def _model(options: argparse.Namespace) -> str:
 
 def _text(argument: str) -> str:
     """The words: the argument itself, or of a file (text, or JSON of `spae encode --json`), or of stdin."""
-    if argument == "-":
-        text = sys.stdin.read()
-    elif os.path.isfile(argument):
+    if argument == "-" or os.path.isfile(argument):
         try:
-            text = Path(argument).read_text("utf-8")
+            text = sys.stdin.read() if argument == "-" else Path(argument).read_text("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{argument} is not text in UTF-8: wanted words, or JSON of spae encode"
@@ -178,7 +176,7 @@ def _text(argument: str) -> str:
     try:
         record = json.loads(text)
         return " ".join(word for layer in record["layers"] for word in layer["words"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             "the JSON is not one record of spae encode --json: wanted layers with words"
         ) from error

@@ -107,7 +107,7 @@ def prefix_averages(
     total_bpc = jnp.zeros((batch, int(np.prod(shape.grid)), width), codebook_vc.dtype)
     averages = []
     for layer, ids_l in enumerate(ids, start=1):
-        total_bpc = total_bpc.at[:, _flat(shape, layer)].add(codebook_vc[ids_l.reshape(batch, -1)])
+        total_bpc = total_bpc.at[:, shape.flat_positions(layer)].add(codebook_vc[ids_l.reshape(batch, -1)])
         count_p = shape.coverage(layer).reshape(-1)
         value_bpc = (
             total_bpc if quantizer == "rq" else total_bpc / np.maximum(count_p, 1)[:, None].astype(np.float32)
@@ -136,7 +136,7 @@ def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill) -> Quantized
     for wave in shape.waves:
         # No two layers of a wave share a position, so none of them waits for another's words.
         for layer in wave:
-            at = _flat(shape, layer)
+            at = shape.flat_positions(layer)
             if layer <= len(own):
                 queries[layer] = own[layer - 1]
             elif quantizer == "saq":
@@ -149,7 +149,7 @@ def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill) -> Quantized
             ids |= _search({l: queries[l] for l in wave if l <= len(own)}, meaning.codebook_vd)
         ids |= _search({l: queries[l] for l in wave if l > len(own)}, codebook_vc)
         for layer in wave:
-            at = _flat(shape, layer)
+            at = shape.flat_positions(layer)
             total_bpc = total_bpc.at[:, at].add(codebook_vc[ids[layer]])
             count_p[at] += 1
     layers = range(1, len(shape) + 1)
@@ -166,11 +166,6 @@ def _search(queries: dict[int, jax.Array], codebook_vc: jax.Array) -> dict[int, 
     ids_bn = nearest(q_bnc.reshape(-1, q_bnc.shape[-1]), codebook_vc).reshape(q_bnc.shape[:2])
     ends = np.cumsum([q.shape[1] for q in queries.values()])[:-1]
     return dict(zip(queries, jnp.split(ids_bn, ends, axis=1), strict=True))
-
-
-def _flat(shape: PyramidShape, layer: int) -> np.ndarray:
-    """P(l) as flat row-major indices of the finest grid, (n_l,) int."""
-    return np.ravel_multi_index(tuple(shape.positions(layer).T), shape.grid)
 
 
 def _check(z_bhwc, codebook_vc, shape, meaning, fill):

@@ -136,6 +136,11 @@ class Tokenizer:
                 raise InputError(
                     f"wanted a pyramid of {self.shape}, got one of {one.shape}: use the tokenizer it is from"
                 )
+            other = getattr(one.vocabulary, "words", self.vocabulary.words)
+            if other is not self.vocabulary.words and other != self.vocabulary.words:
+                raise InputError(
+                    "the pyramid is of another vocabulary: use the tokenizer it is from, or pass its text"
+                )
             if max(int(ids.max()) for ids in one.ids) >= len(self.vocabulary):
                 raise InputError(
                     f"wanted ids below {len(self.vocabulary)}, got a larger one: use the tokenizer it is from"

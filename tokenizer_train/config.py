@@ -38,6 +38,8 @@ class DataConfig:
 
     train: str  # path or glob that spae.sources.open_source understands
     validation: str  # the same, for the figures and pictures during training; never trained on
+    train_split: str | None = None  # of a TFDS directory: "train" if not given; None for anything else
+    validation_split: str | None = None  # likewise; give one, or validation sees "train" as well
     batch_size: int = 256  # images per step over all devices together
     flip: bool = True  # mirror half of the images, by the seed; the words stay those of the upright image
     threads: int = 4  # reading threads of this process

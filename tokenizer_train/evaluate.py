@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import spae
 from spae.errors import InputError
+from spae.files import write_file
 from spae.guidance.cache import cached_word_features
 from spae.guidance.conse import Conse
 from spae.guidance.scores import percentile, scores, word_means
@@ -52,6 +53,7 @@ class Options:
 
     bundle: tyro.conf.Positional[str]  # name of a shipped bundle, or a folder
     data: tyro.conf.Positional[str]  # folder of images, tar shards (path or glob), parquet or TFDS folder
+    split: str | None = None  # of a TFDS directory: "train" if not given
     limit: int | None = None  # images, drawn without replacement; all of them if not given
     codec_images: int = 300  # of them, for JPEG and WebP: 101 quality settings each
     episodes: int = 2_000  # of each few-shot setting
@@ -77,14 +79,14 @@ def run(options: Options) -> None:
     result = {
         "bundle": options.bundle,
         "data": Path(options.data).name,
-        **evaluate(tokenizer, open_source(options.data, tokenizer.image_size), options),
+        **evaluate(tokenizer, open_source(options.data, tokenizer.image_size, options.split), options),
         "device": jax.devices()[0].device_kind,
         "seconds": round(time.monotonic() - started, 1),
     }
     text = json.dumps(result, indent=1)
-    if options.output is not None:
-        Path(options.output).write_text(text + "\n")
     print(text if options.json else markdown(result))
+    if options.output is not None:
+        write_file(options.output, (text + "\n").encode())
 
 
 def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str, Any]:

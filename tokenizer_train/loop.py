@@ -9,6 +9,8 @@ A run lives in one folder, `run.output`:
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from spae.metrics import psnr
-from spae.sources import open_source
+from spae.sources import Source, open_source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.board import Board
@@ -58,12 +60,15 @@ def train(config: Config) -> Path:
     mesh = make_mesh()
     check_batch_size(config.data.batch_size, mesh)
     vocabulary = Vocabulary.load(config.vocabulary.path)
-    source = open_source(config.data.train, size)
-    validation = fixed_images(open_source(config.data.validation, size), VALIDATION_IMAGES, size)
+    source = open_source(config.data.train, size, config.data.train_split)
+    validation = fixed_images(
+        open_source(config.data.validation, size, config.data.validation_split), VALIDATION_IMAGES, size
+    )
     images_nf, words_vf, means_v = features(config, vocabulary, source)
     trunk = load_trunk(config)
     batches = Batches(source, images_nf, size, config.data, config.run.seed)
 
+    run = identity(config, vocabulary, source)
     modules, state = create(config, vocabulary, jnp.asarray(words_vf), jnp.asarray(means_v))
     modules = dataclasses.replace(modules, constants=replicate(modules.constants, mesh))
     state = replicate(state, mesh)
@@ -74,6 +79,11 @@ def train(config: Config) -> Path:
         first, seconds = 1, 0.0
         if (restored := checkpoints.restore(state)) is not None:
             done, state, position = restored
+            if position["run"] != run:
+                raise InputError(
+                    f"the checkpoint in {checkpoints.folder} is of a run with other images, words, losses or seed: "
+                    "give the config it was trained with, or another run.output"
+                )
             first, seconds = done + 1, position["seconds"]
             batches.set_state(position["data"])
             print(f"going on after step {done:,}, from {checkpoints.folder}", flush=True)
@@ -87,14 +97,16 @@ def train(config: Config) -> Path:
             reporter.dispatched(step, metrics)
 
             last = step == config.optimizer.steps
-            if last or step % config.run.checkpoint_every == 0:
+            saves = last or step % config.run.checkpoint_every == 0
+            validates = last or step % config.run.evaluate_every == 0
+            if saves or validates:
                 reporter.flush()
                 if not finite(state):
                     raise Diverged(reporter.diverged(step, "a weight"))
-                position = {"data": batches.get_state(), "seconds": time.monotonic() - started}
+            if saves:
+                position = {"data": batches.get_state(), "seconds": time.monotonic() - started, "run": run}
                 checkpoints.save(step, state, position)
-            if last or step % config.run.evaluate_every == 0:
-                reporter.flush()
+            if validates:
                 model = tokenizer(modules, state, config, vocabulary, trunk)
                 validate(model, validation, board, step)
                 reporter.restart()
@@ -165,13 +177,38 @@ def validate(model: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], board: Boar
     board.words(step, [pyramid.text(min(SHOWN_LAYERS, depth)) for pyramid in pyramids[shown]])
 
 
+def identity(config: Config, vocabulary: Vocabulary, source: Source) -> str:
+    """sha256 of what must not change while a run goes on: tokenizer, losses, seed, batch, the words, the images."""
+    parts = (
+        dataclasses.asdict(config.tokenizer),
+        dataclasses.asdict(config.loss),
+        (config.guidance, config.run.seed, config.data.batch_size, config.data.flip),
+        vocabulary.words,
+        hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest(),
+        hashlib.sha256(vocabulary.codebook("meaning").tobytes()).hexdigest(),
+        source.fingerprint,
+    )
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
 def provenance(config: Config, images: int, seconds: float) -> dict[str, Any]:
     """How a tokenizer was trained, for its bundle.json."""
     return {
-        "config": dataclasses.asdict(config),
+        "config": _without_folders(dataclasses.asdict(config)),
         "images": images,
         "seconds": round(seconds),
         "devices": [device.device_kind for device in jax.local_devices()],
         "jax": jax.__version__,
         "spae": version("spae"),
     }
+
+
+def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with only the last two parts of every path: where a data set lay says nothing to others."""
+    data, vocabulary = dict(config["data"]), dict(config["vocabulary"])
+    for name in ("train", "validation"):
+        data[name] = "/".join(Path(data[name]).parts[-2:])
+    vocabulary["path"] = Path(vocabulary["path"]).name
+    del data["cache"]
+    run = {name: value for name, value in config["run"].items() if name != "output"}
+    return {**config, "data": data, "vocabulary": vocabulary, "run": run}

@@ -68,8 +68,9 @@ def semantic(
     """
     b, n, c = queries_bnc.shape
     weight_bnv = pool_bnv / jnp.sum(pool_bnv, axis=2, keepdims=True)
-    centre_bnc = weight_bnv @ codebook_vc
-    square_bn = weight_bnv @ jnp.sum(codebook_vc**2, axis=1)
+    # As exact as the normaliser, from which these distances are subtracted.
+    centre_bnc = jnp.matmul(weight_bnv, codebook_vc, precision=jax.lax.Precision.HIGHEST)
+    square_bn = jnp.matmul(weight_bnv, jnp.sum(codebook_vc**2, axis=1), precision=jax.lax.Precision.HIGHEST)
     distance_bn = jnp.sum(queries_bnc**2, axis=2) - 2 * jnp.sum(queries_bnc * centre_bnc, axis=2) + square_bn
     normaliser_bn = log_sum_exp(queries_bnc.reshape(b * n, c), codebook_vc, temperature).reshape(b, n)
     return jnp.mean(distance_bn / temperature + normaliser_bn)

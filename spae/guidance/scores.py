@@ -61,7 +61,10 @@ def scores(
         word_features_vf: of `word_features`.
         word_means_v: of `word_means`, for the hub correction; None for the paper's scores.
     """
-    similarity_bv = jnp.asarray(image_features_bf) @ jnp.asarray(word_features_vf).T
+    # Pools are cut at thresholds of these scores: rounding would move words in and out.
+    similarity_bv = jnp.matmul(
+        jnp.asarray(image_features_bf), jnp.asarray(word_features_vf).T, precision=jax.lax.Precision.HIGHEST
+    )
     if word_means_v is not None:
         similarity_bv = similarity_bv - word_means_v
     low = similarity_bv.min(axis=-1, keepdims=True)

@@ -63,7 +63,7 @@ def test_a_bundle_json_that_is_none(folder, content, message):
 
 def test_another_version(folder):
     info = json.loads((folder / "bundle.json").read_text())
-    (folder / "bundle.json").write_text(json.dumps({**info, "version": 99}))
+    (folder / "bundle.json").write_text(json.dumps({**info, "version": 99}))  # said before the checksum
     with pytest.raises(BundleError, match=r"version 1.*version 99"):
         bundle.read(folder)
 
@@ -71,6 +71,29 @@ def test_another_version(folder):
 def test_no_bundle_there(tmp_path):
     with pytest.raises(BundleError, match=r"bundle\.json"):
         bundle.read(tmp_path / "nothing")
+
+
+def test_a_flipped_value_in_bundle_json(folder):
+    path = folder / "bundle.json"
+    path.write_text(path.read_text().replace('"test"', '"tesu"'))
+    with pytest.raises(BundleError, match=r"bundle\.json is not as it was written"):
+        bundle.read(folder)
+
+
+def test_a_failure_between_the_two_renames_puts_the_old_bundle_back(folder, monkeypatch):
+    rename, calls = Path.rename, []
+
+    def second_fails(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", second_fails)
+    with pytest.raises(OSError, match="Input/output"):
+        bundle.write(folder, {"name": "second"}, FILES)
+    assert bundle.read(folder)[0]["name"] == "test"
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["b"]
 
 
 def test_what_is_no_bundle_is_not_replaced(tmp_path):
