@@ -1,4 +1,4 @@
-"""What each choice of the default is worth: one short run per variant, all else equal.
+"""What each choice of the default is worth: one short run per variant, all else equal but for `one-table`.
 
 Command   spae vocab build -o build/vocabulary64
           spae vocab build --view raw -o build/vocabulary64-raw          (for one-table)
@@ -45,7 +45,11 @@ def components(count: int) -> Config:
 
 
 def one_table() -> Config:
-    """The paper's form: one raw table 576 wide for search, average and meaning; no head, no trunk."""
+    """One raw table 576 wide for search, average and meaning, as in the paper; no head, no trunk.
+
+    Its pools, thresholds and temperature are the paper's too; network, hub correction and prefix dropout are the
+    base's.
+    """
     paper = {"deal_pools": False, "semantic_layers": 5, "thresholds": (0.98, 0.95, 0.9, 0.85, 0.8)}
     return dataclasses.replace(
         config("one-table", {"meaning_layers": 0, "trunk": "none"}, {**paper, "temperature": 1.0}),

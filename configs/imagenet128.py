@@ -1,6 +1,7 @@
 """The paper's form: ImageNet at 128 px, one raw embedding table, no trunk, CLIP ViT-L/14 guidance.
 
-Command   spae vocab build --from MODEL --view raw -o build/vocabulary128
+Command   spae vocab build --from MODEL --view raw --max-size 65536 --min-zipf 0 --min-length 1 \\
+              -o build/vocabulary128
           spae-train configs/imagenet128.py --data.train 'imagenet/train/*.tar' --guidance clip:CLIP_FOLDER \\
               --loss.perceptual-weights resnet50.safetensors
 Hardware  Meant for one host with several accelerators; the paper's batch of 256 is split over them.
