@@ -1,11 +1,10 @@
 """Trunks in bundles: what a tokenizer with one holds, and what is refused."""
 
-import json
-
 import numpy as np
 import pytest
 from flax import nnx
 
+from spae import bundle
 from spae.autoencoder import Autoencoder, AutoencoderConfig
 from spae.errors import BundleError, InputError
 from spae.guidance.clip_towers import ClipImageTower, ImageSizes
@@ -91,10 +90,9 @@ def test_a_bundle_holds_its_trunk(kind, clip, tmp_path) -> None:
 )
 def test_a_bundle_that_tells_other_sizes(change, message, clip, tmp_path) -> None:
     tokenizer(clip).save(tmp_path / "b")
-    file = tmp_path / "b" / "bundle.json"
-    info = json.loads(file.read_text())
+    info, files = bundle.read(tmp_path / "b")
     change(info)
-    file.write_text(json.dumps(info))
+    bundle.write(tmp_path / "b", {key: value for key, value in info.items() if key != "files"}, files)
     with pytest.raises(BundleError, match=message):
         Tokenizer.load(tmp_path / "b")
 
