@@ -6,7 +6,7 @@ Command   spae vocab build -o build/vocabulary64
           spae-train eval build/default64/bundle DATA
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  one GPU with 24 GB or more (not run yet); variant cpu: two cores of a server processor
-Time      not known yet for a GPU; variant cpu: 45 minutes, and 15 more for the guidance's features of the images
+Time      not known yet for a GPU; variant cpu: 45 minutes, after the guidance's features (27 to 76 images/s)
 Expect    variant cpu, on the novel classes: 20.0 dB at 341 words, 22.7 dB at 597, .696 5-way 5-shot on five words
           (docs/results.md)
 """

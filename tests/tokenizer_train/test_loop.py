@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, monkeypatc
 def test_two_devices_give_the_losses_of_one(tiny_config, losses, monkeypatch) -> None:
     # Rounding grows: by the temperature, which makes the semantic loss a small difference of large numbers,
     # and by Adam's first steps, which are of one size however small the gradient. Both are kept low here;
-    # what is left is some 3e-5 of a loss.
+    # what is left is up to 3e-5 of a loss, whose cause has not been isolated.
     slow = {"steps": 5, "learning_rate": 1e-5}
     config = changed(tiny_config, optimizer=slow, loss={"temperature": 1.0})
     train(changed(config, run={"output": config.run.output + "-two"}))
