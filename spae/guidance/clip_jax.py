@@ -111,6 +111,13 @@ def _unit(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
     return rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
 
 
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves
+    }
+
+
 def _restore(model: Any, folder: Path) -> Any:
     """The parameters of the newest checkpoint; optimizer state beside them is left unread."""
     checkpoint = _module("orbax.checkpoint")
@@ -126,12 +133,20 @@ def _restore(model: Any, folder: Path) -> Any:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
         {"params": shapes["params"]},
     )
-    restore_args = checkpoint.checkpoint_utils.construct_restore_args(target)
-    arguments = checkpoint.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
-    try:
-        with checkpoint.Checkpointer(checkpoint.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(path.resolve(), args=arguments)["params"]
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(
-            f"expected a checkpoint of the model of {folder / 'config.json'} in {path}, got another: {error}"
-        ) from error
+    handler = checkpoint.PyTreeCheckpointHandler()
+    with checkpoint.Checkpointer(handler) as checkpointer:
+        try:
+            stored = _shapes(checkpointer.metadata(path.resolve()).item_metadata.tree["params"])
+        except (ValueError, KeyError, OSError) as error:
+            raise InputError(f"expected an Orbax checkpoint with params in {path}: {error!r}") from error
+        # Compared before anything is read: a read that fails half-way leaves others running behind it.
+        wanted = _shapes(target["params"])
+        for name in sorted(wanted.keys() | stored.keys()):
+            if wanted.get(name) != stored.get(name):
+                raise InputError(
+                    f"expected a checkpoint of the model of {folder / 'config.json'} in {path}: the config wants "
+                    f"{name} = {wanted.get(name, 'absent')}, the checkpoint has {stored.get(name, 'absent')}"
+                )
+        restore_args = checkpoint.checkpoint_utils.construct_restore_args(target)
+        arguments = checkpoint.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
+        return checkpointer.restore(path.resolve(), args=arguments)["params"]
