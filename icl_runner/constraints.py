@@ -1,0 +1,89 @@
+"""What the runner asks of a model's answer: one of a few texts, or so many words of a vocabulary.
+
+A constraint travels to the provider inside inspect's `GenerateConfig(extra_body=constraint.extra_body())`,
+so that it is logged with the call, and part of its cache key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spae.errors import InputError
+
+# The key of ours in an extra body; everything else there is the endpoint's own.
+KEY = "spae"
+
+# The providers of this package; inspect's own chat providers know nothing of these constraints.
+_PROVIDERS = ("spae-lm", "completions")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The answer is exactly one of `texts`, and then it ends.
+
+    Where the prompt does not end in white space, the answer begins with one space (see `spaced`).
+    """
+
+    texts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", tuple(self.texts))
+        if not self.texts or not all(isinstance(text, str) and text.strip() for text in self.texts):
+            raise InputError(f"choices: wanted at least one text that is not blank; got {self.texts!r}")
+        if len(set(self.texts)) != len(self.texts):
+            raise InputError(f"choices: wanted different texts; got {self.texts!r}")
+
+    def extra_body(self) -> dict[str, Any]:
+        return {KEY: {"choices": list(self.texts)}}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The answer is exactly `count` words of the bundle's vocabulary, each behind a single space.
+
+    `bundle`: a shipped bundle's name or a path, as `spae.load` takes it.
+    """
+
+    count: int
+    bundle: str = "default"
+
+    def __post_init__(self) -> None:
+        if type(self.count) is not int or self.count < 1:
+            raise InputError(f"words: wanted a whole number of words from 1; got {self.count!r}")
+        if not isinstance(self.bundle, str) or not self.bundle:
+            raise InputError(f"words: wanted the name or path of a bundle; got {self.bundle!r}")
+
+    def extra_body(self) -> dict[str, Any]:
+        return {KEY: {"words": self.count, "bundle": self.bundle}}
+
+
+def from_extra_body(body: Mapping[str, Any] | None) -> Choices | Words | None:
+    """The constraint of an extra body; None where it holds none. `InputError` for one that is not ours."""
+    if body is None or KEY not in body:
+        return None
+    content = body[KEY]
+    if isinstance(content, Mapping):
+        if set(content) == {"choices"} and isinstance(content["choices"], list | tuple):
+            return Choices(tuple(content["choices"]))
+        if {"words"} <= set(content) <= {"words", "bundle"}:
+            return Words(content["words"], content.get("bundle", "default"))
+    raise InputError(
+        f'extra_body: wanted {{"choices": [..]}} or {{"words": n, "bundle": name}} under {KEY!r}; got {content!r}'
+    )
+
+
+def spaced(prompt: str, text: str) -> str:
+    """`text` as it continues the prompt: behind one space, unless either has white space there already.
+
+    Language models' words carry the space before them, so "Output:" is continued by " dog" and not by "dog".
+    """
+    return text if not prompt or prompt[-1].isspace() or text[0].isspace() else f" {text}"
+
+
+def supports(model_name: str) -> bool:
+    """Whether the model ("provider/name") takes constraints; chat models do not: parse and repair their answers.
+
+    A `completions` endpoint of the dialect "none" takes them and cannot keep them: its outputs say so
+    (`ModelOutput.metadata["constrained"]`).
+    """
+    return model_name.partition("/")[0] in _PROVIDERS
