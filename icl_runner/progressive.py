@@ -1,0 +1,327 @@
+"""Progressive in-context decoding: the words of a picture are written in segments, one model call each.
+
+SPAE paper (arXiv 2306.17842), section 3.2, as far as it is known: the words of the target are cut into
+segments. Autoregressive (AR) segments are each conditioned on all words before them: right for the few words of
+the upper layers. Non-autoregressive (NAR) segments are written independently of each other: right for the
+grids, which are long and would not fit with their context. The rest is our choice, stated here:
+
+- a segment lies in one layer; AR layers come first, NAR layers after them;
+- a NAR segment is conditioned on the words of all AR layers, and on no other NAR segment;
+- the examples in context show, for a segment, what the query shows and asks for and nothing else: the words it
+  is conditioned on, then its own slice. Conditions that are images in words are cut in the same way.
+
+This file knows no language model: `decode` is given a function that asks one.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol, TypeVar
+
+import anyio
+import numpy as np
+
+from spae.errors import InputError
+from spae.pyramid import Pyramid, PyramidShape
+from spae.text import parse
+from spae.vocabulary import Vocabulary
+
+Item = TypeVar("Item")
+
+
+class Prompt(Protocol):
+    """What `icl_runner.prompts` makes; only its text is looked at here."""
+
+    @property
+    def text(self) -> str: ...
+
+
+# Pairs (condition, answer) in the order of the prompt, the query's condition, and the words of its answer that
+# are there already ("" at first) -> the prompt whose continuation is the next words.
+WritePrompt = Callable[[Sequence[tuple[str, str]], str, str], Prompt]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote; `log_prob`: mean log-probability of its tokens, None if the model gives none."""
+
+    text: str
+    log_prob: float | None = None
+
+
+# (prompt, number of words wanted, seed) -> the answer.
+Ask = Callable[[Prompt, int, int], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Words `start` .. `stop` - 1 of the flat word sequence, all of layer `layer` (counted from 1), written
+    after the first `given` words of it: `given == start` is AR, less is NAR."""
+
+    layer: int
+    start: int
+    stop: int
+    given: int
+
+    @property
+    def count(self) -> int:
+        """How many words it has."""
+        return self.stop - self.start
+
+    def shown(self, words: Sequence[Item]) -> list[Item]:
+        """Of a whole picture's flat words, those that an example in context shows: given, then own."""
+        return [*words[: self.given], *words[self.start : self.stop]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Segments that cover the first `layers` layers once each, in order.
+
+    `waves`: segments that are asked for together; each wave needs the words of the waves before it.
+    """
+
+    shape: PyramidShape
+    layers: int
+    autoregressive: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def waves(self) -> tuple[tuple[Segment, ...], ...]:
+        single = [(segment,) for segment in self.segments if segment.layer <= self.autoregressive]
+        together = tuple(segment for segment in self.segments if segment.layer > self.autoregressive)
+        return (*single, together) if together else tuple(single)
+
+
+def make_plan(
+    shape: PyramidShape, layers: int, autoregressive: int | None = None, words: int | Sequence[int] = 16
+) -> Plan:
+    """The plan for the first `layers` layers of a pyramid, the first `autoregressive` of them AR, the rest NAR.
+
+    `autoregressive`: all `layers` by default. `words`: how many words a segment has at most, one number or one
+    for each layer; a layer's last segment is shorter when they do not divide it.
+
+    Raises `InputError` for layers that the pyramid does not have and for segments without words.
+    """
+    layers = shape.check_layers(layers)
+    autoregressive = layers if autoregressive is None else autoregressive
+    if not 0 <= autoregressive <= layers:
+        raise InputError(
+            f"progressive decoding: wanted 0 to {layers} autoregressive layers of {layers}; got {autoregressive}"
+        )
+    longest = [words] * layers if isinstance(words, int) else list(words)
+    if len(longest) != layers or min(longest) < 1:
+        raise InputError(
+            "progressive decoding: wanted the words of a segment as one number from 1, or one for each of "
+            f"{layers} layers; got {words}"
+        )
+    segments = []
+    before_grids = shape.tokens(autoregressive) if autoregressive else 0
+    first = 0
+    for layer, step in enumerate(longest, start=1):
+        end = shape.tokens(layer)
+        for start in range(first, end, step):
+            given = start if layer <= autoregressive else before_grids
+            segments.append(Segment(layer, start, min(start + step, end), given))
+        first = end
+    return Plan(shape, layers, autoregressive, tuple(segments))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An example in context: a condition (a text, or the flat words of an image) and the picture's flat words."""
+
+    condition: str | tuple[str, ...]
+    words: tuple[str, ...]
+
+
+def prompt_for(
+    segment: Segment,
+    pairs: Sequence[Pair],
+    condition: str | tuple[str, ...],
+    words: Sequence[str],
+    write: WritePrompt,
+) -> Prompt:
+    """The prompt that asks for a segment; `words`: the picture's words so far, at least `segment.given`."""
+    examples = [(_shown(segment, pair.condition), " ".join(segment.shown(pair.words))) for pair in pairs]
+    return write(examples, _shown(segment, condition), " ".join(words[: segment.given]))
+
+
+def _shown(segment: Segment, condition: str | tuple[str, ...]) -> str:
+    return condition if isinstance(condition, str) else " ".join(segment.shown(condition))
+
+
+def check_fits(
+    plan: Plan,
+    pairs: Sequence[Pair],
+    condition: str | tuple[str, ...],
+    write: WritePrompt,
+    count_tokens: Callable[[str], int],
+    context_tokens: int,
+) -> int:
+    """The most tokens that a call of this plan takes, prompt and answer (one token a word) together.
+
+    Raises `InputError` when that is more than the model's `context_tokens`; it says how many examples fit.
+    """
+
+    def needed(examples: int) -> int:
+        # The query's own words are not known yet; any words of the vocabulary are as long.
+        shown = pairs[:examples]
+        return max(
+            count_tokens(prompt_for(part, shown, condition, pairs[0].words, write).text) + part.count
+            for part in plan.segments
+        )
+
+    if not pairs:
+        raise InputError("progressive decoding: wanted at least one example in context; got none")
+    most = needed(len(pairs))
+    if most <= context_tokens:
+        return most
+    fit, too_many = 0, len(pairs)
+    while too_many - fit > 1:
+        middle = (fit + too_many) // 2
+        fit, too_many = (middle, too_many) if needed(middle) <= context_tokens else (fit, middle)
+    advice = f"{fit} examples fit" if fit else "not even one example fits"
+    raise InputError(
+        f"progressive decoding: wanted prompts of at most {context_tokens:,} tokens; {len(pairs)} examples in "
+        f"context take up to {most:,}, {advice}: take fewer examples, fewer layers, or shorter segments"
+    )
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture in words.
+
+    `words`: the flat words, complete; `repairs`: how many repairs of each kind (`spae.text.Repair`) the answers
+    took, "missing" being words that no answer held; `failures`: the segments whose call failed, with what it
+    raised. After a failed AR segment nothing more is asked for; the words are filled in either case.
+    """
+
+    words: tuple[str, ...]
+    repairs: Mapping[str, int]
+    failures: tuple[tuple[Segment, Exception], ...]
+
+
+async def decode(
+    plan: Plan,
+    pairs: Sequence[Pair],
+    condition: str | tuple[str, ...],
+    write: WritePrompt,
+    ask: Ask,
+    vocabulary: Vocabulary,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+) -> Decoded:
+    """The words of a picture, asked for segment by segment; the segments of a wave at the same time.
+
+    Of each segment `samples` answers with different seeds are asked for, and one is taken: the likeliest (mean
+    log-probability of its tokens) when the model gives log-probabilities, else the first of those with the
+    fewest repairs. Words that an answer lacks are filled with the word above them, and counted.
+
+    What a call raises ends up in `Decoded.failures`, so that the words of the others are not lost: the caller
+    decides.
+    """
+    if samples < 1:
+        raise InputError(f"progressive decoding: wanted at least 1 sample a segment; got {samples}")
+    words: list[str | None] = [None] * plan.shape.tokens(plan.layers)
+    repairs: Counter[str] = Counter()
+    failures: list[tuple[Segment, Exception]] = []
+
+    async def write_segment(segment: Segment, index: int) -> None:
+        given = fill(words[: segment.given], plan.shape, vocabulary)
+        prompt = prompt_for(segment, pairs, condition, given, write)
+        answers: dict[int, Answer] = {}
+
+        async def sample(number: int) -> None:
+            try:
+                answers[number] = await ask(prompt, segment.count, seed + index * samples + number)
+            except Exception as error:  # kept, and raised by whoever called `decode`
+                failures.append((segment, error))
+
+        async with anyio.create_task_group() as group:
+            for number in range(samples):
+                group.start_soon(sample, number)
+        if answers:
+            found, counted = choose([answers[n] for n in sorted(answers)], segment.count, vocabulary)
+            words[segment.start : segment.stop] = found
+            repairs.update(counted)
+
+    for wave in plan.waves:
+        async with anyio.create_task_group() as group:
+            for segment in wave:
+                group.start_soon(write_segment, segment, plan.segments.index(segment))
+        if failures:
+            break
+    repairs["missing"] += words.count(None)
+    filled = tuple(fill(words, plan.shape, vocabulary))
+    return Decoded(filled, {kind: count for kind, count in sorted(repairs.items()) if count}, tuple(failures))
+
+
+def choose(
+    answers: Sequence[Answer], count: int, vocabulary: Vocabulary
+) -> tuple[list[str | None], Counter[str]]:
+    """The words of the best answer (None where it lacks one) and its repairs by kind; see `decode`."""
+    read = [read_words(answer.text, count, vocabulary) for answer in answers]
+    log_probs = [answer.log_prob for answer in answers if answer.log_prob is not None]
+    if len(log_probs) == len(answers):
+        return read[int(np.argmax(log_probs))]
+    return min(read, key=lambda one: one[1].total() + one[0].count(None))
+
+
+def read_words(text: str, count: int, vocabulary: Vocabulary) -> tuple[list[str | None], Counter[str]]:
+    """`count` words from a model's answer, None for those it lacks, and the repairs by kind without "missing".
+
+    The parser of `spae.text` reads it, as one row of words; so a word that is near no word of the vocabulary
+    becomes the first of the answer that is. An answer without any word of the vocabulary is
+    `count` times None.
+    """
+    try:
+        parsed = parse(text, vocabulary, PyramidShape(((1, count),)))
+    except InputError:  # nothing in it is a word of the vocabulary: the only thing parse refuses here
+        return [None] * count, Counter()
+    words: list[str | None] = list(parsed.pyramid.words()[0])
+    for repair in parsed.repairs:
+        if repair.kind == "missing":
+            words[repair.position] = None
+    return words, Counter(repair.kind for repair in parsed.repairs if repair.kind != "missing")
+
+
+def fill(words: Sequence[str | None], shape: PyramidShape, vocabulary: Vocabulary) -> list[str]:
+    """The first flat words of a pyramid with every None replaced by the word above it, as `spae.text.parse` does.
+
+    At the top by the first word that is there; without any, by the vocabulary's first, which is its most
+    frequent.
+    """
+    first = next((word for word in words if word is not None), vocabulary.words[0])
+    filled: list[str] = []
+    start = 0
+    for layer, grid in enumerate(shape.layers):
+        above = start - prod(shape.layers[layer - 1]) if layer else 0
+        for place, word in zip(np.ndindex(*grid), words[start:], strict=False):
+            if word is None and layer:
+                upper = shape.layers[layer - 1]
+                parent = [i * a // n for i, a, n in zip(place, upper, grid, strict=True)]
+                word = filled[above + int(np.ravel_multi_index(parent, upper))]
+            filled.append(first if word is None else word)
+        start += prod(grid)
+    return filled
+
+
+def to_pyramid(words: Sequence[str], layers: int, shape: PyramidShape, vocabulary: Vocabulary) -> Pyramid:
+    """Flat words of the vocabulary, exactly those of `layers` layers, as a pyramid. Else `InputError`."""
+    wanted = shape.tokens(layers)
+    unknown = [word for word in words if word not in vocabulary.index]
+    if len(words) != wanted or unknown:
+        raise InputError(
+            f"pyramid: wanted {wanted} words of the vocabulary; got {len(words)}, {len(unknown)} of them unknown"
+        )
+    ids = np.array([vocabulary.index[word] for word in words], np.int32)
+    ends = [shape.tokens(layer) for layer in range(1, layers)]
+    grids = zip(np.split(ids, ends), shape.layers, strict=False)
+    return Pyramid(tuple(part.reshape(grid) for part, grid in grids), shape, vocabulary)
+
+
+def flat_words(pyramid: Pyramid, layers: int) -> tuple[str, ...]:
+    """The words of the first layers of a pyramid, in the order of `spae.text.render`."""
+    return tuple(word for layer in pyramid.words(layers) for word in layer)
