@@ -60,6 +60,15 @@ class Source(ABC):
     def labels(self) -> list[str | None]:
         """The label of every record, in order."""
 
+    @property
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """The key of every record, in order."""
+
+    def caption(self, index: int) -> str | None:
+        """The caption of a record; its image is not decoded."""
+        return self._read(range(len(self))[index])[2]
+
     @abstractmethod
     def _read(self, index: int) -> tuple[Any, str | None, str | None, str]:
         """(encoded bytes or a uint8 array, label, caption, key) of the record at 0 <= index < len."""
@@ -178,6 +187,10 @@ class FolderSource(Source):
     def labels(self) -> list[str | None]:
         return [_label(name) for name in self.names]
 
+    @property
+    def keys(self) -> list[str]:
+        return list(self.names)
+
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
         file, name = self.files[index], self.names[index]
         try:
@@ -220,6 +233,10 @@ class TarSource(Source):
     @property
     def labels(self) -> list[str | None]:
         return [_label(name) for _, name, _, _ in self._members]
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"{self.files[shard].name}/{name}" for shard, name, _, _ in self._members]
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
         shard, name, offset, length = self._members[index]
@@ -301,6 +318,15 @@ class ParquetSource(Source):
     @property
     def labels(self) -> list[str | None]:
         return list(self._labels)
+
+    @property
+    def keys(self) -> list[str]:
+        starts = [0, *self._ends[:-1]]
+        return [
+            f"{self.files[number].name}/{index}"
+            for (number, _), start, end in zip(self._groups, starts, self._ends, strict=True)
+            for index in range(start, end)
+        ]
 
     def _label(self, value: Any) -> str | None:
         if value is None:
@@ -401,6 +427,10 @@ class TfdsSource(Source):
     @property
     def labels(self) -> list[str | None]:
         return list(self._labels)
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"{self.part}/{index}" for index in range(len(self))]
 
     def _label(self, example: dict[str, Any]) -> str | None:
         if self._label_feature is None:

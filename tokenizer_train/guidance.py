@@ -72,6 +72,11 @@ class Squares(Source):
         """Those of the source."""
         return self._source.labels
 
+    @property
+    def keys(self) -> list[str]:
+        """Those of the source."""
+        return self._source.keys
+
     @cached_property
     def fingerprint(self) -> str:
         """That of the source, and the size."""

@@ -120,7 +120,9 @@ def test_every_kind_gives_the_same_records(kind, request):
             np.testing.assert_array_equal(record.image, pixels)
     assert source.labels == [record.label for record in records]
     assert [record.caption for record in records if record.caption] == ["a cat"]
-    assert len({record.key for record in records}) == 5
+    assert source.keys == [record.key for record in records]
+    assert len(set(source.keys)) == 5
+    assert [source.caption(index) for index in range(5)] == [record.caption for record in records]
     np.testing.assert_array_equal(source[-1].image, records[4].image)
     with pytest.raises(IndexError):
         source[5]
