@@ -231,7 +231,7 @@ def read(path: str | Path) -> list[Episode]:
         raise InputError(
             f"wanted a file of episodes ({FORMAT}), {path} is none: write one with episodes.write"
         )
-    content = document.get("episodes")
+    content = document.get("episodes", [])
     if document.get("sha256") != _digest(content):
         raise InputError(f"{path} is not as it was written (its sha256 differs): draw the episodes again")
     return [_from_json(entry) for entry in content]
