@@ -1,0 +1,189 @@
+"""How answers are scored: pure functions, no model and no log.
+
+The two rules of few-shot classification are never mixed in one column:
+(a) open-ended exact match (`open_match`), (b) decoding restricted to the class names, prefix match (`chosen`).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+from spae.errors import InputError
+
+Z = 1.959964  # of the normal distribution, for intervals of 95 %
+
+
+def finished(answer: str, stop: Sequence[str]) -> str:
+    """The answer up to the first of the stop texts, without white space at its ends."""
+    for text in stop:
+        answer = answer.partition(text)[0]
+    return answer.strip()
+
+
+def open_match(answer: str, name: str, stop: Sequence[str]) -> bool:
+    """Rule (a), open-ended exact match, of Frozen, LQAE, SPAE and De-Diffusion.
+
+    What the model wrote up to the first stop text (the end of the line, or the marker), without white space at
+    its ends, is the class name: every character, in the same case, and its end. "beagle dog", "beagle." and
+    "Beagle" are not "beagle".
+    """
+    return finished(answer, stop) == name.strip()
+
+
+def chosen(answer: str, names: Sequence[str]) -> str | None:
+    """Rule (b), the name that the answer begins with; None if it begins with none of them.
+
+    Meant for answers whose decoding was restricted to the names. Case and what stands before the first letter or
+    digit do not count; a name must end where a word ends. Of several names that fit the longest is taken, so that
+    "hot dog" is no "hot".
+    """
+    answer = _plain(answer)
+    fitting = [name for name in names if re.match(re.escape(_plain(name)) + r"(?!\w)", answer)]
+    return max(fitting, key=len, default=None)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"^[\W_]+", "", text.casefold()).rstrip()
+
+
+def floor(ways: int) -> float:
+    """What choosing blindly among `ways` names gets under rule (b); under rule (a) it is at most this."""
+    return 1 / ways
+
+
+def named(answer: str, names: Sequence[str]) -> bool:
+    """Whether one of `names` stands in the answer, as whole words, in any case, also in a regular plural."""
+    return any(
+        re.search(rf"(?<!\w){re.escape(_plain(name))}(?:e?s)?(?!\w)", answer.casefold())
+        for name in names
+        if _plain(name)
+    )
+
+
+# What the VQA evaluation (Antol et al. 2015, and the authors' published script) makes equal before it compares.
+_ARTICLES = ("a", "an", "the")
+_NUMBERS = {
+    word: str(value)
+    for value, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    )
+} | {"none": "0"}
+_CONTRACTED = """
+ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's i'd've i'm
+i've isn't it'd it'll let's ma'am might've mightn't must've mustn't needn't not've o'clock oughtn't shan't she'd've
+should've shouldn't somebody'd somebody'll somebody's someone'd someone'll someone's something'd something'll that's
+there'd there're there's they'd they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've
+when's where'd where's
+where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll
+you're you've
+"""
+_CONTRACTIONS = {word.replace("'", ""): word for word in _CONTRACTED.split()}
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+
+
+def vqa_normal(answer: str) -> str:
+    """The answer as the VQA evaluation compares it: lower case, punctuation, number words, articles, contractions."""
+    text = " ".join(answer.split())
+    between_digits = re.search(r"\d,\d", text) is not None
+    for mark in _PUNCTUATION:
+        joined = f"{mark} " in text or f" {mark}" in text or between_digits
+        text = text.replace(mark, "" if joined else " ")
+    text = re.sub(r"(?<!\d)\.(?!\d)", "", text)
+    words = [_NUMBERS.get(word, word) for word in text.lower().split()]
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def vqa_accuracy(answer: str, humans: Sequence[str]) -> float:
+    """The VQA accuracy in [0, 1]: min(people who said so / 3, 1), averaged over leaving out each person in turn.
+
+    Compares `vqa_normal` forms always (the published script leaves unanimous answers as they are). With fewer
+    than four people, such as the one answer of a synthetic data set, the formula cannot reach 1: then 1 if
+    anyone said so.
+    """
+    _some(humans, "answers")
+    said = [vqa_normal(human) == vqa_normal(answer) for human in humans]
+    if len(said) < 4:
+        return float(any(said))
+    total = sum(said)
+    return sum(min((total - one) / 3, 1.0) for one in said) / len(said)
+
+
+def vqa_exact(answer: str, humans: Sequence[str]) -> bool:
+    """Whether the answer is, to the letter but for case, what most people said (the first of equals)."""
+    _some(humans, "answers")
+    most = Counter(human.strip().casefold() for human in humans).most_common(1)[0][0]
+    return answer.strip().casefold() == most
+
+
+def caption_tokens(text: str) -> str:
+    """A caption as its metrics read it: lower-case words and numbers, separated by spaces, without punctuation.
+
+    In place of the Penn Treebank tokenizer of the COCO evaluation, which needs Java. As there, punctuation goes
+    and "dog's", "don't" become "dog 's", "do n't". Unlike there, words are split at a hyphen ("t shirt" for
+    "t-shirt") and abbreviations at their points ("u s" for "u.s."), and rare contractions ("gonna", "'tis") stay
+    whole.
+    """
+    text = re.sub(r"[’`]", "'", text.casefold())
+    text = re.sub(r"(?<=\w)n't\b", " n't", text)
+    text = re.sub(r"(?<=\w)'(s|m|d|ll|re|ve)\b", r" '\1", text)
+    return " ".join(re.findall(r"n't\b|'(?:s|m|d|ll|re|ve)\b|[^\W_]+(?:\.\d+)?", text))
+
+
+def caption_scores(
+    answers: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """BLEU-4, ROUGE-L and CIDEr (pycocoevalcap's) of captions; CIDEr weighs words by their rarity in `references`.
+
+    Returns:
+        The corpus's scores by "bleu4", "rouge_l", "cider", and of each the scores of every caption. BLEU-4 of the
+        corpus is no mean of theirs, the others are. CIDEr is 0 .. 10.
+
+    Raises:
+        InputError: no captions, a caption without a reference, or lists of different lengths.
+    """
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    _some(answers, "captions")
+    if len(answers) != len(references):
+        raise InputError(
+            f"wanted references for {len(answers)} captions, got {len(references)} lists of them"
+        )
+    for several in references:
+        _some(several, "references of a caption")
+    found = {i: [caption_tokens(answer)] for i, answer in enumerate(answers)}
+    wanted = {i: [caption_tokens(one) for one in several] for i, several in enumerate(references)}
+    bleu, bleus = Bleu(4).compute_score(wanted, found, verbose=0)
+    rouge, rouges = Rouge().compute_score(wanted, found)
+    cider, ciders = Cider().compute_score(wanted, found)
+    totals = {"bleu4": float(bleu[3]), "rouge_l": float(rouge), "cider": float(cider)}
+    each = {"bleu4": bleus[3], "rouge_l": rouges, "cider": ciders}
+    return totals, {name: [float(one) for one in values] for name, values in each.items()}
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval for a rate of `successes` in `n`: it stays in [0, 1], and is right near its ends."""
+    if n < 1 or not 0 <= successes <= n:
+        raise InputError(f"wanted 0 to n successes of at least one try; got {successes} of {n}")
+    rate = successes / n
+    middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def normal_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The normal 95 % interval for the mean: mean +- 1.96 s / sqrt(n), s with n - 1; (-inf, inf) for one value."""
+    _some(values, "values")
+    n = len(values)
+    if n == 1:
+        return float("-inf"), float("inf")
+    mean = sum(values) / n
+    half = Z * sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    return mean - half, mean + half
+
+
+def _some(values: Sequence | Mapping, what: str) -> None:
+    if not values:
+        raise InputError(f"wanted at least one of the {what} to score, got none")
