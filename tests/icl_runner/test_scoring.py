@@ -194,8 +194,8 @@ def test_wilson_solves_its_equation(n, data):
     assert 0 <= low <= k / n + 1e-12
     assert k / n - 1e-12 <= high <= 1
     for p in (low, high):
-        if 0 < p < 1:  # at its ends the rate is just 1.96 standard deviations of a binomial away
-            assert abs(k / n - p) == pytest.approx(scoring.Z * sqrt(p * (1 - p) / n), abs=1e-9)
+        # At both ends the rate is just 1.96 standard deviations of a binomial away.
+        assert (k / n - p) ** 2 == pytest.approx(scoring.Z**2 * p * (1 - p) / n, abs=1e-12)
 
 
 def test_normal_interval():
