@@ -1,0 +1,197 @@
+"""What finished and unfinished runs measured: inspect logs read back as cells, one for every setting.
+
+A cell may lie in several logs: a run that was killed and started again leaves one for each start. They are
+joined by what was measured (model, task, data, seed, ..), sample by sample, so that the report of a run in
+pieces is the report of the unbroken run.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spae.errors import InputError
+
+# inspect-ai takes three seconds to import: only where logs are read.
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog, EvalSample
+
+TASKS = ("classify", "caption", "vqa", "interpret", "generate", "transform")
+# Long, and not needed to count: the conversation itself.
+NOT_READ = {"messages", "events", "store", "events_data", "timelines"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One episode or example that was scored: its figures, and what shows it again."""
+
+    id: str
+    values: Mapping[str, float]
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One sample without a score, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of one task for one model, with all its samples by id."""
+
+    task: str
+    model: str
+    setting: Mapping[str, Any]  # ways, shots, layers, ..: what the task calls its cell
+    bundle: str
+    bundle_sha256: str
+    data: str
+    data_fingerprint: str
+    seed: int
+    version: str
+    samples: tuple[Sample, ...]
+    failures: tuple[Failure, ...]
+    expected: int  # samples that the run set out to take
+    usage: Mapping[str, tuple[int, int]]  # model -> tokens of prompts, tokens of answers
+    seconds: float  # wall time of all its logs together
+    unfinished: bool
+
+    @property
+    def missing(self) -> int:
+        """Samples that were neither scored nor failed: the run is not over."""
+        return max(0, self.expected - len(self.samples) - len(self.failures))
+
+
+def collect(log_paths: Iterable[str | Path]) -> list[Cell]:
+    """The cells of all logs at `log_paths`: files, or folders searched at any depth; in a fixed order.
+
+    Of a sample that several logs hold, the latest that was scored counts, else the latest failure.
+    Raises InputError: no logs, an unreadable log, a log of another program.
+    """
+    read = [(path, _read(path)) for path in _find(log_paths)]
+    # By the time of their start; the name settles ties, so that the order never depends on the file system.
+    read.sort(key=lambda one: (one[1].eval.created, Path(one[0]).name))
+    joined: dict[str, list[EvalLog]] = {}
+    for path, log in read:
+        spae = (log.eval.metadata or {}).get("spae")
+        if not isinstance(spae, dict) or spae.get("task") not in TASKS:
+            raise InputError(
+                f"{path} is no log of spae-icl run: wanted one of {', '.join(TASKS)}; leave it out"
+            )
+        joined.setdefault(json.dumps([log.eval.model, spae], sort_keys=True), []).append(log)
+    cells = [_join(logs) for logs in joined.values()]
+    return sorted(cells, key=lambda cell: (TASKS.index(cell.task), _order(cell)))
+
+
+def _order(cell: Cell) -> str:
+    setting = {
+        name: f"{value:08}" if isinstance(value, int) else value for name, value in cell.setting.items()
+    }
+    return json.dumps([cell.model, cell.bundle, setting, cell.data, cell.seed, cell.version], sort_keys=True)
+
+
+def _find(log_paths: Iterable[str | Path]) -> list[str]:
+    found: set[str] = set()
+    for path in map(Path, log_paths):
+        if path.is_dir():
+            logs = [str(file) for suffix in ("eval", "json") for file in path.rglob(f"*.{suffix}")]
+            # inspect keeps books of its own beside the logs of a set.
+            logs = [log for log in logs if Path(log).name not in ("eval-set.json", "logs.json")]
+            if not logs:
+                raise InputError(f"no logs in {path}: wanted .eval or .json files of spae-icl run")
+            found.update(logs)
+        elif path.is_file():
+            found.add(str(path))
+        else:
+            raise InputError(f"no log at {path}: wanted a log of spae-icl run, or a folder of them")
+    if not found:
+        raise InputError("wanted logs of spae-icl run, or folders of them, got none")
+    return sorted(found)
+
+
+def _read(path: str) -> "EvalLog":
+    from inspect_ai.log import read_eval_log
+
+    try:
+        return read_eval_log(path, exclude_fields=NOT_READ)
+    except Exception as error:  # whatever a damaged file makes a zip or JSON reader raise
+        raise InputError(f"cannot read the log {path}: {error}") from error
+
+
+def _join(logs: Sequence["EvalLog"]) -> Cell:
+    scored: dict[str, Sample] = {}
+    failed: dict[str, Failure] = {}
+    usage: dict[str, dict[str, tuple[int, int]]] = {}
+    for log in logs:
+        for sample in log.samples or []:
+            key = str(sample.id) if sample.epoch == 1 else f"{sample.id} ({sample.epoch})"
+            score = next(iter((sample.scores or {}).values()), None)
+            if sample.error is None and score is not None and isinstance(score.value, dict):
+                scored[key] = Sample(key, _floats(score.value), score.metadata or {})
+            elif key not in scored:
+                failed[key] = Failure(key, _reason(sample))
+            else:
+                continue
+            usage[key] = _usage(sample)
+    last = logs[-1]
+    spae = (last.eval.metadata or {})["spae"]
+    total: dict[str, tuple[int, int]] = {}
+    for of_sample in usage.values():
+        for model, (read, written) in of_sample.items():
+            before = total.get(model, (0, 0))
+            total[model] = before[0] + read, before[1] + written
+    return Cell(
+        task=spae["task"],
+        model=last.eval.model,
+        setting=spae.get("cell", {}),
+        bundle=spae.get("bundle", ""),
+        bundle_sha256=spae.get("bundle_sha256", ""),
+        data=spae.get("data", ""),
+        data_fingerprint=spae.get("data_fingerprint", ""),
+        seed=spae.get("seed", 0),
+        version=spae.get("version", ""),
+        samples=tuple(scored[key] for key in sorted(scored)),
+        failures=tuple(failed[key] for key in sorted(failed) if key not in scored),
+        expected=max(len(log.eval.dataset.sample_ids or []) or log.eval.dataset.samples or 0 for log in logs)
+        * (last.eval.config.epochs or 1),
+        usage={model: total[model] for model in sorted(total)},
+        seconds=sum(map(_seconds, logs)),
+        unfinished=last.status != "success",
+    )
+
+
+def _floats(value: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(one) for name, one in value.items() if isinstance(one, int | float)}
+
+
+def _usage(sample: "EvalSample") -> dict[str, tuple[int, int]]:
+    """Tokens in and out; what an endpoint found in its cache was read too, and is counted."""
+    return {
+        model: (
+            used.input_tokens + (used.input_tokens_cache_read or 0) + (used.input_tokens_cache_write or 0),
+            used.output_tokens,
+        )
+        for model, used in sample.model_usage.items()
+    }
+
+
+def _reason(sample: "EvalSample") -> str:
+    if sample.error is not None:
+        return sample.error.message.strip().partition("\n")[0] or "an error without a message"
+    if sample.limit is not None:
+        return f"stopped at its limit of {sample.limit.type}"
+    return "no score was written"
+
+
+def _seconds(log: "EvalLog") -> float:
+    """From the log's start to its end; to its last finished sample if the run was broken off."""
+    if not log.stats.started_at:
+        return 0.0
+    ends = [log.stats.completed_at] if log.stats.completed_at else []
+    ends = ends or [sample.completed_at for sample in log.samples or [] if sample.completed_at]
+    start = datetime.fromisoformat(log.stats.started_at)
+    return max([0.0, *((datetime.fromisoformat(end) - start).total_seconds() for end in ends)])
