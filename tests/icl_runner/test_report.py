@@ -1,0 +1,376 @@
+"""The report: logs read back, joined and counted; figures against hand-made ones; the same bytes every time."""
+
+import base64
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from inspect_ai.log import (
+    EvalConfig,
+    EvalDataset,
+    EvalError,
+    EvalLog,
+    EvalSample,
+    EvalSpec,
+    EvalStats,
+    write_eval_log,
+)
+from inspect_ai.model import ModelOutput, ModelUsage
+from inspect_ai.scorer import Score
+from PIL import Image
+from scipy.stats import binomtest
+
+from icl_runner import gallery
+from icl_runner.figures import CONSTRAINED, figure
+from icl_runner.report import as_json, collect, markdown, read_prices, tables, write_html
+from icl_runner.tables import COLUMNS
+from spae.errors import InputError
+
+MODEL = "spae-lm/default"
+CELL = {
+    "ways": 2,
+    "shots": 1,
+    "induction": True,
+    "repeats": 0,
+    "names": "real",
+    "layers": 2,
+    "tokens_per_image": 5,
+    "words": "image",
+}
+USED = ModelUsage(input_tokens=100, output_tokens=3, total_tokens=103)
+
+
+def sample(id, value, metadata=None, usage=USED):
+    return EvalSample(
+        id=id,
+        epoch=1,
+        input="prompt",
+        target="cat",
+        output=ModelOutput.from_content(MODEL, "cat"),
+        scores=None if value is None else {"score": Score(value=value, metadata=metadata or {})},
+        error=None
+        if value is not None
+        else EvalError(message="500 from | the endpoint\nmore", traceback="", traceback_ansi=""),
+        model_usage={MODEL: usage},
+        completed_at="2026-01-01T00:01:00+00:00",
+    )
+
+
+def write_log(folder, name, samples, *, task="classify", cell=CELL, model=MODEL, ids=None, **changes):
+    spae = {"task": task, "cell": cell, "bundle": "default", "bundle_sha256": "ab" * 32, "data": "tiny"}
+    spae |= {"data_fingerprint": "cd" * 32, "seed": 0, "version": "0.1"} | changes.pop("spae", {})
+    ids = ids or [one.id for one in samples]
+    log = EvalLog(
+        status=changes.pop("status", "success"),
+        eval=EvalSpec(
+            created=changes.pop("created", "2026-01-01T00:00:00+00:00"),
+            task=name,
+            dataset=EvalDataset(name="tiny", samples=len(ids), sample_ids=ids),
+            model=model,
+            config=EvalConfig(),
+            metadata={"spae": spae},
+        ),
+        stats=EvalStats(
+            started_at="2026-01-01T00:00:00+00:00",
+            completed_at=changes.pop("completed_at", "2026-01-01T00:02:00+00:00"),
+        ),
+        samples=samples,
+    )
+    assert not changes
+    write_eval_log(log, str(folder / f"{name}.eval"))
+
+
+def binary(right, control, key="constrained", count=20):
+    """`count` samples, the first `right` of them right, and the last `control` of the control's."""
+    values = [{key: int(i < right), f"{key}_other": int(i >= count - control)} for i in range(count)]
+    return [sample(f"e{i:03}", value) for i, value in enumerate(values)]
+
+
+def find(made, start):
+    return next(table for table in made if table.title.startswith(start))
+
+
+def test_papers_table_has_its_columns_average_floor_controls_and_ceiling(tmp_path):
+    rights = []
+    for number, (induction, shots, repeats) in enumerate(COLUMNS):
+        rights.append(10 + number)
+        cell = CELL | {"induction": induction, "shots": shots, "repeats": repeats}
+        write_log(tmp_path, f"cell{number}", binary(rights[-1], 10), cell=cell)
+    write_log(tmp_path, "ceiling", binary(20, 9), cell=CELL | {"words": "class-name"})
+    made = find(tables(collect([tmp_path])), "2-way")
+    assert "constrained" in made.title
+    assert made.columns[:7] == (
+        "no induction, 1-shot",
+        "1-shot",
+        "3-shot",
+        "5-shot",
+        "1-shot, 1 repeat",
+        "1-shot, 3 repeats",
+        "1-shot, 5 repeats",
+    )
+    result, control, ceiling, floor = made.rows
+    assert [row.kind for row in made.rows] == ["result", "control", "ceiling", "floor"]
+    assert [value.text() for value in result.values[:7]] == [f"{100 * right / 20:.1f}" for right in rights]
+    assert result.values[7:] == (f"{np.mean(rights) / 20 * 100:.1f}", "20")
+    assert {value.text() for value in control.values[:7]} == {"50.0"}
+    assert ceiling.values[1].text() == "100.0"
+    assert ceiling.values[0] == "–"
+    assert set(floor.values[:8]) == {"50.0"}
+
+
+def test_scoring_rules_and_ways_are_never_in_one_table(tmp_path):
+    both = [sample(f"e{i}", {"open": 0, "constrained": 1}) for i in range(4)]
+    write_log(tmp_path, "two", both)
+    write_log(tmp_path, "five", both, cell=CELL | {"ways": 5})
+    write_log(tmp_path, "nonsense", both, cell=CELL | {"names": "nonsense"})
+    made = [table for table in tables(collect([tmp_path])) if "-way" in table.title]
+    assert len(made) == 6
+    for table in made:
+        rule = "constrained" if "constrained" in table.title else "open"
+        [row] = [row for row in table.rows if row.kind == "result"]
+        assert row.values[1].measure.key == rule
+        [floor] = [row for row in table.rows if row.kind == "floor"]
+        ways = 5 if table.title.startswith("5") else 2
+        assert floor.values[0] == ("0.0" if rule == "open" else f"{100 / ways:.1f}")
+
+
+def test_cells_outside_the_papers_columns_stand_behind_them(tmp_path):
+    write_log(tmp_path, "odd", binary(9, 5), cell=CELL | {"shots": 2, "repeats": 3, "induction": False})
+    made = find(tables(collect([tmp_path])), "2-way")
+    assert made.columns[7:] == ("average", "no induction, 2-shot, 3 repeats", "episodes")
+    assert made.rows[0].values[8].text() == "45.0"
+    assert made.rows[0].values[7] == "–"
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 20), (20, 20), (7, 20), (1, 1)])
+def test_shares_have_wilsons_interval(tmp_path, right, count):
+    write_log(tmp_path, "a", binary(right, 0, count=count))
+    found = figure(collect([tmp_path])[0], CONSTRAINED)
+    wanted = binomtest(right, count).proportion_ci(method="wilson")
+    assert (found.mean, found.count) == (right / count, count)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-6)
+
+
+def test_controls_that_are_not_beaten_are_marked(tmp_path):
+    write_log(tmp_path, "good", binary(20, 3))
+    write_log(tmp_path, "bad", binary(11, 10), cell=CELL | {"shots": 3})
+    control = find(tables(collect([tmp_path])), "2-way").rows[1]
+    assert (control.values[1].not_beaten, control.values[2].not_beaten) == (False, True)
+    text = markdown(collect([tmp_path]))
+    assert "50.0†" in text
+    assert "† the result above" in text
+
+
+def test_a_run_in_two_pieces_is_the_unbroken_run(tmp_path):
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    whole.mkdir()
+    pieces.mkdir()
+    samples = binary(13, 8)
+    ids = [one.id for one in samples]
+    write_log(whole, "all", samples)
+    broken = [*samples[:5], sample("e005", None, usage=ModelUsage(input_tokens=7, total_tokens=7))]
+    write_log(pieces, "z-first", broken, ids=ids, status="started", completed_at="")
+    # As inspect does when a run is taken up again: the finished samples are copied into the new log.
+    write_log(pieces, "a-second", [*samples[:3], *samples[5:]], ids=ids, created="2026-01-02T00:00:00+00:00")
+    [unbroken], [joined] = collect([whole]), collect([pieces])
+    one, other = (as_json([cell]) for cell in (unbroken, joined))
+    assert [cell["cells"][0].pop("took")["seconds"] for cell in (one, other)] == [120.0, 180.0]
+    assert one == other
+    assert joined.usage == {MODEL: (2000, 60)}
+
+
+def test_unfinished_and_failed_samples_are_counted_and_named(tmp_path):
+    samples = [*binary(3, 1, count=4), sample("e|9", None)]
+    write_log(tmp_path, "a", samples, ids=[f"e{i}" for i in range(8)], status="started", completed_at="")
+    [cell] = collect([tmp_path])
+    assert (cell.missing, cell.unfinished, cell.seconds) == (3, True, 60.0)
+    made = tables([cell])
+    assert find(made, "What it took").rows[0].values[:3] == ("4", "1", "3")
+    assert "(unfinished)" in find(made, "What it took").rows[0].label
+    [row] = find(made, "Samples without").rows
+    assert row.values == ("500 from | the endpoint", "1", "e|9")
+    assert r"500 from \| the endpoint | 1 | e\|9 |" in markdown([cell])
+    assert as_json([cell])["cells"][0]["failures"] == [{"id": "e|9", "reason": "500 from | the endpoint"}]
+
+
+def test_cost(tmp_path):
+    write_log(tmp_path, "a", binary(1, 1))
+    (tmp_path / "b").mkdir()
+    write_log(
+        tmp_path / "b",
+        "b",
+        [sample("e0", {"vqa": 0.5, "exact": 0})],
+        task="vqa",
+        cell={"shots": 1},
+        model="x/y",
+    )
+    prices = tmp_path / "prices"
+    prices.write_text(json.dumps({MODEL: {"input": 2, "output": 10.0}}))
+    cells = collect([tmp_path])
+    rows = find(tables(cells, read_prices(prices)), "What it took").rows
+    assert rows[0].values[3:5] == ("2,000", "60")
+    assert rows[0].values[-1] == f"{2000 * 2 / 1e6 + 60 * 10 / 1e6:.4f}"
+    # The log's usage says which model was paid, and that is the one with a price.
+    assert rows[1].values[-1] == f"{100 * 2 / 1e6 + 3 * 10 / 1e6:.4f}"
+    assert tables(cells, {})[-2].rows[0].values[-1] == "no price"
+    assert "cost" not in find(tables(cells), "What it took").columns
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"m": 1}', '{"m": {"input": 1}}', '{"m": {"input": -1, "output": 2}}']
+)
+def test_bad_prices(tmp_path, text):
+    (tmp_path / "prices").write_text(text)
+    with pytest.raises(InputError, match="prices"):
+        read_prices(tmp_path / "prices")
+
+
+def test_bad_logs(tmp_path):
+    with pytest.raises(InputError, match="no log at"):
+        collect([tmp_path / "none"])
+    with pytest.raises(InputError, match="no logs in"):
+        collect([tmp_path])
+    with pytest.raises(InputError, match="got none"):
+        collect([])
+    write_log(tmp_path, "other", [], ids=["a"], task="something")
+    with pytest.raises(InputError, match="no log of spae-icl run"):
+        collect([tmp_path])
+    (tmp_path / "other.eval").write_bytes(b"PK\3\4 cut short")
+    with pytest.raises(InputError, match="cannot read the log"):
+        collect([tmp_path])
+
+
+def test_captions_over_the_corpus(tmp_path):
+    references = [["a dog runs over the grass", "a brown dog on grass"], ["two cups of coffee on a table"]]
+    answers = ["a dog runs over the grass", "two cups on a wooden table"]
+    samples = [
+        sample(f"e{i}", {"bleu4": 0.0}, {"answer": answer, "answer_other": "a red bus", "references": one})
+        for i, (answer, one) in enumerate(zip(answers, references, strict=True))
+    ]
+    write_log(tmp_path, "a", samples, task="caption", cell={"shots": 2, "layers": 2, "tokens_per_image": 5})
+    made = find(tables(collect([tmp_path])), "Captions")
+    result, control = made.rows
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    wanted, _ = Rouge().compute_score(dict(enumerate(references)), {i: [a] for i, a in enumerate(answers)})
+    assert result.values[1].mean == pytest.approx(wanted)
+    assert control.values[1].mean < wanted
+    assert result.values[0].low is None
+    assert result.values[0].text() != control.values[0].text()
+    assert result.values[-1] == "2"
+
+
+def png(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def transform_samples(count=14):
+    return [
+        sample(
+            f"e{i:02}",
+            {
+                "psnr": 10.0 + i,
+                "psnr_oracle": 25.0,
+                "psnr_nothing": 12.0 + i,
+                "ssim": 0.5,
+                "ssim_oracle": math.nan,
+            },
+            {
+                "condition": f"darker <{i}>",
+                "words": "dog park",
+                "target_words": "cat park",
+                "layers": 1,
+                "repairs": {"unknown": 2},
+                "target_png": png("red"),
+                "input_png": png("blue"),
+            },
+        )
+        for i in range(count)
+    ]
+
+
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.depth, self.links = [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "br", "img"):
+            self.depth.append(tag)
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+
+    def handle_endtag(self, tag):
+        assert self.depth.pop() == tag
+
+
+@pytest.fixture
+def no_decoder(monkeypatch):
+    def decode(tokenizer, texts, layers, cell):
+        return [np.full((8, 8, 3), 7 * len(text), np.uint8) for text in texts]
+
+    monkeypatch.setattr(gallery, "_decode", decode)
+    monkeypatch.setattr("spae.load", lambda name: None)
+
+
+def test_page_shows_generations_beside_their_targets(tmp_path, no_decoder):
+    write_log(tmp_path, "a", transform_samples(), task="transform", cell={"kind": "brightness", "layers": 1})
+    write_log(tmp_path, "b", binary(9, 4))
+    cells = collect([tmp_path])
+    assert [cell.task for cell in cells] == ["classify", "transform"]
+    write_html(cells, tmp_path / "page.html", published=True)
+    text = (tmp_path / "page.html").read_text("utf-8")
+    page = Page()
+    page.feed(text)
+    assert not page.depth
+    assert len(page.links) == 12 * 4
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert not re.search(r"https?://|@import|url\(|\{\{", text)
+    assert "darker &lt;0&gt;" in text
+    assert "2 unknown" in text
+    assert "the first 12 of 14" in text.lower()
+    assert "reported, unverified: arXiv 2403.07874" in text
+    # PSNR of the input left alone is higher by two in every sample.
+    assert "undefined" in text
+    row = find(tables(cells), "Images from images").rows
+    assert [one.kind for one in row] == ["result", "ceiling", "control"]
+    assert row[2].values[0].not_beaten
+
+
+def test_the_same_logs_give_the_same_bytes(tmp_path, no_decoder):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, order in ((first, (0, 1, 2)), (second, (2, 0, 1))):
+        folder.mkdir()
+        logs = (
+            ("one", binary(9, 4), {}),
+            ("two", binary(12, 4), {"cell": CELL | {"shots": 3}}),
+            ("three", transform_samples(3), {"task": "transform", "cell": {"kind": "noise"}}),
+        )
+        for i in order:
+            name, samples, options = logs[i]
+            write_log(folder, name, samples, **options)
+    made = []
+    for folder in (first, second):
+        cells = collect([folder])
+        write_html(cells, folder / "page.html")
+        made.append((markdown(cells), json.dumps(as_json(cells)), (folder / "page.html").read_bytes()))
+    assert made[0] == made[1]
+
+
+def test_published_rows(tmp_path):
+    write_log(tmp_path, "a", [sample(f"e{i}", {"open": 1}) for i in range(3)])
+    table = find(tables(collect([tmp_path]), published=True), "2-way")
+    reported = [row for row in table.rows if row.kind == "published"]
+    assert {len(row.values) for row in table.rows} == {len(table.columns)}
+    for row in reported:
+        values = [float(value) for value in row.values[:7] if value != "–"]
+        if len(values) == 7:
+            assert np.mean(values) == pytest.approx(float(row.values[7]), abs=0.051)
+    assert sum("unverified" in row.label for row in reported) == 5
+    assert len(reported) == 6
+    assert not any(row.kind == "published" for row in find(tables(collect([tmp_path])), "2-way").rows)
