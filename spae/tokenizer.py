@@ -1,6 +1,7 @@
 """The tokenizer: images to pyramids of words, and pyramids or plain text back to images."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -71,6 +72,20 @@ class Tokenizer:
     def image_size(self) -> int:
         """Side in pixels of the squares that are encoded and decoded."""
         return self.config.image_size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the architecture, the parameters and the vocabulary, in hexadecimal: what must be the same for
+        the same words and pixels to come out."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        arrays = _flatten(self._params, "autoencoder.") | dict(self.vocabulary.tensors())
+        if self._trunk is not None:
+            arrays |= _flatten(nnx.state(self._trunk), "trunk.")
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update("\n".join(self.vocabulary.words).encode())
+        return digest.hexdigest()
 
     @overload
     def encode(self, image: Image.Image) -> Pyramid: ...

@@ -15,6 +15,7 @@ WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
 class FakeTokenizer:
     shape = PyramidShape((1, 2, 4))
     image_size = 16
+    fingerprint = "fake"
 
     def __init__(self) -> None:
         embeddings = np.linspace(-1, 1, 8, dtype=np.float32)[:, None].repeat(2, 1)

@@ -51,6 +51,9 @@ def test_the_bundle_holds_the_trunk(tokenizer, tmp_path, monkeypatch):
     loaded = Tokenizer.load(tmp_path / "bundle")
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     assert loaded.encode(images) == tokenizer.encode(images)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    loaded.save(tmp_path / "rounded", dtype="float16")
+    assert Tokenizer.load(tmp_path / "rounded").fingerprint != tokenizer.fingerprint
 
 
 def test_a_bundle_without_its_trunk(tokenizer, tmp_path):
