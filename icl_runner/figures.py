@@ -57,6 +57,8 @@ class Figure:
 
 OPEN = Measure("open", "open-ended exact match", 100, 1, share=True)
 CONSTRAINED = Measure("constrained", "constrained to the names", 100, 1, share=True)
+# Of chat models, whose decoding cannot be restricted: they are told the names instead.
+INSTRUCTED = Measure("instructed", "told to choose among the names", 100, 1, share=True)
 PIXELS = (
     Measure("psnr", "PSNR, dB", decimals=2),
     Measure("ssim", "SSIM"),
@@ -64,7 +66,7 @@ PIXELS = (
 )
 CAPTION = (Measure("bleu4", "BLEU-4"), Measure("rouge_l", "ROUGE-L"), Measure("cider", "CIDEr"))
 MEASURES: Mapping[str, tuple[Measure, ...]] = {
-    "classify": (OPEN, CONSTRAINED),
+    "classify": (OPEN, CONSTRAINED, INSTRUCTED),
     "vqa": (
         Measure("vqa", "VQA accuracy, %", 100, 1),
         Measure("exact", "exact match, %", 100, 1, share=True),
@@ -110,10 +112,10 @@ def _caption_figures(cell: Cell, suffix: str) -> list[Figure]:
     found = []
     for measure in CAPTION:
         key = measure.key
-        bounds = (None, None) if key == "bleu4" else _interval(each[key])
+        low, high = (None, None) if key == "bleu4" else _interval(each[key])
         result, control = (dict(zip(ids, values[key], strict=True)) for values in (each_result, each))
         not_beaten = bool(suffix) and _not_beaten(measure, result, control)
-        found.append(Figure(measure, total[key], *bounds, len(samples), not_beaten))
+        found.append(Figure(measure, total[key], low, high, len(samples), not_beaten))
     return found
 
 

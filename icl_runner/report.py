@@ -3,7 +3,6 @@
 The same logs give the same bytes. Wall times and tokens are of the logs too.
 """
 
-import base64
 import json
 import math
 from collections.abc import Sequence
@@ -49,10 +48,17 @@ def read_prices(path: str | Path) -> Prices:
     if not isinstance(prices, dict):
         raise InputError(f"{path}: {wanted}")
     for model, price in prices.items():
-        numbers = price.values() if isinstance(price, dict) and set(price) == {"input", "output"} else [None]
-        if not all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in numbers):
+        if (
+            not isinstance(price, dict)
+            or set(price) != {"input", "output"}
+            or not all(map(_is_price, price.values()))
+        ):
             raise InputError(f"{path}: {wanted}; got {json.dumps(price)} for {model}")
     return prices
+
+
+def _is_price(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
 
 
 def markdown(cells: Sequence[Cell], prices: Prices | None = None, published: bool = False) -> str:
@@ -198,7 +204,7 @@ def _html_gallery(cell: Cell, shown: Sequence[Exhibit]) -> str:
 def html_exhibit(exhibit: Exhibit) -> str:
     """One generation as HTML: its pictures side by side, its figures, and its words folded away."""
     pictures = "".join(
-        f'<figure><img src="{data_uri(png)}" alt="{escape(caption)}">'
+        f'<figure><img src="data:image/png;base64,{escape(png)}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, png in exhibit.pictures
     )
@@ -210,8 +216,3 @@ def html_exhibit(exhibit: Exhibit) -> str:
         f"<p>{escape(' · '.join(facts))}</p><details><summary>{count} words</summary>"
         f"<p>{escape(exhibit.words)}</p></details></article>\n"
     )
-
-
-def data_uri(png: bytes) -> str:
-    """PNG bytes as an address that needs no other file."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -9,7 +9,7 @@ from math import fsum
 from typing import Any
 
 from icl_runner.cells import Cell
-from icl_runner.figures import CONSTRAINED, OPEN, Figure, Measure, figure, figures
+from icl_runner.figures import MEASURES, OPEN, Figure, Measure, figure, figures
 
 Prices = Mapping[str, Mapping[str, float]]  # model -> {"input", "output"}: money per million tokens
 
@@ -32,7 +32,9 @@ TITLES = {
 }
 ABOUT = {
     "open": "The model writes freely; right is exactly the name, its end included. The floor is 0.",
-    "constrained": "The model chooses among the names of the episode. The floor is 1/ways.",
+    "constrained": "Decoding is restricted to the names of the episode. The floor is 1/ways.",
+    "instructed": "The model is told to answer with one of the names; nothing holds it to them. "
+    "The floor is 1/ways for one that does as it is told.",
 }
 WORD_COUNT = "tokens_per_image"
 
@@ -79,7 +81,7 @@ def _classification(cells: Sequence[Cell], published: bool) -> list[Table]:
     made = []
     for (ways, names, data), group in groupby(sorted(cells, key=place), place):
         together = list(group)
-        for measure in (OPEN, CONSTRAINED):
+        for measure in MEASURES["classify"]:
             if any(figure(cell, measure) for cell in together):
                 made.append(_classify(ways, names, data, measure, together, published))
     return made
@@ -114,7 +116,7 @@ def _classify(
         control = row("control", CONTROLS["_other"], "_other", of_row)
         if any(isinstance(value, Figure) for value in control.values):
             rows.append(control)
-    floor = f"{100 / ways:.1f}" if measure is CONSTRAINED else "0.0"
+    floor = "0.0" if measure is OPEN else f"{100 / ways:.1f}"
     rows.append(Row("floor", "floor", (floor,) * (len(columns) + 1) + ("",)))
     about = ABOUT[measure.key]
     if published and names == "real":

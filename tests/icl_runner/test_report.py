@@ -24,7 +24,6 @@ from inspect_ai.scorer import Score
 from PIL import Image
 from scipy.stats import binomtest
 
-from icl_runner import gallery
 from icl_runner.figures import CONSTRAINED, figure
 from icl_runner.report import as_json, collect, markdown, read_prices, tables, write_html
 from icl_runner.tables import COLUMNS
@@ -311,11 +310,13 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def no_decoder(monkeypatch):
-    def decode(tokenizer, texts, layers, cell):
-        return [np.full((8, 8, 3), 7 * len(text), np.uint8) for text in texts]
+    class Decoder:
+        fingerprint = "ab" * 32
 
-    monkeypatch.setattr(gallery, "_decode", decode)
-    monkeypatch.setattr("spae.load", lambda name: None)
+        def decode(self, texts, layers):
+            return np.stack([np.full((8, 8, 3), 7 * len(text), np.uint8) for text in texts])
+
+    monkeypatch.setattr("spae.load", lambda name: Decoder())
 
 
 def test_page_shows_generations_beside_their_targets(tmp_path, no_decoder):
@@ -340,6 +341,13 @@ def test_page_shows_generations_beside_their_targets(tmp_path, no_decoder):
     row = find(tables(cells), "Images from images").rows
     assert [one.kind for one in row] == ["result", "ceiling", "control"]
     assert row[2].values[0].not_beaten
+
+
+def test_another_bundle_than_the_logs(tmp_path, no_decoder):
+    spae = {"bundle_sha256": "00" * 32}
+    write_log(tmp_path, "a", transform_samples(1), task="transform", cell={"kind": "noise"}, spae=spae)
+    with pytest.raises(InputError, match="not the one of the logs"):
+        write_html(collect([tmp_path]), tmp_path / "page.html")
 
 
 def test_the_same_logs_give_the_same_bytes(tmp_path, no_decoder):
