@@ -84,7 +84,7 @@ class Pyramids:
                 content = json.dumps(list(self._known)).encode()
                 ids = np.stack(list(self._known.values())).astype(np.int32)
                 checksum = hashlib.sha256(content + ids.tobytes()).digest()
-                tensors = {
+                tensors: dict[str, np.ndarray] = {
                     "keys": np.frombuffer(content, np.uint8),
                     "ids": ids,
                     "sha256": np.frombuffer(checksum, np.uint8),
