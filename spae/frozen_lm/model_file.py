@@ -85,15 +85,22 @@ def read_gguf_metadata(reader: Any) -> dict[str, Any]:
     return {key: field.contents() for key, field in reader.fields.items()}
 
 
-def _read_gguf(path: Path) -> WordSource:
+def open_gguf(path: Path) -> Any:
+    """A `gguf.GGUFReader`; InputError when the library is missing or the file is damaged."""
     try:
         import gguf
     except ImportError as error:
         raise InputError("gguf is not installed: pip install 'spae[train]'") from error
     try:
-        reader = gguf.GGUFReader(path)
+        return gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
         raise InputError(f"model: {path} is not a whole GGUF file: {error}") from error
+
+
+def _read_gguf(path: Path) -> WordSource:
+    reader = open_gguf(path)
+    import gguf
+
     tensor = next((t for t in reader.tensors if t.name == "token_embd.weight"), None)
     if tensor is None:
         raise InputError(f"model: {path} has no token_embd.weight; wanted a language model")
@@ -115,19 +122,14 @@ def _read_gguf(path: Path) -> WordSource:
 def _read_folder(folder: Path) -> WordSource:
     tokenizer_file = folder / "tokenizer.json"
     tokenizer = HuggingFaceTokenizer.from_file(tokenizer_file)
-    index_file = folder / "model.safetensors.index.json"
-    if index_file.is_file():
-        weight_map = json.loads(index_file.read_text("utf-8")).get("weight_map", {})
-        names = list(weight_map)
-    else:
-        names = list(_safetensors_header(folder / "model.safetensors")[0])
-    name = next((name for name in _TABLE_NAMES if name in names), None)
+    files = safetensors_files(folder)
+    name = next((name for name in _TABLE_NAMES if name in files), None)
     if name is None:
         raise InputError(
             f"model: no embedding table in {folder}: wanted one of {', '.join(_TABLE_NAMES)}; "
-            f"it holds {', '.join(sorted(names)[:5])}, .."
+            f"it holds {', '.join(sorted(files)[:5])}, .."
         )
-    file = folder / (weight_map[name] if index_file.is_file() else "model.safetensors")
+    file = files[name]
     provenance = {
         "format": "safetensors",
         "file": file.name,
@@ -169,12 +171,30 @@ def _read_tiktoken(name: str, matrix: Path) -> WordSource:
     return WordSource(np.array(table, np.float32, order="C"), tokenizer, provenance)
 
 
+def safetensors_files(folder: Path) -> dict[str, Path]:
+    """Tensor name -> the file that holds it, for a Hugging Face folder with one file or several.
+
+    Raises InputError: none is there, or the index is damaged.
+    """
+    index_file = folder / "model.safetensors.index.json"
+    if not index_file.is_file():
+        file = folder / "model.safetensors"
+        return dict.fromkeys(_safetensors_header(file)[0], file)
+    try:
+        weight_map = json.loads(index_file.read_text("utf-8"))["weight_map"]
+        return {name: folder / Path(file).name for name, file in weight_map.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"model: {index_file} is not an index of safetensors files: {error!r}") from error
+
+
 def read_safetensors_tensor(path: Path, name: str) -> Float[np.ndarray, "..."]:
     """One floating-point tensor of a .safetensors file as float32, without reading the others.
 
     Written out because NumPy has no bfloat16: its bits are the upper half of a float32.
     """
     header, start = _safetensors_header(path)
+    if name not in header:
+        raise InputError(f"{path}: wanted the tensor {name}; it holds {', '.join(sorted(header)[:5])}, ..")
     entry = header[name]
     if entry["dtype"] not in _SAFETENSORS_TYPES:
         raise InputError(f"{path}: {name} is {entry['dtype']}; wanted one of {', '.join(_SAFETENSORS_TYPES)}")

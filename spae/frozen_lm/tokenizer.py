@@ -86,6 +86,15 @@ class HuggingFaceTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its exact name, such as `<|im_end|>`; None if there is none."""
+        return self._tokenizer.token_to_id(token)
+
+    def lead(self) -> tuple[int, ...]:
+        """What a tokenizer.json puts in front of every text: BOS, or nothing."""
+        with_special = self._tokenizer.encode("a").ids
+        return tuple(with_special[: with_special.index(self.encode("a")[0])])
+
 
 class TiktokenTokenizer:
     """An encoding of tiktoken, by name: `cl100k_base`, `o200k_base`, ..."""

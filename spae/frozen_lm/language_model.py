@@ -1,0 +1,390 @@
+"""A frozen language model: probabilities of texts, and new text, plain or constrained."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from spae.errors import InputError
+from spae.frozen_lm.constraint import Constraint, encode_behind
+from spae.frozen_lm.model import Cache, Decoder, empty_cache
+from spae.frozen_lm.prefixes import Prefix, Prefixes
+from spae.frozen_lm.weights import ModelFiles
+from spae.frozen_lm.writing import Generation, Rules, Writing, log_sum_exp
+
+# Tokens are read in chunks padded to one of these, caches have one of few capacities, and so have batches:
+# few programs compile.
+_CHUNKS = (1, 8, 32, 128, 256)
+_SMALLEST_CAPACITY = 512  # tokens; at least the largest chunk
+_BATCHES = (1, 2, 4, 8, 16)
+_BATCH_BYTES = 1 << 30  # of caches of texts that are generated side by side
+_PREFIX_BYTES = 1 << 30  # of caches of recent prompts
+
+
+class FrozenLM:
+    """A language model that never changes; `spae.frozen_lm.load` gets one from files.
+
+    Any thread may call it; calls wait for each other. The caches of recent prompts are kept, so that a context
+    that several prompts begin with is read once.
+
+    Attributes:
+        name: of the file or folder.
+        config: its sizes.
+        tokenizer: text to ids and back, without BOS.
+        context_length: the most tokens that a prompt and what follows it may have.
+        eos_ids: tokens that end a text.
+    """
+
+    def __init__(self, files: ModelFiles):
+        self.name = files.name
+        self.config = files.config
+        self.tokenizer = files.tokenizer
+        self.context_length = files.config.context_length
+        self.eos_ids = files.ends
+        self._lead = list(files.lead)
+        self._lock = threading.RLock()
+        self._prefixes = Prefixes(_PREFIX_BYTES)
+        graph, state = nnx.split(Decoder(files.config, files.tensors))
+        # A flat list, because a jitted function is much quicker to call with it.
+        self._params, treedef = jax.tree.flatten(state)
+
+        def model(params: list[Array]) -> Decoder:
+            return nnx.merge(graph, jax.tree.unflatten(treedef, params))
+
+        @partial(jax.jit, donate_argnums=2)
+        def read(params, ids_bn, cache, start_b, positions_bn, segments_bn):
+            decoder = model(params)
+            return decoder(decoder.embed(ids_bn), cache, start_b, positions_bn, segments_bn)
+
+        @jax.jit
+        def read_vectors(params, x_nd):
+            n = x_nd.shape[0]
+            nothing = jnp.zeros((1, n), jnp.int32)
+            return model(params)(x_nd[None], None, nothing[:, 0], jnp.arange(n)[None], nothing)[0][0]
+
+        @jax.jit
+        def log_probs(params, hidden_nd, targets_n):
+            logits_nv = model(params).logits(hidden_nd)
+            chosen_n = jnp.take_along_axis(logits_nv, targets_n[:, None], 1)[:, 0]
+            return chosen_n - jax.nn.logsumexp(logits_nv, -1)
+
+        @jax.jit
+        def logits_at(params, hidden_bnd, at_b):
+            """At one place of each row."""
+            return model(params).logits(jnp.take_along_axis(hidden_bnd, at_b[:, None, None], 1)[:, 0])
+
+        self._read, self._read_vectors, self._log_probs, self._logits_at = (
+            read,
+            read_vectors,
+            log_probs,
+            logits_at,
+        )
+        self._logits = jax.jit(lambda params, hidden_nd: model(params).logits(hidden_nd))
+        self._embed = jax.jit(lambda params, ids_n: model(params).embed(ids_n))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text from its beginning: with the model's BOS in front, if it has one."""
+        return self._lead + self.tokenizer.encode(text)
+
+    def log_probs(self, ids: Sequence[int]) -> Float[np.ndarray, " n-1"]:
+        """float32 (n - 1,): the natural logarithm of the probability of every id after those before it.
+
+        Raises InputError: fewer than two ids, more than the context length, or an id that does not exist.
+        """
+        ids = self._checked(ids, "ids")
+        if len(ids) < 2:
+            raise InputError("ids: wanted at least two, since the first has no probability; got one")
+        with self._lock:
+            cache = empty_cache(self.config, 1, _capacity(len(ids)))
+            return self._score_in_order(ids, 0, cache)
+
+    def score(
+        self, context: Sequence[int], continuations: Sequence[Sequence[int]]
+    ) -> list[Float[np.ndarray, " n"]]:
+        """For each continuation of the context, the log-probability of every one of its tokens, float32 (n,).
+
+        The context is read once, and short continuations many at a time; none sees another.
+
+        Raises InputError: an empty context or continuation, one that is longer than the context length together
+            with the context, or an id that does not exist.
+        """
+        context = self._checked(context, "context")
+        checked = [self._checked(one, "continuation") for one in continuations]
+        longest = max((len(one) for one in checked), default=0)
+        if len(context) + longest > self.context_length:
+            raise InputError(
+                f"wanted at most {self.context_length} tokens of context and continuation ({self.name}); "
+                f"got {len(context)} and {longest}"
+            )
+        with self._lock:
+            prefix = self._prefill(context)
+            # A copy with room for the largest chunk behind all tokens; each group writes over the one before.
+            cache = self._copy(prefix.cache, _capacity(len(context) + longest + _CHUNKS[-1]))
+            rest: list[Float[np.ndarray, " m"]] = []
+            for group in _groups(checked, _CHUNKS[-1]):
+                if len(group[0]) - 1 > _CHUNKS[-1]:
+                    rest.append(self._score_in_order(group[0], len(context), self._copy(cache)))
+                else:
+                    scores, cache = self._score_side_by_side(group, len(context), cache)
+                    rest += scores
+        first_v = prefix.logits - log_sum_exp(prefix.logits)
+        return [np.append(first_v[one[0]], more) for one, more in zip(checked, rest, strict=True)]
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        *,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        constraints: Sequence[Constraint | None] | None = None,
+    ) -> list[Generation]:
+        """Goes on writing behind each prompt.
+
+        Args:
+            prompts: token ids, from the beginning of a text (`encode`).
+            max_tokens: at most so many for each; fewer when the context is full.
+            stop: a text ends in front of the first of these strings. Not for prompts with a constraint, whose
+                text ends when it is complete.
+            temperature: 0 takes the likeliest token; else logits are divided by it, and a token is drawn.
+            top_p: draw from the likeliest tokens that together have this probability.
+            seed: from 0; the same seed gives the same text, whatever is generated beside it. Every prompt draws
+                from the seed anew, so a prompt given twice gives the same text twice.
+            constraints: for each prompt what its text may be, or None; see `spae.frozen_lm.constraint`.
+
+        Raises InputError: a prompt that is empty or fills the context, an id that does not exist, or numbers out
+            of range.
+        """
+        checked = [self._checked(prompt, "prompt", self.context_length - 1) for prompt in prompts]
+        constraints = [None] * len(checked) if constraints is None else list(constraints)
+        if len(constraints) != len(checked):
+            raise InputError(
+                f"constraints: wanted one (or None) for each of {len(checked)} prompts; got {len(constraints)}"
+            )
+        if isinstance(stop, str) or not all(stop):
+            raise InputError(f"stop: wanted a sequence of strings, none of them empty; got {stop!r}")
+        if max_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or seed < 0:
+            raise InputError(
+                "wanted max_tokens from 1, temperature from 0, 0 < top_p <= 1 and seed from 0; got "
+                f"{max_tokens}, {temperature}, {top_p} and {seed}"
+            )
+        ends = self.eos_ids | {encode_behind(one, self.tokenizer)[0] for one in stop or ("\n",)}
+        rules = Rules(temperature, top_p, seed, tuple(stop), self.eos_ids, np.array(sorted(ends)))
+        texts = [
+            Writing(prompt, rules, constraint, self.tokenizer)
+            for prompt, constraint in zip(checked, constraints, strict=True)
+        ]
+        longest = max((len(prompt) for prompt in checked), default=0)
+        most = max(1, min(_BATCHES[-1], _BATCH_BYTES // self._bytes(_capacity(longest + 1))))
+        with self._lock:
+            for begin in range(0, len(texts), most):
+                self._write(texts[begin : begin + most], max_tokens)
+        return [text.finish() for text in texts]
+
+    def embed(self, ids: Sequence[int]) -> Float[np.ndarray, "n d"]:
+        """float32 (n, d): what the first layer takes for these ids, the rows of the model's table (Gemma: scaled)."""
+        return np.asarray(self._embed(self._params, np.array(self._checked(ids, "ids"), np.int32)))
+
+    def soft_logits(self, vectors: Float[Array, "n d"]) -> Float[Array, "n v"]:
+        """Logits behind each of n input vectors that stand in the place of tokens; differentiable.
+
+        Raises InputError: vectors of another width, none, or more than the context length.
+        """
+        return self._logits(self._params, self._read_vectors(self._params, self._vectors(vectors)))
+
+    def soft_log_probs(self, vectors: Float[Array, "n d"], targets: Int[Array, " n"]) -> Float[Array, " n"]:
+        """log p of the id `targets[i]` behind the input vectors 0 .. i, float32 (n,); 0 where it is -1.
+
+        `vectors` stand in the place of tokens (`embed`); `jax.grad` with respect to them goes through, and the
+        model stays as it is.
+
+        Raises InputError: vectors of another width, none, or more than the context length; another number of
+            targets.
+        """
+        x_nd = self._vectors(vectors)
+        targets_n = jnp.asarray(targets, jnp.int32)
+        if targets_n.shape != x_nd.shape[:1]:
+            raise InputError(f"targets: wanted one id for each of {len(x_nd)} vectors; got {targets_n.shape}")
+        hidden_nd = self._read_vectors(self._params, x_nd)
+        found_n = self._log_probs(self._params, hidden_nd, jnp.maximum(targets_n, 0))
+        return jnp.where(targets_n >= 0, found_n, 0.0)
+
+    def _checked(self, ids: Sequence[int], name: str, most: int | None = None) -> list[int]:
+        if isinstance(ids, str):
+            raise InputError(f"{name}: wanted token ids, got a text: encode it first")
+        most = self.context_length if most is None else most
+        checked = [int(id_) for id_ in ids]
+        if not 1 <= len(checked) <= most:
+            raise InputError(f"{name}: wanted 1 to {most} tokens for {self.name}; got {len(checked)}")
+        if min(checked) < 0 or max(checked) >= self.config.vocabulary:
+            raise InputError(
+                f"{name}: wanted ids from 0 to {self.config.vocabulary - 1}; got {min(checked)} to {max(checked)}"
+            )
+        return checked
+
+    def _vectors(self, vectors: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        x_nd = jnp.asarray(vectors, jnp.float32)
+        if x_nd.ndim != 2 or x_nd.shape[1] != self.config.width or not 1 <= len(x_nd) <= self.context_length:
+            raise InputError(
+                f"vectors: wanted 1 to {self.context_length} of width {self.config.width}; got {x_nd.shape}"
+            )
+        return x_nd
+
+    def _bytes(self, capacity: int) -> int:
+        """Of the cache of one text."""
+        config = self.config
+        return 2 * 4 * config.layers * config.kv_heads * config.head_size * capacity
+
+    def _copy(self, cache: Cache, capacity: int | None = None) -> Cache:
+        batch, _, now, _ = cache[0][0].shape
+        return _place(empty_cache(self.config, batch, capacity or now), cache, 0)
+
+    def _prefill(self, ids: list[int]) -> Prefix:
+        """The cache of these ids and the logits behind them; kept, so its cache must not be donated."""
+        kept, start = self._prefixes.longest(ids)
+        if kept is not None and start == len(ids) == len(kept.ids):
+            return kept
+        start = min(start, len(ids) - 1)  # the last is read in any case, for its logits
+        capacity = _capacity(len(ids) + 1)
+        cache = empty_cache(self.config, 1, capacity) if kept is None else self._copy(kept.cache, capacity)
+        for begin, end, size in _chunks(start, len(ids), capacity):
+            hidden_bnd, cache = self._read_one(ids[begin:end], begin, size, cache)
+        last = np.array([end - begin - 1], np.int32)
+        logits_v = np.asarray(self._logits_at(self._params, hidden_bnd, last)[0])
+        prefix = Prefix(np.array(ids), cache, logits_v)
+        self._prefixes.add(prefix)
+        return prefix
+
+    def _read_one(
+        self, ids: Sequence[int], begin: int, size: int, cache: Cache
+    ) -> tuple[Float[Array, "1 n d"], Cache]:
+        """Reads the ids, padded to `size`, at the places from `begin` of a cache, which is used up."""
+        padded = np.zeros((1, size), np.int32)
+        padded[0, : len(ids)] = ids
+        positions = np.arange(begin, begin + size, dtype=np.int32)[None]
+        return self._read(
+            self._params, padded, cache, np.array([begin], np.int32), positions, np.zeros_like(positions)
+        )
+
+    def _score_in_order(self, ids: list[int], start: int, cache: Cache) -> Float[np.ndarray, " n-1"]:
+        """log p of all ids but the first, which stand behind the first `start` tokens of a cache (used up)."""
+        scores = np.empty(len(ids) - 1, np.float32)
+        for begin, end, size in _chunks(0, len(scores), cache[0][0].shape[2] - start):
+            hidden_bnd, cache = self._read_one(ids[begin:end], start + begin, size, cache)
+            targets = np.zeros(size, np.int32)
+            targets[: end - begin] = ids[begin + 1 : end + 1]
+            found = self._log_probs(self._params, hidden_bnd[0], targets)
+            scores[begin:end] = np.asarray(found)[: end - begin]
+        return scores
+
+    def _score_side_by_side(
+        self, group: list[list[int]], start: int, cache: Cache
+    ) -> tuple[list[Float[np.ndarray, " m"]], Cache]:
+        """The same for several continuations, in one chunk; and the cache, of which `start` tokens are left."""
+        count = sum(len(one) - 1 for one in group)
+        if count == 0:
+            return [np.empty(0, np.float32) for _ in group], cache
+        size = next(size for size in _CHUNKS if size >= count)
+        ids, positions, targets = (np.zeros(size, np.int32) for _ in range(3))
+        segments = np.full(size, -1, np.int32)
+        ends = np.cumsum([len(one) - 1 for one in group])
+        for i, (one, end) in enumerate(zip(group, ends, strict=True)):
+            at = slice(end - len(one) + 1, end)
+            ids[at], targets[at], segments[at] = one[:-1], one[1:], i
+            positions[at] = start + np.arange(len(one) - 1)
+        hidden_bnd, cache = self._read(
+            self._params, ids[None], cache, np.array([start], np.int32), positions[None], segments[None]
+        )
+        found = np.asarray(self._log_probs(self._params, hidden_bnd[0], targets))
+        return np.split(found[:count], ends[:-1]), cache
+
+    def _write(self, texts: Sequence[Writing], max_tokens: int) -> None:
+        """Generates up to 16 texts side by side."""
+        prefixes = [self._prefill(text.prompt) for text in texts]
+        for text, prefix in zip(texts, prefixes, strict=True):
+            text.take(prefix.logits)
+        left = [i for i, text in enumerate(texts) if text.stopped is None]
+        if not left or max_tokens == 1:
+            return
+        texts = [texts[i] for i in left]
+        batch = next(size for size in _BATCHES if size >= len(texts))
+        capacity = _capacity(max(len(text.prompt) for text in texts) + 1)
+        cache = empty_cache(self.config, batch, capacity)
+        for row, i in enumerate(left):
+            cache = _place(cache, prefixes[i].cache, row)
+        del prefixes
+        ids, lengths, one = (
+            np.zeros((batch, 1), np.int32),
+            np.zeros(batch, np.int32),
+            np.zeros(batch, np.int32),
+        )
+        lengths[: len(texts)] = [len(text.prompt) for text in texts]
+        for _ in range(max_tokens - 1):
+            open_rows = [
+                row
+                for row, text in enumerate(texts)
+                if text.stopped is None and lengths[row] < self.context_length
+            ]
+            if not open_rows:
+                return
+            if lengths.max() == capacity:
+                capacity *= 2
+                cache = self._copy(cache, capacity)
+            ids[open_rows, 0] = [texts[row].ids[-1] for row in open_rows]
+            hidden_bnd, cache = self._read(
+                self._params, ids, cache, lengths, lengths[:, None], np.zeros_like(ids)
+            )
+            logits_bv = np.asarray(self._logits_at(self._params, hidden_bnd, one))
+            lengths[open_rows] += 1
+            for row in open_rows:
+                texts[row].take(logits_bv[row])
+
+
+@partial(jax.jit, donate_argnums=0)
+def _place(target: Cache, source: Cache, row: int) -> Cache:
+    """`source` from a row of `target` on, with as many tokens as fit."""
+
+    def place(into: Array, part: Array) -> Array:
+        return jax.lax.dynamic_update_slice(into, part[:, :, : into.shape[2]], (row, 0, 0, 0))
+
+    return jax.tree.map(place, target, source)
+
+
+def _capacity(tokens: int) -> int:
+    capacity = _SMALLEST_CAPACITY
+    while capacity < tokens:
+        capacity *= 2
+    return capacity
+
+
+def _chunks(start: int, end: int, room: int) -> Iterator[tuple[int, int, int]]:
+    """Begin, end and padded size of the chunks in which the tokens from `start` to `end` are read.
+
+    A chunk that would not fit into the room begins earlier, with tokens already read.
+    """
+    while start < end:
+        stop = min(start + _CHUNKS[-1], end)
+        size = next(size for size in _CHUNKS if size >= stop - start)
+        yield min(start, room - size), stop, size
+        start = stop
+
+
+def _groups(continuations: list[list[int]], most: int) -> Iterator[list[list[int]]]:
+    """In order, as many as have together at most so many tokens besides their first; a longer one is alone."""
+    group: list[list[int]] = []
+    count = 0
+    for one in continuations:
+        if group and count + len(one) - 1 > most:
+            yield group
+            group, count = [], 0
+        group.append(one)
+        count += len(one) - 1
+    if group:
+        yield group

@@ -1,0 +1,266 @@
+"""A language model's files as arrays under one set of names, whichever program wrote them.
+
+Names: "embed" (v, d), "norm" (d), "head" (v, d) unless tied, and of each layer "blocks.<i>." + attn_norm, q, k,
+v, o, ffn_norm, gate, up, down (out, in); with Qwen 2 q_bias, k_bias, v_bias; with Gemma 3 q_norm, k_norm,
+post_attn_norm, post_ffn_norm. All float32, with Hugging Face's order of rotated features.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from spae.errors import InputError
+from spae.frozen_lm import config as configs
+from spae.frozen_lm.config import LMConfig
+from spae.frozen_lm.model_file import (
+    open_gguf,
+    read_gguf_metadata,
+    read_safetensors_tensor,
+    safetensors_files,
+)
+from spae.frozen_lm.tokenizer import HuggingFaceTokenizer
+
+# Tokens that end a text or a turn, by the names models give them, besides those that the files name as such.
+_ENDS = (
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "</s>",
+)
+
+_GGUF_NAMES = {"token_embd.weight": "embed", "output_norm.weight": "norm", "output.weight": "head"}
+_GGUF_BLOCK = {
+    "attn_norm.weight": "attn_norm",
+    "attn_q.weight": "q",
+    "attn_k.weight": "k",
+    "attn_v.weight": "v",
+    "attn_output.weight": "o",
+    "attn_q.bias": "q_bias",
+    "attn_k.bias": "k_bias",
+    "attn_v.bias": "v_bias",
+    "attn_q_norm.weight": "q_norm",
+    "attn_k_norm.weight": "k_norm",
+    "post_attention_norm.weight": "post_attn_norm",
+    "ffn_norm.weight": "ffn_norm",
+    "ffn_gate.weight": "gate",
+    "ffn_up.weight": "up",
+    "ffn_down.weight": "down",
+    "post_ffw_norm.weight": "post_ffn_norm",
+}
+_HF_NAMES = {"model.embed_tokens.weight": "embed", "model.norm.weight": "norm", "lm_head.weight": "head"}
+_HF_BLOCK = {
+    "input_layernorm.weight": "attn_norm",
+    "self_attn.q_proj.weight": "q",
+    "self_attn.k_proj.weight": "k",
+    "self_attn.v_proj.weight": "v",
+    "self_attn.o_proj.weight": "o",
+    "self_attn.q_proj.bias": "q_bias",
+    "self_attn.k_proj.bias": "k_bias",
+    "self_attn.v_proj.bias": "v_bias",
+    "self_attn.q_norm.weight": "q_norm",
+    "self_attn.k_norm.weight": "k_norm",
+    "post_attention_layernorm.weight": "ffn_norm",
+    "mlp.gate_proj.weight": "gate",
+    "mlp.up_proj.weight": "up",
+    "mlp.down_proj.weight": "down",
+}
+# Gemma 3 norms the outputs too, and names the norms anew.
+_HF_GEMMA_BLOCK = _HF_BLOCK | {
+    "post_attention_layernorm.weight": "post_attn_norm",
+    "pre_feedforward_layernorm.weight": "ffn_norm",
+    "post_feedforward_layernorm.weight": "post_ffn_norm",
+}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """All that a `FrozenLM` is made of.
+
+    lead: the tokens a text begins with (its BOS), often none; ends: ids that end a text.
+    """
+
+    name: str
+    config: LMConfig
+    tensors: Mapping[str, Float[np.ndarray, "..."]]
+    tokenizer: HuggingFaceTokenizer
+    lead: tuple[int, ...]
+    ends: frozenset[int]
+    chat_template: str | None
+
+
+def read_model(path: Path) -> ModelFiles:
+    """A .gguf file, or a Hugging Face folder (config.json, tokenizer.json, safetensors, sharded or not).
+
+    Raises InputError: missing, damaged, of an architecture that is not known, or with tensors missing, left
+    over or of another shape than its config says.
+    """
+    if path.is_dir():
+        files = _read_folder(path)
+    elif path.is_file():
+        files = _read_gguf(path)
+    else:
+        raise InputError(
+            f"language model: wanted default, a .gguf file or a Hugging Face folder; there is no {path}"
+        )
+    _check(files, path)
+    return files
+
+
+def _read_gguf(path: Path) -> ModelFiles:
+    import gguf
+
+    reader = open_gguf(path)
+    metadata = read_gguf_metadata(reader)
+    names = {tensor.name: tensor for tensor in reader.tensors}
+    if "token_embd.weight" not in names:
+        raise InputError(f"language model: {path} has no token_embd.weight; wanted a language model")
+    factors = names.pop("rope_freqs.weight", None)
+    config = configs.from_gguf(
+        metadata,
+        vocabulary=int(names["token_embd.weight"].shape[1]),
+        tied="output.weight" not in names,
+        rope_factors=() if factors is None else tuple(factors.data.tolist()),
+    )
+    tensors = {}
+    for name, tensor in names.items():
+        ours = _rename(name, "blk.", _GGUF_NAMES, _GGUF_BLOCK, path)
+        array = np.ascontiguousarray(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
+        if metadata["general.architecture"] == "llama" and ours.split(".")[-1] in ("q", "k"):
+            array = _pair_halves(array, config.head_size)
+        tensors[ours] = array
+    tokenizer = HuggingFaceTokenizer.from_gguf(metadata)
+    starts = metadata.get("tokenizer.ggml.add_bos_token", metadata.get("tokenizer.ggml.model") == "llama")
+    named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+    return ModelFiles(
+        name=path.stem,
+        config=config,
+        tensors=tensors,
+        tokenizer=tokenizer,
+        lead=(metadata["tokenizer.ggml.bos_token_id"],) if starts else (),
+        ends=_ends(tokenizer, [id_ for id_ in named if id_ is not None]),
+        chat_template=metadata.get("tokenizer.chat_template"),
+    )
+
+
+def _read_folder(folder: Path) -> ModelFiles:
+    settings = _read_json(folder / "config.json")
+    config = configs.from_hugging_face(settings)
+    block = _HF_GEMMA_BLOCK if config.gemma else _HF_BLOCK
+    tensors = {}
+    for name, file in safetensors_files(folder).items():
+        if name.endswith("rotary_emb.inv_freq") or (config.tied and name == "lm_head.weight"):
+            continue
+        ours = _rename(name, "model.layers.", _HF_NAMES, block, folder)
+        array = read_safetensors_tensor(file, name)
+        # Gemma stores its norms' weights less one; GGUF files hold them whole.
+        tensors[ours] = array + 1 if config.gemma and ours.endswith("norm") else array
+    tokenizer = HuggingFaceTokenizer.from_file(folder / "tokenizer.json")
+    more = folder / "generation_config.json"
+    named = [settings.get("eos_token_id"), _read_json(more).get("eos_token_id") if more.is_file() else None]
+    ids = [
+        id_ for entry in named for id_ in (entry if isinstance(entry, list) else [entry]) if id_ is not None
+    ]
+    return ModelFiles(
+        name=folder.resolve().name,
+        config=config,
+        tensors=tensors,
+        tokenizer=tokenizer,
+        lead=tokenizer.lead(),
+        ends=_ends(tokenizer, ids),
+        chat_template=_chat_template(folder),
+    )
+
+
+def _chat_template(folder: Path) -> str | None:
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text("utf-8")
+    beside = folder / "tokenizer_config.json"
+    template = _read_json(beside).get("chat_template") if beside.is_file() else None
+    return template if isinstance(template, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"language model: wanted the file {path}; there is none")
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"language model: {path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"language model: wanted a JSON object in {path}; got {type(value).__name__}")
+    return value
+
+
+def _rename(name: str, prefix: str, names: Mapping[str, str], block: Mapping[str, str], path: Path) -> str:
+    if name in names:
+        return names[name]
+    layer, _, part = name.removeprefix(prefix).partition(".")
+    if name.startswith(prefix) and layer.isdigit() and part in block:
+        return f"blocks.{int(layer)}.{block[part]}"
+    raise InputError(f"language model: {path} has a tensor {name} that this architecture does not know")
+
+
+def _pair_halves(weights: Float[np.ndarray, "o i"], head_size: int) -> Float[np.ndarray, "o i"]:
+    """Undoes llama.cpp's order of rotated features, 0 h 1 h+1 .. for h = head_size / 2: pairs lie side by side."""
+    out, width = weights.shape
+    return np.ascontiguousarray(
+        weights.reshape(-1, head_size // 2, 2, width).swapaxes(1, 2).reshape(out, width)
+    )
+
+
+def _ends(tokenizer: HuggingFaceTokenizer, named: list[int]) -> frozenset[int]:
+    known = (tokenizer.token_id(text) for text in _ENDS)
+    return frozenset(named) | {id_ for id_ in known if id_ is not None}
+
+
+def _shapes(config: LMConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of a model."""
+    table, width, hidden = (config.vocabulary, config.width), config.width, config.hidden
+    queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
+    block: dict[str, tuple[int, ...]] = {
+        "attn_norm": (width,),
+        "q": (queries, width),
+        "k": (keys, width),
+        "v": (keys, width),
+        "o": (width, queries),
+        "ffn_norm": (width,),
+        "gate": (hidden, width),
+        "up": (hidden, width),
+        "down": (width, hidden),
+    }
+    if config.biases:
+        block |= {"q_bias": (queries,), "k_bias": (keys,), "v_bias": (keys,)}
+    if config.gemma:
+        block |= {name: (config.head_size,) for name in ("q_norm", "k_norm")}
+        block |= {name: (width,) for name in ("post_attn_norm", "post_ffn_norm")}
+    shapes = {"embed": table, "norm": (width,)} | ({} if config.tied else {"head": table})
+    return shapes | {
+        f"blocks.{i}.{name}": shape for i in range(config.layers) for name, shape in block.items()
+    }
+
+
+def _check(files: ModelFiles, path: Path) -> None:
+    wanted = _shapes(files.config)
+    for name in sorted(wanted.keys() | files.tensors.keys()):
+        found = files.tensors[name].shape if name in files.tensors else "nothing"
+        if found != wanted.get(name):
+            raise InputError(
+                f"language model: {path}: wanted {name} of shape {wanted.get(name, 'none')}; found {found}: "
+                "are all of the model's files there, and of the same model?"
+            )
+        if not np.isfinite(files.tensors[name]).all():
+            raise InputError(f"language model: {path}: {name} holds NaN or infinity; is the file damaged?")
+    bad = [id_ for id_ in (*files.lead, *files.ends) if not 0 <= id_ < files.config.vocabulary]
+    if bad or files.tokenizer.size > files.config.vocabulary:
+        raise InputError(
+            f"language model: {path}: its tokenizer has ids beyond the {files.config.vocabulary} rows of its "
+            "table; copy the tokenizer that belongs to the weights"
+        )
