@@ -1,0 +1,345 @@
+"""From settings to cells: which images, which words, which questions. No model is asked here."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icl_runner import constraints, episodes
+from icl_runner.episodes import Episode, Names
+from icl_runner.examples import Example, ExampleSet
+from icl_runner.tasks import Cell, TextCell, caption, classify, interpret, shuffled, vqa
+from spae import bundle
+from spae.errors import InputError
+
+if TYPE_CHECKING:
+    from icl_runner.pyramids import Pyramids
+    from spae.tokenizer import Tokenizer
+
+# The columns of the published tables: (task induction, shots, repeats).
+PAPER = (
+    (False, 1, 0),
+    (True, 1, 0),
+    (True, 3, 0),
+    (True, 5, 0),
+    (True, 1, 1),
+    (True, 1, 3),
+    (True, 1, 5),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that results depend on; how fast they come is none of it.
+
+    Args:
+        task: "classify", "caption", "vqa", "interpret", "generate" or "transform".
+        model: "provider/name", as inspect-ai calls it.
+        data, split: as `icl_runner.data` takes them.
+        bundle: the tokenizer, as `spae.load` takes it.
+        layers: of the pyramid; each number is a cell of its own.
+        seed: of every choice of images.
+        count: episodes or examples in a cell.
+        control: ask everything again with another image's words.
+        ways, shots, repeats, induction: of classify's episodes, each combination a cell; caption and vqa take
+            their examples in context from `shots`.
+        columns: "paper" for the seven columns of the published tables in place of shots, repeats, induction.
+        names: "real" or "nonsense".
+        words: "image", or "class-name": every image's words are its true class's name (the ceiling).
+        episodes_file: episodes in place of drawn ones: ours, Frozen's JSON or V2L's CSV.
+        model_args: of the provider, as given.
+        base_url: of the provider's endpoint.
+    """
+
+    task: str
+    model: str
+    data: str
+    split: str | None = None
+    bundle: str = "default"
+    layers: tuple[int, ...] = (2,)
+    seed: int = 0
+    count: int = 100
+    control: bool = True
+    ways: tuple[int, ...] = (2,)
+    shots: tuple[int, ...] = (1,)
+    repeats: tuple[int, ...] = (0,)
+    induction: bool = True
+    columns: str | None = None
+    names: str = "real"
+    words: str = "image"
+    episodes_file: str | None = None
+    model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    base_url: str | None = None
+
+
+class Plan:
+    """The cells of a run, and what their logs say of where they came from.
+
+    Raises:
+        InputError: settings that do not fit each other or the data.
+        BundleError: no such tokenizer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._bundle = bundle.find(settings.bundle)
+        self.episodes: dict[str, Sequence[Episode]] = {}  # by the name of the cell, of `classify` only
+        makers = {
+            "classify": self._classify,
+            "caption": self._caption,
+            "vqa": self._vqa,
+            "interpret": self._interpret,
+        }
+        if settings.task not in makers:
+            raise InputError(f"wanted a task of {', '.join(makers)}; got {settings.task!r}")
+        self.cells: list[Cell] = makers[settings.task]()
+
+    def metadata(self, cell: Cell) -> dict[str, Any]:
+        """What the log of a cell says of it, under the key "spae"."""
+        name = self.settings.bundle.rstrip("/").rpartition("/")[2]
+        digest = hashlib.sha256((self._bundle / "bundle.json").read_bytes()).hexdigest()
+        return {
+            "spae": {
+                "task": cell.task,
+                "cell": dict(cell.setting),
+                "bundle": name,
+                "bundle_sha256": digest,
+                "data": self.examples.name,
+                "data_fingerprint": self.examples.fingerprint,
+                "seed": self.settings.seed,
+                "version": version("spae"),
+            }
+        }
+
+    def record(self) -> dict[str, Any]:
+        """The settings as JSON, with the identity of everything they name: equal records, equal runs."""
+        settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        cells = {cell.name: self.metadata(cell)["spae"] for cell in self.cells}
+        samples = {cell.name: list(cell.ids) for cell in self.cells}
+        return {"settings": settings, "cells": cells, "samples": samples}
+
+    @cached_property
+    def examples(self) -> ExampleSet:
+        """The data."""
+        from icl_runner import data
+
+        settings = self.settings
+        if settings.task == "caption":
+            return data.captioned(settings.data, settings.split)
+        if settings.task == "vqa":
+            return data.asked(settings.data, settings.split)
+        if settings.task == "interpret" or _is_frozen(settings.episodes_file):
+            return data.pictured(settings.data, settings.split)
+        return data.labelled(settings.data, settings.split)
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        import spae
+
+        return spae.load(self.settings.bundle)
+
+    @cached_property
+    def pyramids(self) -> "Pyramids":
+        from icl_runner.pyramids import Pyramids
+
+        return Pyramids(self.tokenizer, self.examples)
+
+    def words(self, image_keys: Iterable[str], layers: int) -> dict[str, str]:
+        """Image key -> the words of its first layers, as they stand in a prompt."""
+        from spae.text import render
+
+        pyramids = self.pyramids(sorted(set(image_keys)))
+        return {key: render(pyramid, layers) for key, pyramid in pyramids.items()}
+
+    def _classify(self) -> list[Cell]:
+        settings = self.settings
+        if settings.columns == "paper":
+            columns: Sequence[tuple[bool, int, int]] = PAPER
+        else:
+            columns = [
+                (settings.induction, shots, repeats)
+                for shots, repeats in itertools.product(settings.shots, settings.repeats)
+            ]
+        drawn: list[tuple[tuple[bool, int, int], list[Episode]]] = []
+        if settings.episodes_file is not None:
+            listed = self._listed()
+            # The number of shots is the file's: of the columns, those that have it.
+            columns = list(
+                dict.fromkeys((induction, listed[0].shots, repeats) for induction, _, repeats in columns)
+            )
+            for induction, shots, repeats in columns:
+                again = [dataclasses.replace(one, induction=induction, repeats=repeats) for one in listed]
+                drawn.append(((induction, shots, repeats), again))
+        else:
+            names: Names = "nonsense" if settings.names == "nonsense" else self.examples.class_names
+            for ways, column in itertools.product(settings.ways, columns):
+                induction, shots, repeats = column
+                found = episodes.draw(
+                    self.examples.labels,
+                    ways,
+                    shots,
+                    settings.count,
+                    settings.seed,
+                    names=names,
+                    induction=induction,
+                    repeats=repeats,
+                )
+                drawn.append((column, found))
+        every = [episode for _, found in drawn for episode in found]
+        # With class names as words there is nothing to tokenize, and no layers.
+        depths = settings.layers if settings.words == "image" else (0,)
+        constrains = constraints.supports(settings.model)
+        cells: list[Cell] = []
+        for layers in depths:
+            words = self._image_words(every, layers) if layers else self._class_words(every)
+            for (induction, shots, repeats), found in drawn:
+                setting = {
+                    "ways": found[0].ways,
+                    "shots": shots,
+                    "induction": induction,
+                    "repeats": repeats,
+                    "names": settings.names,
+                    "layers": layers,
+                    "tokens_per_image": self._tokens(layers),
+                    "words": settings.words,
+                }
+                made = classify.items(found, words, constrains=constrains, control=settings.control)
+                cell = TextCell(_name("classify", setting), "classify", setting, made)
+                self.episodes[cell.name] = found
+                cells.append(cell)
+        return cells
+
+    def _listed(self) -> list[Episode]:
+        settings = self.settings
+        path = settings.episodes_file or ""
+        names: Names = "nonsense" if settings.names == "nonsense" else self.examples.class_names
+        if Path(path).suffix == ".csv":
+            found = episodes.read_v2l(path, names)
+        elif _is_frozen(path):
+            found = episodes.read_frozen(path, settings.data)
+        else:
+            found = episodes.read(path)
+        if not found:
+            raise InputError(f"wanted episodes, {path} has none")
+        return found[: settings.count]
+
+    def _image_words(self, every: Sequence[Episode], layers: int) -> dict[str, str]:
+        keys = _keys(every)
+        images = {key: self.examples[key].image_key for key in keys}
+        words = self.words(images.values(), layers)
+        return {key: words[image] for key, image in images.items()}
+
+    def _class_words(self, every: Sequence[Episode]) -> dict[str, str]:
+        """The true class's name of every image; of the control's, too."""
+        found = {}
+        for key in _keys(every):
+            label = self.examples[key].label
+            if label is None:
+                raise InputError(f"--words class-name: wanted the class of every image, {key} has none")
+            found[key] = self.examples.class_names[label]
+        return found
+
+    def _tokens(self, layers: int) -> int:
+        return self.tokenizer.shape.tokens(layers) if layers else 0
+
+    def _caption(self) -> list[Cell]:
+        usable = [example for example in self.examples.examples if example.captions]
+        return self._few_shot(usable, "caption", caption.items)
+
+    def _vqa(self) -> list[Cell]:
+        usable = [example for example in self.examples.examples if example.question and example.answers]
+        return self._few_shot(usable, "vqa", vqa.items)
+
+    def _few_shot(self, usable: Sequence[Example], task: str, items: Any) -> list[Cell]:
+        """Cells whose queries share their examples in context, which are drawn first: no query's image is in it."""
+        settings = self.settings
+        cells: list[Cell] = []
+        order = shuffled(usable, settings.seed, lambda example: example.key)
+        for shots, layers in itertools.product(settings.shots, settings.layers):
+            support = order[:shots]
+            taken = {example.image_key for example in support}
+            left = [example for example in order[shots:] if example.image_key not in taken]
+            queries, others = _with_others(left, settings.count, task)
+            words = self.words([one.image_key for one in (*support, *queries)] + others, layers)
+            setting = {"shots": shots, "layers": layers, "tokens_per_image": self._tokens(layers)}
+            made = items(support, queries, others, words, control=settings.control)
+            cells.append(TextCell(_name(task, setting), task, setting, made))
+        return cells
+
+    def _interpret(self) -> list[Cell]:
+        settings = self.settings
+        usable = [
+            example
+            for example in self.examples.examples
+            if interpret.names(example, self.examples.class_names)
+        ]
+        queries, others = _with_others(
+            shuffled(usable, settings.seed, lambda example: example.key), settings.count, "interpret"
+        )
+        cells: list[Cell] = []
+        for layers in settings.layers:
+            words = self.words([one.image_key for one in queries] + others, layers)
+            setting = {"layers": layers, "tokens_per_image": self._tokens(layers)}
+            made = interpret.items(
+                queries, others, words, self.examples.class_names, control=settings.control
+            )
+            cells.append(TextCell(_name("interpret", setting), "interpret", setting, made))
+        return cells
+
+
+def _is_frozen(path: str | None) -> bool:
+    """Whether the file is one of Frozen's: a JSON list, where ours is an object."""
+    if path is None or Path(path).suffix != ".json":
+        return False
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(64).lstrip().startswith("[")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _keys(every: Iterable[Episode]) -> list[str]:
+    found = {one.other for one in every} | {one.query.key for one in every}
+    return sorted(found | {shot.key for one in every for shot in one.support})
+
+
+def _with_others(left: Sequence[Example], count: int, task: str) -> tuple[list[Example], list[str]]:
+    """The first `count` examples, and for each the image key of the next that differs in image (and in class)."""
+    queries = list(left[:count])
+    others = []
+    for place, query in enumerate(queries):
+        around = itertools.chain(left[place + 1 :], left[:place])
+        other = next(
+            (
+                one.image_key
+                for one in around
+                if one.image_key != query.image_key and (one.label is None or one.label != query.label)
+            ),
+            None,
+        )
+        if other is None:
+            raise InputError(
+                f"{task}: wanted two images besides those in context, to ask about the wrong one"
+            )
+        others.append(other)
+    if not queries:
+        raise InputError(f"{task}: wanted an example besides those in context, got none: ask for fewer shots")
+    return queries, others
+
+
+def _name(task: str, setting: Mapping[str, Any]) -> str:
+    """Of a cell: its settings, but those that say nothing."""
+    parts = [task]
+    parts += [f"{setting['ways']}way"] if "ways" in setting else []
+    parts += [f"{setting['shots']}shot"] if "shots" in setting else []
+    parts += [f"repeats{setting['repeats']}"] if setting.get("repeats") else []
+    parts += ["no-induction"] if setting.get("induction") is False else []
+    parts += ["nonsense"] if setting.get("names") == "nonsense" else []
+    parts += [f"layers{setting['layers']}" if setting["layers"] else "class-name"]
+    return "-".join(parts)

@@ -1,0 +1,173 @@
+"""Runs a plan with inspect-ai: a log for each cell, and nothing asked twice after a crash.
+
+Every finished sample is written to its cell's log at once (`log_buffer=1`), so that a killed run has lost only
+what was in the air. Running the same plan on the same folder again takes up what the logs hold and asks for the
+rest, failed samples included. The folder also keeps the settings; a run with others is refused, for its samples
+would stand beside these as if they were of one kind.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from icl_runner import episodes
+from icl_runner.plan import Plan
+from spae.errors import InputError
+from spae.files import write_file
+
+# JSON, but not called so: whatever ends in .json beside logs is taken for a log.
+SETTINGS_FILE = "run.settings"
+LOCK_FILE = "run.lock"
+
+# Of one call, by inspect-ai's own providers, which retry for ever unless told.
+MAX_RETRIES = 8
+ATTEMPT_SECONDS = 600
+
+
+def run(
+    plan: Plan,
+    log_dir: str | Path,
+    *,
+    max_connections: int | None = None,
+    max_retries: int = MAX_RETRIES,
+) -> bool:
+    """Run what of the plan is not done yet; whether every sample has a score now.
+
+    Args:
+        plan: what to ask.
+        log_dir: of the logs; made if missing, or that of an earlier run of the same plan.
+        max_connections: calls at the same time; the provider's own number by default.
+        max_retries: of one call. A sample whose call fails for good is recorded as failed, and the run goes on.
+
+    Raises:
+        InputError: the folder holds a run with other settings or is in use, or the model cannot be had.
+    """
+    folder = Path(log_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    with _locked(folder):
+        _check_settings(folder / SETTINGS_FILE, plan.record())
+        for name, listed in plan.episodes.items():
+            episodes.write(folder / f"{name}.episodes", listed)
+        return _run(plan, folder, max_connections, max_retries)
+
+
+def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int) -> bool:
+    from inspect_ai import eval_set
+    from inspect_ai._util.error import PrerequisiteError
+
+    from icl_runner import progress
+
+    settings = plan.settings
+    # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
+    embedded = settings.model.startswith("spae-lm/")
+    total = sum(len(cell.ids) for cell in plan.cells)
+    # On stderr, and only on a terminal.
+    with tqdm(total=total, unit="sample", disable=None) as bar, progress.shown_on(bar), _quiet() as printed:
+        try:
+            done, _ = eval_set(
+                [cell.build(plan.metadata(cell)) for cell in plan.cells],
+                str(folder),
+                model=settings.model,
+                model_base_url=settings.base_url,
+                model_args=dict(settings.model_args),
+                # Failed samples are recorded, and the next run tries them again: hence an error of the log.
+                fail_on_error=True,
+                continue_on_fail=True,
+                retry_attempts=1,
+                retry_immediate=False,
+                log_buffer=1,
+                log_realtime=False,
+                log_format="eval",
+                score_display=False,
+                display="none",
+                ctl_server=False,
+                max_tasks=1 if embedded else len(plan.cells),
+                max_samples=max_connections,
+                max_connections=max_connections,
+                max_retries=max_retries,
+                attempt_timeout=None if embedded else ATTEMPT_SECONDS,
+            )
+        except PrerequisiteError as error:
+            raise InputError(_plain(str(error.message))) from error
+    del printed
+    return done
+
+
+def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the settings of a new folder; `InputError` when it has others already."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    if not path.exists():
+        write_file(path, text.encode())
+        return
+    try:
+        before = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({error}): choose another --log-dir") from error
+    now = json.loads(text)
+    if before == now:
+        return
+    differing = _differences(before, now)
+    raise InputError(
+        f"{path.parent} holds a run with other settings ({'; '.join(differing[:3])}): choose another --log-dir, "
+        "or run with the same settings"
+    )
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two JSON values differ, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        # The settings first: when they differ, cells and samples do, and nobody needs to be told.
+        keys = sorted({*before, *now}, key=lambda key: (key != "settings", key))
+        for key in keys:
+            found += _differences(before.get(key), now.get(key), key)
+        return found
+    return [] if before == now else [f"{name} was {_short(before)}, now {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder; the system lets go when the process dies. `InputError` when another process holds it."""
+    with open(folder / LOCK_FILE, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another run is writing to {folder}: wait for it, or choose another") from error
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """inspect-ai without its habits: no lines on stdout, and no .env file of whatever folder this is read."""
+    before = os.environ.get("PYTHON_DOTENV_DISABLED")
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            yield printed
+    finally:
+        if before is None:
+            del os.environ["PYTHON_DOTENV_DISABLED"]
+        else:
+            os.environ["PYTHON_DOTENV_DISABLED"] = before
+
+
+def _plain(message: str) -> str:
+    """inspect-ai's message as one line without its markup."""
+    from rich.text import Text
+
+    return " ".join(Text.from_markup(message).plain.split())

@@ -1,0 +1,68 @@
+"""Few-shot classification of images by their words: which of the named classes is the query's?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from icl_runner import prompts, scoring
+from icl_runner.episodes import Episode
+from icl_runner.tasks import Call, Item
+
+
+def items(
+    episodes: Sequence[Episode],
+    words: Mapping[str, str],
+    *,
+    constrains: bool,
+    control: bool = True,
+) -> tuple[Item, ...]:
+    """The calls of every episode.
+
+    "open" is for the open-ended rule, "constrained" for decoding restricted to the names. Chat models cannot be
+    restricted: they are told the names instead, and what they answer is called "instructed", a column of its own.
+    With `control` each is asked again, as ".._other", with the words of the episode's other image as the query.
+
+    Args:
+        words: image key -> its words, of all images of the episodes (and of their controls).
+        constrains: whether the model's decoding can be restricted.
+    """
+    return tuple(_item(episode, words, constrains, control) for episode in episodes)
+
+
+def _item(episode: Episode, words: Mapping[str, str], constrains: bool, control: bool) -> Item:
+    names = tuple(episode.names.values())
+    examples = [(words[shot.key], episode.names[shot.label]) for shot in episode.support]
+    calls = []
+    for suffix, key in [("", episode.query.key), ("_other", episode.other)][: 1 + control]:
+        prompt = prompts.classify(
+            names, examples, words[key], induction=episode.induction, repeats=episode.repeats
+        )
+        length = max_tokens(names)
+        calls.append(Call(f"open{suffix}", prompt, length))
+        if constrains:
+            calls.append(Call(f"constrained{suffix}", prompt, length, names))
+        else:
+            calls.append(
+                Call(f"instructed{suffix}", prompt, length, names, system=prompts.chat_choice(names))
+            )
+    truth = episode.names[episode.query.label]
+    shown = {"names": list(names), "truth": truth, "query_key": episode.query.key, "other_key": episode.other}
+    return Item(episode.id, tuple(calls), truth, shown)
+
+
+def max_tokens(names: Sequence[str]) -> int:
+    """Room for the longest name and for what shows that an answer goes on: a token has two bytes or more, mostly."""
+    return max(len(name.encode()) for name in names) // 2 + 4
+
+
+def score(shown: Mapping[str, Any], answers: Mapping[str, str]) -> tuple[dict[str, float], dict[str, Any]]:
+    """1 or 0 for every answer, by the rule of its key; the control's answers against the same truth."""
+    truth = shown["truth"]
+    values = {
+        key: float(
+            scoring.open_match(answer, truth, prompts.STOP)
+            if key.startswith("open")
+            else scoring.chosen(answer, shown["names"]) == truth
+        )
+        for key, answer in answers.items()
+    }
+    return values, {"answers": dict(answers), "truth": truth, "query_key": shown["query_key"]}

@@ -1,0 +1,118 @@
+"""Cells with text answers as tasks of inspect-ai: one solver that puts the calls of an item, one scorer."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from inspect_ai import Task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageSystem,
+    ChatMessageUser,
+    GenerateConfig,
+    ModelOutput,
+    get_model,
+)
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from icl_runner import constraints
+from icl_runner.prompts import Prompt
+from icl_runner.tasks import Call, Item, TextCell, caption, classify, interpret, vqa
+
+# A chat model may think aloud for a while, or put a greeting in front; what it says is cut before it is scored.
+CHAT_MAX_TOKENS = 64
+
+# What an item shows and the answers by key -> values by key, and metadata to show with them.
+Rule = Callable[[Mapping[str, Any], Mapping[str, str]], tuple[dict[str, float], dict[str, Any]]]
+SCORES: dict[str, Rule] = {
+    "classify": classify.score,
+    "caption": caption.score,
+    "vqa": vqa.score,
+    "interpret": interpret.score,
+}
+
+
+def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
+    """The task of a cell, with `metadata` in its log."""
+    return Task(
+        name=cell.name,
+        dataset=MemoryDataset([_sample(item) for item in cell.items], name=cell.name),
+        solver=ask(),
+        scorer=score_answers(cell.task),
+        metadata=dict(metadata),
+    )
+
+
+def _sample(item: Item) -> Sample:
+    # The context once for all calls: it is long.
+    first = item.calls[0].prompt
+    calls = [
+        {
+            "key": call.key,
+            "query": call.prompt.query,
+            "stop": list(call.prompt.stop),
+            "max_tokens": call.max_tokens,
+            "choices": list(call.choices),
+            "system": call.system,
+        }
+        for call in item.calls
+    ]
+    return Sample(
+        id=item.id,
+        input=first.text,
+        target=item.target,
+        metadata={"shown": dict(item.shown), "context": first.context, "calls": calls},
+    )
+
+
+@solver
+def ask() -> Solver:
+    """Puts the calls of a sample to the model, one after the other, so that each finds the context in its caches."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        answers: dict[str, str] = {}
+        for fields in state.metadata["calls"]:
+            prompt = Prompt(state.metadata["context"], fields["query"], tuple(fields["stop"]))
+            call = Call(
+                fields["key"], prompt, fields["max_tokens"], tuple(fields["choices"]), fields["system"]
+            )
+            output = await put(call)
+            # An endpoint without constraints was asked for one: its answer must not stand in the same column.
+            free = call.choices and (output.metadata or {}).get("constrained") is False
+            answers[call.key.replace("constrained", "instructed") if free else call.key] = output.completion
+            if not state.output.choices:
+                state.output = output
+        state.metadata["answers"] = answers
+        return state
+
+    return solve
+
+
+async def put(call: Call) -> ModelOutput:
+    """One call to the model of the running task; raises what the provider raises."""
+    model = get_model()
+    takes_constraints = constraints.supports(str(model))
+    messages: list[ChatMessage] = [ChatMessageUser(content=call.prompt.text)]
+    if not takes_constraints:
+        messages.insert(0, ChatMessageSystem(content=call.system))
+    config = GenerateConfig(
+        max_tokens=call.max_tokens if takes_constraints else max(call.max_tokens, CHAT_MAX_TOKENS),
+        temperature=0,
+        stop_seqs=list(call.prompt.stop),
+    )
+    if call.choices and takes_constraints:
+        config.extra_body = constraints.Choices(call.choices).extra_body()
+    return await model.generate(messages, config=config)
+
+
+@scorer(metrics={"*": [mean()]})
+def score_answers(task: str) -> Scorer:
+    """Scores a sample by the rule of the task."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        answers = state.metadata["answers"]
+        values, metadata = SCORES[task](state.metadata["shown"], answers)
+        return Score(value=dict(values), answer=next(iter(answers.values())), metadata=metadata)
+
+    return score
