@@ -1,0 +1,380 @@
+"""Text completions of an OpenAI-compatible endpoint (vLLM, llama.cpp, SGLang, hosted ones) for inspect-ai.
+
+inspect's own `openai-api-completions` knows no constraint dialects, waits without regard to Retry-After, and
+retries without end; and its client takes a millisecond of processor time a request, which at 64 concurrent requests
+of 50 ms is more than one core has (measured: aiohttp 0.12 ms and 93 % of the ideal throughput, openai 0.95 ms
+and 78 %; benchmarks/endpoint.py). So: aiohttp, which is kept as well.
+"""
+
+import asyncio
+import base64
+import json
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import aiohttp
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    GenerateConfig,
+    Logprob,
+    Logprobs,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    RetryDecision,
+    StopReason,
+    TopLogprob,
+)
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from icl_runner.constraints import KEY, from_extra_body
+from icl_runner.dialects import DIALECTS, fields
+from icl_runner.raw_prompt import raw_prompt
+from icl_runner.retries import Attempts, EndpointError, RetryPolicy, retry_after
+from spae.errors import InputError
+
+# Base URLs and the key that belongs to each: a key is sent to no other server than its own.
+_BASE_URL, _API_KEY = "SPAE_COMPLETIONS_BASE_URL", "SPAE_COMPLETIONS_API_KEY"
+_OPENAI_BASE_URL, _OPENAI_API_KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
+
+# inspect's name of a setting -> the endpoint's.
+_SETTINGS = {
+    "max_tokens": "max_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "stop_seqs": "stop",
+    "seed": "seed",
+    "num_choices": "n",
+}
+_STOP_REASONS: dict[str | None, StopReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "length": "max_tokens",
+    "content_filter": "content_filter",
+}
+_TRANSIENT = (408, 409, 425, 429)  # and everything from 500
+_SHOWN = 300  # characters of an endpoint's message that go into ours
+
+# The call that this task is in. inspect asks for the wait between attempts once, when a call begins.
+_attempts: ContextVar[Attempts | None] = ContextVar("attempts", default=None)
+
+
+class CompletionsAPI(ModelAPI):
+    """`completions/<model>`: one user message goes out as a raw prompt, the text that continues it comes back.
+
+    The base URL is inspect's `model_base_url` (with the key of SPAE_COMPLETIONS_API_KEY), else
+    SPAE_COMPLETIONS_BASE_URL (the same key), else OPENAI_BASE_URL (with OPENAI_API_KEY); a server may need no
+    key. User and password in the URL are taken from the environment only: inspect logs its argument.
+
+    Args:
+        dialect: how the endpoint takes constraints: "llama.cpp", "vllm" or "none"; outputs say whether they
+            were constrained in `metadata["constrained"]`.
+        timeout: seconds that one request may take in all.
+        retry_base, retry_longest: seconds before the first retry, and at most before any (`RetryPolicy`).
+
+    Raises:
+        InputError: no base URL, or one that is none; an unknown dialect; bad numbers.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig | None = None,
+        *,
+        dialect: str = "none",
+        timeout: float = 600.0,
+        retry_base: float = RetryPolicy.base,
+        retry_longest: float = RetryPolicy.longest,
+    ):
+        if dialect not in DIALECTS:
+            raise InputError(f"completions: wanted the dialect {', '.join(DIALECTS)}; got {dialect!r}")
+        if (
+            isinstance(timeout, bool)
+            or not isinstance(timeout, int | float)
+            or not 0 < timeout < float("inf")
+        ):
+            raise InputError(f"completions: wanted a timeout in seconds above 0; got {timeout!r}")
+        url, key_variable, user = _endpoint(base_url)
+        super().__init__(model_name, url, api_key, [key_variable], config or GenerateConfig())
+        key = self.api_key or os.environ.get(key_variable)
+        if key and user:
+            raise InputError(
+                f"completions: wanted a key ({key_variable}) or user and password in the base URL; got both"
+            )
+        self._dialect = dialect
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30))
+        self._policy = RetryPolicy(base=retry_base, longest=retry_longest)
+        self._authorization = f"Bearer {key}" if key else _basic(user) if user else None
+        # What must not be shown when an endpoint repeats it to us.
+        self._secrets = [secret for secret in (key, *((user[1], _basic(user)[6:]) if user else ())) if secret]
+        self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
+
+    async def generate(
+        self,
+        input: list[ChatMessage],
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        """One completion (or `num_choices`). `EndpointError` when there is none, `InputError` for other messages."""
+        request = self._request(raw_prompt(input, tools, "completions"), config)
+        attempts = _attempts.get() or Attempts(self._policy)
+        try:
+            reply = await self._post(request)
+            output = _output(reply, self.model_name)
+        except EndpointError as error:
+            # Without its cause: an exception of the HTTP client may hold the request, and so the key.
+            raise attempts.failed(error, config.max_retries) from None
+        if from_extra_body(config.extra_body) is not None:
+            output.metadata = {"constrained": self._dialect != "none"}
+        return output
+
+    def should_retry(self, ex: Exception) -> RetryDecision:
+        if not isinstance(ex, EndpointError) or ex.final:
+            return RetryDecision.no()
+        if ex.kind == "rate_limit":
+            return RetryDecision.rate_limit(ex.retry_after)
+        return RetryDecision.transient(ex.retry_after)
+
+    def retry_wait(self) -> Callable[[Any], float]:
+        attempts = Attempts(self._policy)
+        _attempts.set(attempts)
+        return attempts.wait
+
+    def connection_key(self) -> str:
+        return str(self.base_url)
+
+    def max_connections(self) -> int:
+        return 64
+
+    async def aclose(self) -> None:
+        session = self._sessions.get(asyncio.get_running_loop())
+        if session is not None:
+            await session.aclose()
+
+    def _request(self, prompt: str, config: GenerateConfig) -> dict[str, Any]:
+        body = {key: value for key, value in (config.extra_body or {}).items() if key != KEY}
+        body |= {"model": self.model_name, "prompt": prompt}
+        body |= {
+            theirs: value
+            for ours, theirs in _SETTINGS.items()
+            if (value := getattr(config, ours)) is not None
+        }
+        if config.logprobs:
+            body["logprobs"] = config.top_logprobs or 1
+        if config.logit_bias:
+            body["logit_bias"] = {str(token): bias for token, bias in config.logit_bias.items()}
+        return body | fields(from_extra_body(config.extra_body), self._dialect, prompt)
+
+    async def _post(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        session = await self._session()
+        try:
+            # A redirect would carry the prompt, and perhaps the key, to where nobody sent it.
+            async with session.post(
+                f"{self.base_url}/completions", data=json.dumps(request).encode(), allow_redirects=False
+            ) as response:
+                body = await response.read()
+        except TimeoutError:
+            raise EndpointError(f"no answer within {self._timeout.total:g} s", "transient") from None
+        except aiohttp.ClientSSLError as error:
+            raise EndpointError(self._shown(str(error)), "deterministic") from None
+        except (aiohttp.ClientError, OSError) as error:
+            what = self._shown(f"{type(error).__name__}: {error}")
+            raise EndpointError(f"the connection failed ({what})", "transient") from None
+        if response.status == 200:
+            return self._read(body)
+        if response.status == 400 and _error(body).get("code") == "content_filter":
+            # Azure's way of saying that the prompt was filtered: an answer, and always the same.
+            return {"choices": [{"text": "", "finish_reason": "content_filter"}]}
+        raise self._refused(response.status, response.headers, body)
+
+    def _read(self, body: bytes) -> dict[str, Any]:
+        if not body.strip():
+            raise EndpointError("an empty answer", "transient")
+        try:
+            reply = json.loads(body)
+        except ValueError:
+            raise EndpointError(
+                f"an answer that is not JSON: {self._shown(_text(body))}", "transient"
+            ) from None
+        choices = reply.get("choices") if isinstance(reply, dict) else None
+        if not isinstance(choices, list) or not choices or not all(map(_is_choice, choices)):
+            # JSON, so somebody meant it.
+            message = self._shown(_text(body))
+            raise EndpointError(f"an answer without choices[..].text: {message}", "deterministic")
+        return reply
+
+    def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> EndpointError:
+        error = _error(body)
+        reason = (
+            f"HTTP {status} from {self.base_url}: {self._shown(str(error.get('message') or _text(body)))}"
+        )
+        if (status < 500 and status not in _TRANSIENT) or error.get("code") == "insufficient_quota":
+            return EndpointError(reason, "deterministic")
+        kind: Literal["transient", "rate_limit"] = "rate_limit" if status == 429 else "transient"
+        return EndpointError(reason, kind, retry_after(headers))
+
+    def _shown(self, text: str) -> str:
+        """A message that is not ours, as it may be shown: in one line, cut, without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[secret]")
+        text = " ".join(text.split())
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} .."
+
+    async def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None:
+            headers = {"Content-Type": "application/json"}
+            if self._authorization:
+                headers["Authorization"] = self._authorization
+            # inspect limits the connections. Servers drop idle ones (uvicorn after 5 s), so we do before them.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
+            client = aiohttp.ClientSession(headers=headers, connector=connector, timeout=self._timeout)
+            session = self._sessions[loop] = _Session(client, lambda: self._sessions.pop(loop))
+            await session.open()
+        return session.client
+
+
+class _Session:
+    """The HTTP client of one event loop, closed when the loop ends.
+
+    inspect runs each eval in a loop of its own, and closes no models at its end. What a loop does close are its
+    asynchronous generators, so one of them holds the client.
+    """
+
+    def __init__(self, client: aiohttp.ClientSession, forget: Callable[[], object]):
+        self.client = client
+        self._forget = forget
+        self._life = self._live()
+
+    async def open(self) -> None:
+        await anext(self._life)
+
+    async def aclose(self) -> None:
+        await self._life.aclose()
+
+    async def _live(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._forget()
+            await self.client.close()
+
+
+def _endpoint(argument: str | None) -> tuple[str, str, tuple[str, str] | None]:
+    """(base URL without user and password, name of the variable with its key, user and password)."""
+    if argument:
+        source, key_variable = "the base URL", _API_KEY
+        given = argument
+    elif os.environ.get(_BASE_URL):
+        source, key_variable = _BASE_URL, _API_KEY
+        given = os.environ[_BASE_URL]
+    elif os.environ.get(_OPENAI_BASE_URL):
+        source, key_variable = _OPENAI_BASE_URL, _OPENAI_API_KEY
+        given = os.environ[_OPENAI_BASE_URL]
+    else:
+        raise InputError(
+            f"completions: wanted the endpoint's base URL (http://host:port/v1): set {_BASE_URL}, or give it as "
+            "inspect's model_base_url"
+        )
+    # No message shows the URL: a password may be anywhere in one that is not well formed.
+    try:
+        url = urlsplit(given.strip())
+        host, port = url.hostname, url.port
+    except ValueError:
+        host = None
+    if not host or url.scheme not in ("http", "https") or url.query or url.fragment:
+        raise InputError(
+            f"completions: wanted {source} as http(s)://host:port/path, with no query; it is not"
+        )
+    user = None
+    if url.username is not None or url.password is not None:
+        if argument:
+            raise InputError(
+                f"completions: user and password in {source} would be written to the log: give them in the URL "
+                f"of {_BASE_URL}"
+            )
+        user = unquote(url.username or ""), unquote(url.password or "")
+    place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    return urlunsplit((url.scheme, place, url.path.rstrip("/"), "", "")), key_variable, user
+
+
+def _basic(user: tuple[str, str]) -> str:
+    return "Basic " + base64.b64encode(":".join(user).encode()).decode()
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    """The `error` of an endpoint's answer (the message alone from those that send a string), {} without one."""
+    try:
+        reply = json.loads(body)
+    except ValueError:
+        return {}
+    error = reply.get("error", reply) if isinstance(reply, dict) else {}
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _is_choice(choice: object) -> bool:
+    return isinstance(choice, dict) and isinstance(choice.get("text"), str)
+
+
+def _output(reply: Mapping[str, Any], model: str) -> ModelOutput:
+    choices = [
+        ChatCompletionChoice(
+            message=ChatMessageAssistant(content=choice["text"], model=model, source="generate"),
+            stop_reason=_STOP_REASONS.get(choice.get("finish_reason"), "unknown"),
+            logprobs=_logprobs(choice.get("logprobs")),
+        )
+        for choice in sorted(reply["choices"], key=lambda choice: choice.get("index") or 0)
+    ]
+    return ModelOutput(
+        model=str(reply.get("model") or model), choices=choices, usage=_usage(reply.get("usage"))
+    )
+
+
+def _usage(usage: Any) -> ModelUsage | None:
+    if not isinstance(usage, dict):
+        return None
+    prompt, answer = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    # inspect counts what came from the endpoint's cache apart, because it costs less.
+    return ModelUsage(
+        input_tokens=prompt - (cached or 0),
+        input_tokens_cache_read=cached,
+        output_tokens=answer,
+        total_tokens=prompt + answer,
+    )
+
+
+def _logprobs(logprobs: Any) -> Logprobs | None:
+    """From the parallel lists of /v1/completions, or from the list of llama.cpp, which is that of chats."""
+    if not isinstance(logprobs, dict):
+        return None
+    if logprobs.get("content"):
+        return Logprobs.model_validate({"content": logprobs["content"]})
+    tokens, values = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
+    tops = logprobs.get("top_logprobs") or [None] * len(tokens)
+    content = [
+        Logprob(
+            token=token,
+            logprob=value,
+            top_logprobs=[TopLogprob(token=t, logprob=p) for t, p in top.items()] if top else None,
+        )
+        for token, value, top in zip(tokens, values, tops, strict=False)
+        if value is not None
+    ]
+    return Logprobs(content=content) if content else None

@@ -1,0 +1,228 @@
+"""The embedded frozen language model (`spae.frozen_lm`) as a provider for inspect-ai."""
+
+import asyncio
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    GenerateConfig,
+    Logprob,
+    Logprobs,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    StopReason,
+)
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from icl_runner.constraints import Choices, Words, from_extra_body, spaced
+from icl_runner.dialects import vocabulary_words
+from icl_runner.raw_prompt import raw_prompt
+from spae import frozen_lm
+from spae.errors import InputError
+from spae.frozen_lm import FrozenLM, Generation
+from spae.frozen_lm.constraint import Constraint, TokenSet, Trie, encode_behind
+
+_STOP_REASONS: dict[str, StopReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "constraint": "stop",
+    "length": "max_tokens",
+}
+_MAX_TOKENS = 256  # unless the call says
+# Settings of inspect's that would change the answer, and that this model does not have.
+_NOT_OFFERED = ("top_k", "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty", "best_of")
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What texts that are generated side by side have in common."""
+
+    max_tokens: int
+    stop: tuple[str, ...]
+    temperature: float
+    top_p: float
+    seed: int
+
+
+@dataclass(eq=False)
+class _Request:
+    prompt: list[int]
+    settings: _Settings
+    constraint: Constraint | None
+    answer: Future[Generation] = field(default_factory=Future)
+
+
+class EmbeddedAPI(ModelAPI):
+    """`spae-lm/default` or `spae-lm/<path>`: one user message is continued as it is.
+
+    Greedy unless a temperature is given. Calls that wait at the same time and have equal settings are generated
+    side by side, in one thread beside the event loop.
+
+    Args:
+        batch: how many texts are generated side by side at most.
+
+    Raises:
+        InputError: no such model, a base URL, or a batch below 1.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig | None = None,
+        *,
+        batch: int = 8,
+    ):
+        super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
+        if base_url:
+            raise InputError("spae-lm: wanted no base URL, the model runs in this process; leave it out")
+        if type(batch) is not int or batch < 1:
+            raise InputError(f"spae-lm: wanted a batch from 1; got {batch!r}")
+        self._batch = batch
+        self._model: FrozenLM = frozen_lm.load(model_name)
+        self._word_ids: dict[str, list[int]] = {}
+        self._waiting: list[_Request] = []
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spae-lm")
+
+    async def generate(
+        self,
+        input: list[ChatMessage],
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        """One text (or `num_choices`, with the seeds that follow each other).
+
+        `InputError` for other messages, settings that the model does not have, and prompts beyond its context.
+        """
+        refused = [name for name in _NOT_OFFERED if getattr(config, name) is not None]
+        if refused:
+            raise InputError(f"spae-lm: does not have {', '.join(refused)}; leave it out")
+        prompt = raw_prompt(input, tools, "spae-lm")
+        loop = asyncio.get_running_loop()
+        # Both may tokenise for a while.
+        ids = await loop.run_in_executor(None, self._model.encode, prompt)
+        asked = from_extra_body(config.extra_body)
+        constraint = await loop.run_in_executor(None, self._constraint, asked, prompt)
+        room = self._model.context_length - len(ids)
+        if room < (config.max_tokens or 1):
+            raise InputError(
+                f"spae-lm: wanted prompt and answer within {self._model.context_length} tokens; got a prompt of "
+                f"{len(ids)} and max_tokens {config.max_tokens}: use fewer examples or layers"
+            )
+        max_tokens = config.max_tokens or min(_MAX_TOKENS, room)
+        requests = [
+            _Request(ids, _settings(config, max_tokens, i), constraint)
+            for i in range(config.num_choices or 1)
+        ]
+        with self._lock:
+            self._waiting += requests
+        for _ in requests:
+            self._thread.submit(self._serve)
+        generations = await asyncio.gather(*(asyncio.wrap_future(request.answer) for request in requests))
+        output = self._output(ids, generations, bool(config.logprobs))
+        if asked is not None:
+            output.metadata = {"constrained": True}
+        return output
+
+    def max_connections(self) -> int:
+        # Two batches, so that the next one stands ready.
+        return 2 * self._batch
+
+    def connection_key(self) -> str:
+        return self.model_name
+
+    async def count_text_tokens(self, text: str) -> int:
+        return len(self._model.encode(text))
+
+    async def tokenize(self, text: str) -> list[int]:
+        return self._model.encode(text)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False)
+
+    def _serve(self) -> None:
+        """The next batch. There is one turn for each request; turns whose request went along earlier find less."""
+        with self._lock:
+            self._waiting = [one for one in self._waiting if not one.answer.cancelled()]
+            batch = [one for one in self._waiting if one.settings == self._waiting[0].settings][: self._batch]
+            for request in batch:
+                self._waiting.remove(request)
+        batch = [one for one in batch if one.answer.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        settings = batch[0].settings
+        try:
+            generations = self._model.generate(
+                [one.prompt for one in batch],
+                settings.max_tokens,
+                stop=settings.stop,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=settings.seed,
+                constraints=[one.constraint for one in batch],
+            )
+        except Exception as error:  # it belongs to those who wait, whatever it is
+            for request in batch:
+                request.answer.set_exception(error)
+            return
+        for request, generation in zip(batch, generations, strict=True):
+            request.answer.set_result(generation)
+
+    def _constraint(self, asked: Choices | Words | None, prompt: str) -> Constraint | None:
+        if asked is None:
+            return None
+        if isinstance(asked, Choices):
+            return Trie([spaced(prompt, text) for text in asked.texts], self._model.tokenizer)
+        if asked.bundle not in self._word_ids:
+            self._word_ids[asked.bundle] = self._single_tokens(asked.bundle)
+        return TokenSet(self._word_ids[asked.bundle], asked.count)
+
+    def _single_tokens(self, bundle: str) -> list[int]:
+        """The token of each word of the bundle, behind a space."""
+        words = vocabulary_words(bundle)
+        ids = [encode_behind(f" {word}", self._model.tokenizer) for word in words]
+        split = [word for word, tokens in zip(words, ids, strict=True) if len(tokens) != 1]
+        if split:
+            raise InputError(
+                f"spae-lm: {len(split)} of {len(words)} words of the bundle {bundle!r} ({split[0]!r}, ..) are not "
+                f"single tokens of {self._model.name}: use a bundle made for this model, or no constraint"
+            )
+        return [tokens[0] for tokens in ids]
+
+    def _output(self, prompt: list[int], generations: list[Generation], logprobs: bool) -> ModelOutput:
+        choices = [
+            ChatCompletionChoice(
+                message=ChatMessageAssistant(content=one.text, model=self.model_name, source="generate"),
+                stop_reason=_STOP_REASONS[one.stop],
+                logprobs=self._logprobs(one) if logprobs else None,
+            )
+            for one in generations
+        ]
+        written = sum(len(one.ids) for one in generations)
+        usage = ModelUsage(
+            input_tokens=len(prompt), output_tokens=written, total_tokens=len(prompt) + written
+        )
+        return ModelOutput(model=self._model.name, choices=choices, usage=usage)
+
+    def _logprobs(self, generation: Generation) -> Logprobs:
+        tokens = [self._model.tokenizer.decode([i]) for i in generation.ids]
+        pairs = zip(tokens, generation.log_probs.tolist(), strict=True)
+        return Logprobs(content=[Logprob(token=token, logprob=value) for token, value in pairs])
+
+
+def _settings(config: GenerateConfig, max_tokens: int, choice: int) -> _Settings:
+    return _Settings(
+        max_tokens=max_tokens,
+        stop=tuple(config.stop_seqs or ()),
+        temperature=config.temperature or 0.0,
+        top_p=1.0 if config.top_p is None else config.top_p,
+        seed=(config.seed or 0) + choice,
+    )

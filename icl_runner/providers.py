@@ -1,0 +1,23 @@
+"""The providers that inspect-ai lacks: `spae-lm/<name or path>` and `completions/<model>`.
+
+inspect finds this module by the entry point `inspect_ai` and imports it whenever it starts: so what the
+providers themselves need is imported only when one is asked for.
+"""
+
+from inspect_ai.model import ModelAPI, modelapi
+
+
+@modelapi(name="spae-lm")
+def spae_lm() -> type[ModelAPI]:
+    """The embedded frozen language model, in JAX: `spae-lm/default`, or a GGUF file or Hugging Face folder."""
+    from icl_runner.embedded import EmbeddedAPI
+
+    return EmbeddedAPI
+
+
+@modelapi(name="completions")
+def completions() -> type[ModelAPI]:
+    """Text completions of an OpenAI-compatible endpoint, `POST {base url}/completions`."""
+    from icl_runner.completions import CompletionsAPI
+
+    return CompletionsAPI
