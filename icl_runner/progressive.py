@@ -13,28 +13,23 @@ grids, which are long and would not fit with their context. The rest is our choi
 This file knows no language model: `decode` is given a function that asks one.
 """
 
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import anyio
 import numpy as np
 
+from icl_runner.prompts import Prompt
 from spae.errors import InputError
 from spae.pyramid import Pyramid, PyramidShape
 from spae.text import parse
 from spae.vocabulary import Vocabulary
 
 Item = TypeVar("Item")
-
-
-class Prompt(Protocol):
-    """What `icl_runner.prompts` makes; only its text is looked at here."""
-
-    @property
-    def text(self) -> str: ...
 
 
 # Pairs (condition, answer) in the order of the prompt, the query's condition, and the words of its answer that
@@ -151,6 +146,17 @@ def _shown(segment: Segment, condition: str | tuple[str, ...]) -> str:
     return condition if isinstance(condition, str) else " ".join(segment.shown(condition))
 
 
+def max_tokens(count: int) -> int:
+    """Room for an answer of `count` words: one token a word for the vocabulary's own model, up to three for others."""
+    return 3 * count + 8
+
+
+def approximate_tokens(text: str) -> int:
+    """Tokens of a prompt: one for each word, number, sign and line break. Exact for the words of a vocabulary in its
+    own model, near for the rest."""
+    return len(re.findall(r"\w+|[^\w\s]|\n", text))
+
+
 def check_fits(
     plan: Plan,
     pairs: Sequence[Pair],
@@ -159,7 +165,7 @@ def check_fits(
     count_tokens: Callable[[str], int],
     context_tokens: int,
 ) -> int:
-    """The most tokens that a call of this plan takes, prompt and answer (one token a word) together.
+    """The most tokens that a call of this plan takes, prompt and room for the answer (`max_tokens`) together.
 
     Raises `InputError` when that is more than the model's `context_tokens`; it says how many examples fit.
     """
@@ -168,7 +174,8 @@ def check_fits(
         # The query's own words are not known yet; any words of the vocabulary are as long.
         shown = pairs[:examples]
         return max(
-            count_tokens(prompt_for(part, shown, condition, pairs[0].words, write).text) + part.count
+            count_tokens(prompt_for(part, shown, condition, pairs[0].words, write).text)
+            + max_tokens(part.count)
             for part in plan.segments
         )
 

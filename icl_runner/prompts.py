@@ -28,6 +28,11 @@ def chat_choice(names: Sequence[str]) -> str:
     return f"{CHAT} The answer must be exactly one of: {', '.join(names)}."
 
 
+def chat_words(count: int) -> str:
+    """The system message for a chat model that writes the words of an image: they cannot be counted off there."""
+    return f"{CHAT} It is exactly {count} English word{'s' if count > 1 else ''}, separated by single spaces."
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What the model reads is `context` + `query`; what it writes ends before the first of `stop`."""

@@ -1,7 +1,5 @@
 """Progressive decoding: plans, what a prompt shows, parallel segments, choice, repairs, failures."""
 
-from collections import namedtuple
-
 import anyio
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from icl_runner.progressive import (
     Answer,
     Pair,
     Segment,
+    approximate_tokens,
     check_fits,
     choose,
     decode,
@@ -22,6 +21,7 @@ from icl_runner.progressive import (
     read_words,
     to_pyramid,
 )
+from icl_runner.prompts import Prompt
 from spae.errors import InputError
 from spae.pyramid import Pyramid, PyramidShape
 from spae.text import parse
@@ -29,7 +29,6 @@ from spae.vocabulary import View, Vocabulary
 
 WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
 SHAPE = PyramidShape((1, 2, 4))
-FakePrompt = namedtuple("FakePrompt", "text")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def vocabulary() -> Vocabulary:
 
 def write(pairs, condition, words):
     blocks = [f"In: {one}\nOut: {other}\n" for one, other in pairs]
-    return FakePrompt("".join(blocks) + f"In: {condition}\nOut:{' ' + words if words else ''}")
+    return Prompt("".join(blocks), f"In: {condition}\nOut:{' ' + words if words else ''}")
 
 
 def run(plan, ask, vocabulary, pairs=(), condition="a cat", **options):
@@ -257,10 +256,14 @@ def test_too_many_examples_are_refused_and_the_error_says_how_many_fit():
     def count(text):
         return len(text.split())
 
-    # Of the last segment: 25 tokens an example, 9 of the query, 16 answered.
-    assert check_fits(plan, pairs, "a cat", write, count, 275) == 275
-    with pytest.raises(InputError, match="10 examples in context take up to 275, 9 examples fit"):
-        check_fits(plan, pairs, "a cat", write, count, 274)
+    # Of the last segment: 25 tokens an example, 9 of the query, 3 * 16 + 8 for the answer.
+    assert check_fits(plan, pairs, "a cat", write, count, 315) == 315
+    with pytest.raises(InputError, match="10 examples in context take up to 315, 9 examples fit"):
+        check_fits(plan, pairs, "a cat", write, count, 314)
     with pytest.raises(InputError, match="not even one example fits"):
-        check_fits(plan, pairs, "a cat", write, count, 49)
-    assert check_fits(plan, pairs[:1], "a cat", write, count, 50) == 50
+        check_fits(plan, pairs, "a cat", write, count, 89)
+    assert check_fits(plan, pairs[:1], "a cat", write, count, 90) == 90
+
+
+def test_tokens_of_words_marks_and_line_breaks():
+    assert approximate_tokens("Input: an image of 1+7\nOutput: snow pale\n###\n") == 8 + 1 + 4 + 1 + 3 + 1

@@ -1,0 +1,186 @@
+"""Pictures drawn in context, in words: what `generate` and `transform` share, before any model is asked."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from icl_runner import pictures, prompts
+from icl_runner.progressive import (
+    Decoded,
+    Pair,
+    Plan,
+    WritePrompt,
+    approximate_tokens,
+    check_fits,
+    make_plan,
+    max_tokens,
+    prompt_for,
+    to_pyramid,
+)
+from icl_runner.tasks import Call
+from spae.pyramid import PyramidShape
+from spae.tokenizer import Tokenizer
+
+# inspect-ai takes three seconds to import.
+if TYPE_CHECKING:
+    from inspect_ai import Task
+
+# uint8 (n, h, w, 3) -> the digit of each.
+Judge = Callable[[UInt8[np.ndarray, "n h w 3"]], Int[np.ndarray, "n"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How pictures are decoded; see `icl_runner.progressive`.
+
+    Args:
+        layers: of the pyramid that are written: 4 are 85 words.
+        autoregressive: how many of them are AR.
+        words: of a segment, at most; one number, or one for each layer.
+        samples: answers that are asked for, of which one is taken.
+        temperature: 0 is greedy; more than one sample needs more.
+        context_tokens: what the model can read and write at a time.
+    """
+
+    layers: int = 4
+    autoregressive: int = 3
+    words: int | tuple[int, ...] = 16
+    samples: int = 1
+    temperature: float = 0.0
+    context_tokens: int = 8192
+
+    def plan(self, shape: PyramidShape) -> Plan:
+        """Raises `InputError` for what cannot be; see `make_plan`."""
+        return make_plan(shape, self.layers, min(self.autoregressive, self.layers), self.words)
+
+    def setting(self, shape: PyramidShape) -> dict[str, Any]:
+        """For the log: what tells two ways of decoding apart."""
+        return {
+            "layers": self.layers,
+            "tokens_per_image": shape.tokens(self.layers),
+            "autoregressive": min(self.autoregressive, self.layers),
+            "segment_words": self.words if isinstance(self.words, int) else list(self.words),
+            "samples": self.samples,
+            "temperature": self.temperature,
+        }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Drawing:
+    """One picture to draw, and what it is measured against.
+
+    Args:
+        id: of the sample.
+        shown: the condition as tables and pages show it.
+        condition: as the model sees it: a text, or the words of an image.
+        pairs: the examples in context.
+        target, target_words: the picture wanted, and its words.
+        copied_words: the words of a picture of the context: the control "_copy".
+        input, input_words: of a transform, the image it starts from: the controls "_nothing", "_nothing_words".
+        digit: that the picture should show.
+    """
+
+    id: str
+    shown: str
+    condition: str | tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    target: UInt8[np.ndarray, "s s 3"]
+    target_words: tuple[str, ...]
+    copied_words: tuple[str, ...]
+    input: UInt8[np.ndarray, "s s 3"] | None = None
+    input_words: tuple[str, ...] | None = None
+    digit: int | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DrawingCell:
+    """A cell of `generate` or `transform`; the methods are those of `icl_runner.tasks.Cell`.
+
+    Raises `InputError` if a prompt does not fit into `progress.context_tokens`.
+    """
+
+    name: str
+    task: str
+    setting: Mapping[str, Any]
+    drawings: tuple[Drawing, ...]
+    progress: Progress
+    write: WritePrompt
+    tokenizer: Tokenizer
+    bundle: str
+    seed: int
+    judge: Judge | None = None
+
+    def __post_init__(self) -> None:
+        plan = self.progress.plan(self.tokenizer.shape)
+        for drawing in self.drawings:
+            check_fits(
+                plan,
+                drawing.pairs,
+                drawing.condition,
+                self.write,
+                approximate_tokens,
+                self.progress.context_tokens,
+            )
+
+    @property
+    def ids(self) -> list[str]:
+        return [drawing.id for drawing in self.drawings]
+
+    def calls(self) -> Iterable[Call]:
+        plan = self.progress.plan(self.tokenizer.shape)
+        for drawing in self.drawings:
+            for part in plan.segments:
+                prompt = prompt_for(part, drawing.pairs, drawing.condition, drawing.target_words, self.write)
+                key = f"layer {part.layer}, words {part.start + 1} to {part.stop}"
+                call = Call(key, prompt, max_tokens(part.count), system=prompts.chat_words(part.count))
+                yield from [call] * self.progress.samples
+
+    def build(self, metadata: Mapping[str, Any]) -> "Task":
+        from icl_runner.tasks.drawn import drawing_task
+
+        return drawing_task(self, metadata)
+
+    def score(self, drawing: Drawing, decoded: Decoded) -> tuple[dict[str, float], dict[str, Any]]:
+        """The values of a sample, and what shows it again; all pictures from words of the same layers."""
+        layers, shape, vocabulary = (
+            self.progress.layers,
+            self.tokenizer.shape,
+            self.tokenizer.vocabulary,
+        )
+        chance = pictures.random_words(shape, layers, vocabulary, number(self.seed, drawing.id))
+        words = {"": decoded.words, "_oracle": drawing.target_words, "_copy": drawing.copied_words}
+        if drawing.input_words is not None:
+            words["_nothing_words"] = drawing.input_words
+        pyramids = {suffix: to_pyramid(flat, layers, shape, vocabulary) for suffix, flat in words.items()}
+        pyramids["_random"] = chance
+        drawn = dict(zip(pyramids, self.tokenizer.decode(list(pyramids.values())), strict=True))
+        if drawing.input is not None:
+            drawn["_nothing"] = drawing.input
+        values = pictures.compare(drawn, drawing.target, pictures.stlpips())
+        if self.judge is not None and drawing.digit is not None:
+            judged = self.judge(np.stack(list(drawn.values())))
+            values |= {f"digit{s}": float(one == drawing.digit) for s, one in zip(drawn, judged, strict=True)}
+        metadata = {
+            "condition": drawing.shown,
+            "words": " ".join(decoded.words),
+            "layers": layers,
+            "repairs": dict(decoded.repairs),
+            "target_png": pictures.to_base64(drawing.target),
+            "input_png": None if drawing.input is None else pictures.to_base64(drawing.input),
+            "target_words": " ".join(drawing.target_words),
+        }
+        return values, metadata
+
+
+def number(seed: int, text: str) -> int:
+    """A number of 32 bits that depends on nothing but the two."""
+    return int.from_bytes(sha256(f"{seed} {text}".encode()).digest()[:4])
+
+
+def one_of(pairs: Sequence[Pair], seed: int, id: str) -> Pair:
+    """One of the examples in context, drawn at random for this sample."""
+    return pairs[number(seed, f"copied {id}") % len(pairs)]

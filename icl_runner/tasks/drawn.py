@@ -1,0 +1,121 @@
+"""Cells of pictures as tasks of inspect-ai: a solver that decodes progressively, a scorer that decodes and compares."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+from inspect_ai import Task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageSystem,
+    ChatMessageUser,
+    GenerateConfig,
+    Model,
+    ModelOutput,
+    get_model,
+)
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from icl_runner import constraints, prompts
+from icl_runner.progressive import Answer, Ask, Decoded, decode, max_tokens
+from icl_runner.prompts import Prompt
+from icl_runner.tasks.drawing import DrawingCell, number
+
+# Where a sample's words are kept in the log, also of one that failed half-way.
+DECODED = "decoded"
+
+
+def drawing_task(cell: DrawingCell, metadata: Mapping[str, Any]) -> Task:
+    """The task of a cell, with `metadata` in its log."""
+    samples = [Sample(id=one.id, input=one.shown, target=" ".join(one.target_words)) for one in cell.drawings]
+    return Task(
+        name=cell.name,
+        dataset=MemoryDataset(samples, name=cell.name),
+        solver=draw_words(cell),
+        scorer=score_pictures(cell),
+        metadata=dict(metadata),
+    )
+
+
+@solver
+def draw_words(cell: DrawingCell) -> Solver:
+    """Writes the words of each sample's picture, segment by segment.
+
+    If a call fails, the words so far stay in the sample's store, and the sample fails with what the call raised: a
+    picture completed by us must not be scored as the model's.
+    """
+    drawings = {drawing.id: drawing for drawing in cell.drawings}
+    plan = cell.progress.plan(cell.tokenizer.shape)
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        drawing, model = drawings[str(state.sample_id)], get_model()
+        decoded = await decode(
+            plan,
+            drawing.pairs,
+            drawing.condition,
+            cell.write,
+            ask(model, cell),
+            cell.tokenizer.vocabulary,
+            samples=cell.progress.samples,
+            seed=number(cell.seed, drawing.id) >> 1,  # some endpoints take no more than 31 bits
+        )
+        reasons = [f"{asdict(segment)}: {error}" for segment, error in decoded.failures]
+        kept = {"words": list(decoded.words), "repairs": dict(decoded.repairs), "failures": reasons}
+        state.store.set(DECODED, kept)
+        if decoded.failures:
+            raise decoded.failures[0][1]
+        state.output = ModelOutput.from_content(str(model), " ".join(decoded.words))
+        return state
+
+    return solve
+
+
+def ask(model: Model, cell: DrawingCell) -> Ask:
+    """Asks a model for words: held to the vocabulary where it can be, told how many where it cannot."""
+    takes_constraints = constraints.supports(str(model))
+    wants_log_probs = cell.progress.samples > 1
+
+    async def put(prompt: Prompt, count: int, seed: int) -> Answer:
+        messages: list[ChatMessage] = [ChatMessageUser(content=prompt.text)]
+        config = GenerateConfig(
+            max_tokens=max_tokens(count),
+            temperature=cell.progress.temperature,
+            # A greedy answer needs no seed, and the embedded model answers calls with equal settings side by side.
+            seed=seed if cell.progress.temperature else None,
+            logprobs=True if wants_log_probs else None,
+            stop_seqs=list(prompt.stop),
+        )
+        if takes_constraints:
+            config.extra_body = constraints.Words(count, cell.bundle).extra_body()
+        else:
+            messages.insert(0, ChatMessageSystem(content=prompts.chat_words(count)))
+        output = await model.generate(messages, config=config)
+        return Answer(output.completion, _mean_log_prob(output))
+
+    return put
+
+
+def _mean_log_prob(output: ModelOutput) -> float | None:
+    log_probs = output.choices[0].logprobs if output.choices else None
+    if log_probs is None or not log_probs.content:
+        return None
+    return sum(one.logprob for one in log_probs.content) / len(log_probs.content)
+
+
+@scorer(metrics={"*": [mean()]})
+def score_pictures(cell: DrawingCell) -> Scorer:
+    """Decodes a sample's words and those of its controls, and compares the pictures with the target."""
+    drawings = {drawing.id: drawing for drawing in cell.drawings}
+
+    async def score(state: TaskState, target: Target) -> Score:
+        kept = state.store.get(DECODED)
+        decoded = Decoded(tuple(kept["words"]), kept["repairs"], ())
+        drawing = drawings[str(state.sample_id)]
+        # Off the event loop: other samples' calls go on meanwhile.
+        values, metadata = await anyio.to_thread.run_sync(cell.score, drawing, decoded)
+        return Score(value=dict(values), answer=metadata["words"], metadata=metadata)
+
+    return score

@@ -1,0 +1,259 @@
+"""generate and transform, from the data to the log, with a model that is a function."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from icl_runner import pictures
+from icl_runner.examples import Example, ExampleSet
+from icl_runner.progressive import Decoded, flat_words
+from icl_runner.tasks import generate
+from icl_runner.tasks.drawing import Progress
+from spae.errors import InputError
+from spae.images import to_array
+from spae.pyramid import Pyramid, PyramidShape
+from spae.text import parse
+from spae.vocabulary import View, Vocabulary
+
+# inspect-ai leaves streams of its own to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:.*MemoryObjectReceiveStream:pytest.PytestUnraisableExceptionWarning")
+
+WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
+SHAPE = PyramidShape((1, 2, 4, 8))
+LEVELS = 256 // len(WORDS)
+
+
+class Levels:
+    """A tokenizer whose words are levels of brightness."""
+
+    shape = SHAPE
+    image_size = 32
+    views = {"meaning": View.raw(), "appearance": View.raw()}  # noqa: RUF012
+    vocabulary = Vocabulary(WORDS, np.arange(8, dtype=np.int32), np.eye(8, dtype=np.float32), views, {})
+
+    def encode(self, images):
+        return [self._encode(one) for one in images]
+
+    def _encode(self, image):
+        grey = Image.fromarray(to_array(image, 32)).convert("L")
+        grids = [np.asarray(grey.resize(grid, Image.Resampling.BOX)) // LEVELS for grid in SHAPE.layers]
+        return Pyramid(tuple(grids), SHAPE, self.vocabulary)
+
+    def decode(self, pyramids, layers=None):
+        grids = [(one.ids[-1] * LEVELS + LEVELS // 2).astype(np.uint8) for one in pyramids]
+        shown = [Image.fromarray(grid).resize((32, 32), Image.Resampling.NEAREST) for grid in grids]
+        return np.stack([np.asarray(one.convert("RGB")) for one in shown])
+
+    def parse(self, text, layers=None):
+        return parse(text, self.vocabulary, SHAPE, layers)
+
+
+def digit_picture(digit, number):
+    """4 x 4 cells: the digit's is white, and one of the last four is grey, for the number of the picture."""
+    cells = np.full(16, 20, np.uint8)
+    cells[digit], cells[12 + number] = 250, 120
+    return np.repeat(np.kron(cells.reshape(4, 4), np.ones((7, 7), np.uint8))[..., None], 3, axis=-1)
+
+
+def judge(images):
+    return images.reshape(-1, 4, 8, 4, 8, 3).mean((2, 4, 5)).reshape(-1, 16)[:, :10].argmax(-1)
+
+
+def digits(each=4) -> ExampleSet:
+    keys = {
+        f"{digit}/{number}": digit_picture(digit, number) for digit in range(10) for number in range(each)
+    }
+    names = {str(digit): f"digit {digit}" for digit in range(10)}
+    examples = [Example(key, key[0], captions=(f"digit\n {key[0]}", "a scribble")) for key in keys]
+    return ExampleSet("digits", examples, names, keys.__getitem__, lambda: "made up")
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch):
+    """The perceptual distance without its package: a mean difference."""
+    monkeypatch.setattr(pictures, "stlpips", lambda: lambda a, b: np.abs(a - b).mean((1, 2, 3)))
+
+
+@pytest.fixture
+def tokenizer():
+    return Levels()
+
+
+def words_of(tokenizer, examples):
+    def pyramids(keys):
+        return dict(zip(keys, tokenizer.encode([examples.image(key) for key in keys]), strict=True))
+
+    return pyramids
+
+
+def digit_cell(tokenizer, **options):
+    examples = digits()
+    options = {"shots": 3, "judge": judge, "progress": Progress(layers=3), **options}
+    return generate.cell(examples, tokenizer, words_of(tokenizer, examples), **options)
+
+
+def test_every_class_is_asked_for_and_no_target_is_in_its_context(tokenizer):
+    cell = digit_cell(tokenizer, rounds=2)
+    examples = digits()
+    texts = {" ".join(flat_words(tokenizer._encode(examples.image(k)), 3)): k for k in examples.labels}
+    assert len(texts) == len(examples)  # so that pictures are told apart by their words
+    assert Counter(one.condition for one in cell.drawings) == {f"an image of {d}": 2 for d in range(10)}
+    assert len(set(cell.ids)) == 20
+    contexts = set()
+    for drawing in cell.drawings:
+        assert Counter(pair.condition for pair in drawing.pairs) == {f"an image of {d}": 3 for d in range(10)}
+        used = [texts[" ".join(pair.words)] for pair in drawing.pairs]
+        assert len(set(used)) == 30
+        assert texts[" ".join(drawing.target_words)] not in used
+        assert all(texts[" ".join(p.words)][0] == p.condition[-1] for p in drawing.pairs)
+        assert drawing.copied_words in [pair.words for pair in drawing.pairs]
+        contexts.add(tuple(used))
+    assert len(contexts) == 2
+    assert used != sorted(used)  # the classes are mixed
+
+
+def test_the_same_seed_gives_the_same_cell_and_another_one_another(tokenizer):
+    first, again, other = (digit_cell(tokenizer, seed=seed) for seed in (1, 1, 2))
+    assert [c.prompt.text for c in first.calls()] == [c.prompt.text for c in again.calls()]
+    assert [c.prompt.text for c in first.calls()] != [c.prompt.text for c in other.calls()]
+
+
+def test_sums_are_of_the_digit_wanted(tokenizer):
+    cell = digit_cell(tokenizer, condition="sum", rounds=3)
+    for drawing in cell.drawings:
+        first, second = map(int, drawing.condition.removeprefix("an image of ").split("+"))
+        assert first + second == drawing.digit
+        assert min(first, second) > 0 or drawing.digit < 2
+        assert judge(drawing.target[None]) == [drawing.digit]
+
+
+def test_captions_as_conditions(tokenizer):
+    cell = digit_cell(tokenizer, condition="caption", judge=None, shots=5, ways=7)
+    assert len(cell.drawings) == 7
+    assert all(len(drawing.pairs) == 5 for drawing in cell.drawings)
+    assert all(d.condition.startswith("digit ") and "\n" not in d.condition for d in cell.drawings)
+    assert {d.target_words for d in cell.drawings}.isdisjoint({p.words for p in cell.drawings[0].pairs})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shots": 4}, "wanted 5 images of every class"),
+        ({"shots": 0}, "at least 1 shot"),
+        ({"ways": 11}, "at most 10 ways"),
+        ({"condition": "colour"}, "wanted the condition"),
+        ({"condition": "caption", "shots": 39, "ways": 2}, "39 captioned images"),
+        ({"progress": Progress(layers=9)}, "layers"),
+        (
+            {"progress": Progress(layers=3, context_tokens=600)},
+            r"wanted prompts of at most 600 tokens; 30 .* \d+ examples fit",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(tokenizer, options, message):
+    with pytest.raises(InputError, match=message):
+        digit_cell(tokenizer, **options)
+
+
+def test_the_targets_own_words_score_as_their_oracle(tokenizer):
+    cell = digit_cell(tokenizer)
+    drawing = cell.drawings[7]
+    values, metadata = cell.score(drawing, Decoded(drawing.target_words, {"case": 1}, ()))
+    for name in ("psnr", "ssim", "stlpips", "digit"):
+        assert values[name] == values[f"{name}_oracle"]
+    assert {key.partition("_")[2] for key in values} == {"", "oracle", "copy", "random"}
+    assert values["digit"] == 1.0
+    assert values["psnr"] > values["psnr_random"]
+    assert metadata["condition"] == "an image of 7"
+    assert metadata["words"] == metadata["target_words"] == " ".join(drawing.target_words)
+    assert (metadata["layers"], metadata["repairs"], metadata["input_png"]) == (3, {"case": 1}, None)
+    assert np.array_equal(pictures.from_base64(metadata["target_png"]), drawing.target)
+
+
+def run(cell, answer, **options):
+    """One run of inspect's over the cell; `answer`: (messages, config) -> text."""
+    from inspect_ai import eval as run_eval
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
+
+    def output(messages, tools, tool_choice, config):
+        made = ModelOutput.from_content("mockllm/model", answer(messages, config))
+        made.usage = ModelUsage()  # else the mock counts tokens, with a tokenizer from the network
+        return made
+
+    model = get_model("mockllm/model", custom_outputs=output)
+    options = {"display": "none", "log_level": "error", "fail_on_error": False, **options}
+    [log] = run_eval(cell.build({"spae": {"task": cell.task}}), model=model, **options)
+    return log
+
+
+def from_context(messages, config):
+    """A model that copies: the next words of the context's first picture with the query's condition."""
+    text = messages[-1].content
+    blocks = [block.strip().split("\nOutput:") for block in text.split("###\n")]
+    condition, written = blocks[-1]
+    known = next(words for given, words in blocks[:-1] if given == condition)
+    return " ".join(known.split()[len(written.split()) :])
+
+
+def test_a_run_end_to_end_with_a_model_that_copies(tokenizer, tmp_path):
+    cell = digit_cell(tokenizer, progress=Progress(layers=4, autoregressive=2, words=16))
+    log = run(cell, from_context, log_dir=str(tmp_path))
+    assert log.status == "success"
+    assert [sample.id for sample in log.samples] == cell.ids
+    for sample, drawing in zip(log.samples, cell.drawings, strict=True):
+        [score] = sample.scores.values()
+        assert score.value["digit"] == 1.0
+        assert score.metadata["repairs"] == {}
+        right = [pair.words for pair in drawing.pairs if pair.condition == drawing.condition]
+        assert tuple(score.metadata["words"].split()) == right[0]
+    assert log.eval.metadata == {"spae": {"task": "generate"}}
+    # 1 + 1 AR segments, then 1 + 4 slices, of ten samples.
+    calls = [event for event in log.samples[0].events if event.event == "model"]
+    assert len(calls) == 7
+
+
+def test_calls_foresee_the_run(tokenizer, tmp_path):
+    cell = digit_cell(
+        tokenizer, ways=2, progress=Progress(layers=4, autoregressive=2, samples=2, temperature=1.0)
+    )
+    asked = []
+
+    def answer(messages, config):
+        asked.append((messages[0].content, config.max_tokens))
+        return from_context(messages, config)
+
+    run(cell, answer, log_dir=str(tmp_path))
+    assert "exactly 1 English word," in asked[0][0]
+    foreseen = [(call.system, call.max_tokens) for call in cell.calls()]
+    assert Counter(asked) == Counter(foreseen)
+    assert len(asked) == 2 * 7 * 2
+
+
+def test_a_call_that_fails_fails_its_sample_only_and_leaves_the_words(tokenizer, tmp_path):
+    cell = digit_cell(tokenizer, ways=3, progress=Progress(layers=3, autoregressive=3))
+    broken = cell.drawings[1].condition
+
+    def answer(messages, config):
+        if messages[-1].content.count(f"Input: {broken}\n") > 3 and "exactly 16" in messages[0].content:
+            raise OSError("cut off")
+        return from_context(messages, config)
+
+    log = run(cell, answer, log_dir=str(tmp_path))
+    failed = [sample for sample in log.samples if sample.error]
+    assert [sample.id for sample in failed] == [cell.ids[1]]
+    assert "cut off" in failed[0].error.message
+    kept = failed[0].store["decoded"]
+    assert len(kept["words"]) == 21
+    assert kept["repairs"]["missing"] == 16
+    assert "cut off" in kept["failures"][0]
+    assert all(sample.scores for sample in log.samples if not sample.error)
+
+
+def test_answers_of_chat_models_are_repaired_and_counted(tokenizer, tmp_path):
+    cell = digit_cell(tokenizer, ways=1, progress=Progress(layers=2))
+    log = run(cell, lambda messages, config: "Grey, mist!", log_dir=str(tmp_path))
+    [score] = log.samples[0].scores.values()
+    assert len(score.metadata["words"].split()) == 5
+    assert score.metadata["repairs"] == {"case": 2, "missing": 2, "punctuation": 4, "surplus": 1}
