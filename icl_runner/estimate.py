@@ -1,0 +1,86 @@
+"""What a run would ask and cost, without asking: the dry run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from icl_runner import constraints
+from icl_runner.progressive import approximate_tokens
+from icl_runner.tables import Prices
+from icl_runner.tasks import Call, Cell
+from spae.errors import InputError
+
+EMBEDDED = "spae-lm/"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a cell: tokens of all prompts, and of all answers at most."""
+
+    cell: Cell
+    calls: int
+    read: int
+    written: int
+
+
+def estimate(cells: Sequence[Cell], model: str) -> list[Estimate]:
+    """Calls and tokens of every cell; exact for the embedded model's prompts, else about one token a word."""
+    count = _counter(model)
+    known: dict[str, int] = {}
+    estimates = []
+    for cell in cells:
+        calls = read = written = 0
+        for call in cell.calls():
+            text = _read_text(call, model)
+            if text not in known:
+                known[text] = count(text)
+            calls += 1
+            read += known[text]
+            written += call.max_tokens
+        estimates.append(Estimate(cell, calls, read, written))
+    return estimates
+
+
+def describe(cells: Sequence[Cell], model: str, prices: Prices | None = None) -> Iterator[str]:
+    """The dry run's text, line by line: of each cell its first prompt, then what all of it takes.
+
+    Raises:
+        InputError: prices without this model.
+    """
+    if prices is not None and model not in prices:
+        raise InputError(
+            f"the prices are of {', '.join(sorted(prices)) or 'no model'}; wanted one of {model}"
+        )
+    estimates = estimate(cells, model)
+    for one in estimates:
+        first = next(iter(one.cell.calls()))
+        yield f"== {one.cell.name}: the first of {one.calls:,} calls, of {len(one.cell.ids):,} samples"
+        if not constraints.supports(model):
+            yield f"[system] {first.system}"
+        yield first.prompt.text
+    yield "== calls, tokens of prompts, tokens of answers at most"
+    read, written = sum(one.read for one in estimates), sum(one.written for one in estimates)
+    rows = [(one.calls, one.read, one.written, one.cell.name) for one in estimates]
+    rows.append((sum(one.calls for one in estimates), read, written, "all"))
+    for calls, of_prompts, of_answers, name in rows:
+        yield f"{calls:>9,} {of_prompts:>13,} {of_answers:>11,}  {name}"
+    if model.startswith(EMBEDDED):
+        yield "prompts counted by the model's tokenizer; contexts that repeat are read once for all"
+    else:
+        yield "estimated: a token for each word, sign and line break; caches of prompts are not counted"
+    if prices is not None:
+        price = prices[model]
+        money = (read * price["input"] + written * price["output"]) / 1e6
+        yield f"cost at most {money:,.2f}, at {price['input']:g} and {price['output']:g} per million tokens"
+
+
+def _read_text(call: Call, model: str) -> str:
+    return call.prompt.text if constraints.supports(model) else f"{call.system}\n{call.prompt.text}"
+
+
+def _counter(model: str) -> Callable[[str], int]:
+    if not model.startswith(EMBEDDED):
+        return approximate_tokens
+    from spae import frozen_lm
+
+    loaded = frozen_lm.load(model.removeprefix(EMBEDDED))
+    return lambda text: len(loaded.encode(text))
