@@ -1,0 +1,197 @@
+"""Conversations with images as conversations of text alone; pure functions.
+
+Going in, every image part becomes the words of its pyramid between marks: `<image> dog park .. </image>`, and a
+preamble tells the model what these words are. A message of text and image parts becomes one string, its parts
+joined by line breaks, in their order.
+
+Coming back, a picture that the model writes between the marks stays in the message's `content`, as the model
+wrote it, and the picture itself is beside it in `images`, in the shape of an image part:
+
+    {"role": "assistant", "content": "Here it is: <image> dog park .. </image>",
+     "images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,.."}}],
+     "spae": {"images": [{"layers": 2, "words": "dog park ..", "repairs": [..], "error": null}]}}
+
+`images` is what OpenRouter, LiteLLM and Vercel's gateway return, so it is where clients look; `content` is a string
+for every client. The words stay in it because most clients send back nothing else: so a picture stays in the
+conversation, exactly. (Where a message comes back with `images` and no words, its images are read like others.)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spae.errors import InputError
+from spae.pyramid import PyramidShape
+from spae.service.marks import CLOSE, OPEN
+
+DEFAULT_LAYERS = 2
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request says to this service alone.
+
+    `layers`: of every image that goes in; `preamble`: instead of the usual one, "" for none; `draw`: an image is
+    wanted in the answer (the request's `modalities` name "image").
+    """
+
+    layers: int = DEFAULT_LAYERS
+    preamble: str | None = None
+    draw: bool = False
+
+
+def read_options(body: Mapping[str, Any], shape: PyramidShape) -> Options:
+    """The options in the request's `spae` and `modalities`. Raises InputError for others than there are."""
+    own = body.get("spae")
+    own = {} if own is None else own
+    if not isinstance(own, Mapping) or not own.keys() <= {"layers", "preamble"}:
+        raise InputError(
+            f'spae: wanted an object such as {{"layers": 2, "preamble": ".."}}; got {_short(own)}'
+        )
+    preamble = own.get("preamble")
+    if preamble is not None and not isinstance(preamble, str):
+        raise InputError(f"spae.preamble: wanted a string; got {_short(preamble)}")
+    modalities = body.get("modalities") or []
+    if not isinstance(modalities, list) or not all(isinstance(one, str) for one in modalities):
+        raise InputError(f'modalities: wanted a list such as ["text", "image"]; got {_short(modalities)}')
+    layers = own.get("layers")
+    layers = min(DEFAULT_LAYERS, len(shape)) if layers is None else shape.check_layers(layers)
+    return Options(layers, preamble, "image" in modalities)
+
+
+def for_upstream(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request without what is for this service alone; "image" is no modality of a text model."""
+    rest = {key: value for key, value in body.items() if key != "spae"}
+    if "modalities" in rest:
+        modalities = [one for one in rest.pop("modalities") or [] if one != "image"]
+        if modalities not in ([], ["text"]):
+            rest["modalities"] = modalities
+    return rest
+
+
+def check_messages(messages: Any) -> list[Message]:
+    """`messages` of a request. Raises InputError for what is no list of messages of the OpenAI shape."""
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"messages: wanted a list of at least one message; got {_short(messages)}")
+    for place, message in enumerate(messages):
+        name = f"messages[{place}]"
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise InputError(f'{name}: wanted an object with a "role"; got {_short(message)}')
+        content = message.get("content")
+        if content is not None and not isinstance(content, str | list):
+            raise InputError(f"{name}.content: wanted a string or a list of parts; got {_short(content)}")
+        for part_place, part in enumerate(content if isinstance(content, list) else []):
+            _check_part(part, f"{name}.content[{part_place}]")
+        images = message.get("images")
+        if images is not None and not isinstance(images, list):
+            raise InputError(f"{name}.images: wanted a list of image parts; got {_short(images)}")
+        for image_place, part in enumerate(images or []):
+            _url(part, f"{name}.images[{image_place}]")
+    return messages
+
+
+def image_urls(messages: Sequence[Message]) -> list[str]:
+    """The address (data: or http) of every image of checked messages, in their order."""
+    return [_url(part, "image") for message in messages for part in _parts(message) if _is_image(part)]
+
+
+def to_text(messages: Sequence[Message], words: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The messages with text instead of images: `words` has those of every address of `image_urls`."""
+    converted = []
+    for message in messages:
+        plain = {key: value for key, value in message.items() if key not in ("images", "spae")}
+        parts = [
+            {"type": "text", "text": f"{OPEN} {words[_url(part, 'image')]} {CLOSE}"}
+            if _is_image(part)
+            else part
+            for part in _parts(message)
+        ]
+        if all(part["type"] == "text" for part in parts):
+            if parts:
+                plain["content"] = "\n".join(part["text"] for part in parts if part["text"])
+        else:
+            # Sound, files, refusals: whether it takes them is the model's business.
+            plain["content"] = parts
+        converted.append(plain)
+    return converted
+
+
+def preamble(shape: PyramidShape, options: Options) -> str:
+    """What tells the model, in a few sentences, how pictures are written."""
+    if options.preamble is not None:
+        return options.preamble
+    grids = [" x ".join(map(str, grid)) for grid in shape.layers[: options.layers]]
+    first, *finer = [
+        f"{shape.tokens(1)} word for the whole" if shape.tokens(1) == 1 else f"{grids[0]} words",
+        *(f"{grid} words for its parts, row by row" for grid in grids[1:]),
+    ]
+    order = ", then ".join([first, *finer])
+    text = (
+        f"Pictures appear in this conversation as words between {OPEN} and {CLOSE}: {order}. "
+        "The words say what is seen there. "
+        f"To show a picture, write its {shape.tokens(options.layers)} words between the same marks."
+    )
+    return text + (" End your answer with a picture." if options.draw else "")
+
+
+def with_preamble(messages: Sequence[Message], text: str) -> list[dict[str, Any]]:
+    """The messages with the preamble in front: in the system message that is there, since many models take only
+    one, or in one of its own. None for an empty preamble."""
+    first, rest = dict(messages[0]), [dict(message) for message in messages[1:]]
+    if not text:
+        return [first, *rest]
+    if first["role"] in ("system", "developer") and isinstance(first.get("content"), str):
+        return [first | {"content": f"{text}\n\n{first['content']}"}, *rest]
+    return [{"role": "system", "content": text}, first, *rest]
+
+
+def image_part(png_base64: str) -> dict[str, Any]:
+    """An image of an answer, as clients of OpenAI's interface send images."""
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png_base64}"}}
+
+
+def _parts(message: Message) -> list[Mapping[str, Any]]:
+    """Content as parts, with the images that an answer of an earlier turn has beside it."""
+    content = message.get("content")
+    if isinstance(content, str):
+        parts: list[Mapping[str, Any]] = [{"type": "text", "text": content}]
+    else:
+        parts = list(content or [])
+    # The words of the picture are in the content already if this service gave the answer.
+    written = any(part["type"] == "text" and OPEN in part["text"] for part in parts)
+    return parts + ([] if written else list(message.get("images") or []))
+
+
+def _is_image(part: Mapping[str, Any]) -> bool:
+    return part["type"] == "image_url"
+
+
+def _check_part(part: Any, name: str) -> None:
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+        raise InputError(f'{name}: wanted an object with a "type"; got {_short(part)}')
+    if part["type"] == "text" and not isinstance(part.get("text"), str):
+        raise InputError(f'{name}: wanted {{"type": "text", "text": ".."}}; got {_short(part)}')
+    if _is_image(part):
+        _url(part, name)
+
+
+def _url(part: Any, name: str) -> str:
+    """Of an image part; some clients write the address itself for the object around it."""
+    image = part.get("image_url") if isinstance(part, Mapping) else None
+    url = image.get("url") if isinstance(image, Mapping) else image
+    if not isinstance(url, str) or part.get("type") != "image_url":
+        raise InputError(
+            f'{name}: wanted {{"type": "image_url", "image_url": {{"url": "data:image/jpeg;base64,.."}}}}; '
+            f"got {_short(part)}"
+        )
+    return url
+
+
+def _short(value: Any) -> str:
+    """A value for a message, without what a user's image may be in."""
+    if isinstance(value, Mapping):
+        return f"an object with {', '.join(sorted(map(str, value)))[:60] or 'nothing'}"
+    return (
+        f"{type(value).__name__} {value!r}"[:60] if not isinstance(value, list) else f"a list of {len(value)}"
+    )
