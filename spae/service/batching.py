@@ -1,0 +1,273 @@
+"""Micro-batches: one thread owns the tokenizer, and requests that come at the same time share its calls."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from spae.errors import InputError
+from spae.pyramid import Pyramid
+from spae.service.telemetry import Telemetry, log_error
+from spae.tokenizer import BUCKETS, Tokenizer
+
+LOG = logging.getLogger("spae.service")
+
+# "encode", or ("decode", layers): what can be done in one call.
+Kind = tuple[str, int | None]
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0  # after a crash, doubled by every further one
+_STOPPED = "the tokenizer is not running: it is being started again; try in a few seconds"
+
+
+class Overloaded(Exception):
+    """There is no place for more images; try again after `retry_after_s` seconds."""
+
+    def __init__(self, retry_after_s: float):
+        super().__init__(f"the service is full; try again in {max(1, round(retry_after_s))} s")
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(Exception):
+    """The tokenizer failed and is being started again, or the service is closing."""
+
+
+@dataclass
+class Places:
+    """The places a request holds, one an image, from its arrival to its end."""
+
+    count: int
+
+
+@dataclass
+class _Job:
+    kind: Kind
+    value: Any
+    done: asyncio.Future
+    since: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Gathers images into batches of the sizes that are compiled, and gives each its result.
+
+    Args:
+        tokenizer: what encodes and decodes; only the batcher's thread calls it after `start`.
+        queue: places, one an image.
+        max_wait_s: that an image waits for others to fill its batch.
+        sizes: of batches, ascending from 1.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        telemetry: Telemetry,
+        *,
+        queue: int,
+        max_wait_s: float,
+        sizes: Sequence[int] = BUCKETS,
+    ):
+        self.tokenizer = tokenizer
+        self.telemetry = telemetry
+        self.queue = queue
+        self.max_wait_s = max_wait_s
+        self.sizes = tuple(sizes)
+        self.ready = False
+        self._taken = 0
+        self._rate = 50.0  # images/s, a running mean; the first value is a guess
+        self._waiting: dict[Kind, deque[_Job]] = {}
+        self._working: list[_Job] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="spae-batches", daemon=True)
+
+    def warm_up(self) -> None:
+        """Compile every batch size, of encoding and of decoding from every prefix."""
+        for batch in self.sizes:
+            pyramids = self.tokenizer.encode([self._blank()] * batch)
+            for layers in range(1, len(self.tokenizer.shape) + 1):
+                self.tokenizer.decode(pyramids, layers)
+
+    async def start(self) -> None:
+        """Compile, then begin; ready afterwards. Raises what the tokenizer raises."""
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self.warm_up)
+        self._thread.start()
+        self.ready = True
+
+    async def close(self) -> None:
+        """Finish what has been taken, then end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+        self.ready = False
+
+    @contextmanager
+    def places(self, count: int = 1) -> Iterator[Places]:
+        """Places for a request, before anything is spent on it; `grow` when it turns out to have more images.
+
+        Raises Overloaded: so many are not free; Unavailable: the tokenizer is not running.
+        """
+        held = Places(0)
+        self.grow(held, count)
+        try:
+            yield held
+        finally:
+            self._taken -= held.count
+            self.telemetry.queue.set(self._taken)
+
+    def grow(self, held: Places, count: int) -> None:
+        """Make `held` at least `count` places. Raises like `places`."""
+        if not self.ready or self._closing:
+            raise Unavailable(_STOPPED)
+        more = max(0, count - held.count)
+        if self._taken + more > self.queue:
+            raise Overloaded(self._taken / self._rate)
+        self._taken += more
+        held.count += more
+        self.telemetry.queue.set(self._taken)
+
+    async def encode(
+        self, images: Sequence[UInt8[np.ndarray, "s s 3"]], held: Places | None = None
+    ) -> list[Pyramid]:
+        """Images at the tokenizer's size to their pyramids, all layers.
+
+        `held`: the request's places, if it has taken any.
+
+        Raises InputError: another size or dtype; Overloaded, Unavailable.
+        """
+        shape = (self.tokenizer.image_size, self.tokenizer.image_size, 3)
+        for image in images:
+            if image.dtype != np.uint8 or image.shape != shape:
+                raise InputError(f"wanted uint8 images of shape {shape}, got {image.dtype} {image.shape}")
+        return await self._submit(("encode", None), images, held)
+
+    async def decode(
+        self, pyramids: Sequence[Pyramid], layers: int, held: Places | None = None
+    ) -> list[UInt8[np.ndarray, "s s 3"]]:
+        """The images that the first `layers` layers of this tokenizer's pyramids decode to.
+
+        Raises InputError: a pyramid has fewer layers or is another tokenizer's; Overloaded, Unavailable.
+        """
+        for pyramid in pyramids:
+            if pyramid.shape != self.tokenizer.shape or pyramid.vocabulary is not self.tokenizer.vocabulary:
+                raise InputError("the pyramid is of another tokenizer: pass its text through parse")
+        return await self._submit(("decode", layers), [one.prefix(layers) for one in pyramids], held)
+
+    async def _submit(self, kind: Kind, values: Sequence[Any], held: Places | None) -> list[Any]:
+        if held is None:
+            with self.places(len(values)) as held:
+                return await self._submit(kind, values, held)
+        self.grow(held, len(values))
+        loop = asyncio.get_running_loop()
+        jobs = [_Job(kind, value, loop.create_future()) for value in values]
+        with self._changed:
+            self._waiting.setdefault(kind, deque()).extend(jobs)
+            self._changed.notify()
+        try:
+            return list(await asyncio.gather(*(job.done for job in jobs)))
+        finally:
+            # When the request was given up, or one of its images failed, the thread passes over the rest.
+            for job in jobs:
+                job.done.cancel()
+
+    def _run(self) -> None:
+        """The thread: batches until the end; after a crash a pause, a trial of one image, and on."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                if not self.ready:
+                    self.tokenizer.encode([self._blank()])
+                    self.ready = True
+                    LOG.info("recovered")
+                    pause = _FIRST_PAUSE_S
+                while batch := self._next():
+                    self._work(batch)
+                return
+            except BaseException as error:  # whatever it is: those who wait must hear of it
+                self.ready = False
+                self.telemetry.crashes.inc()
+                log_error(LOG, "the tokenizer failed", error)
+                self._fail()
+                with self._changed:
+                    if self._closing:
+                        return
+                    self._changed.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _next(self) -> list[_Job]:
+        """The next batch: what has waited longest and others of its kind; [] at the end."""
+        with self._changed:
+            while True:
+                self._forget_cancelled()
+                if self._waiting:
+                    jobs = min(self._waiting.values(), key=lambda jobs: jobs[0].since)
+                    left = jobs[0].since + self.max_wait_s - time.perf_counter()
+                    if len(jobs) >= self.sizes[-1] or left <= 0 or self._closing:
+                        # Never padded: what is over the largest size that can be filled goes next.
+                        count = max(size for size in self.sizes if size <= len(jobs))
+                        self._working = [jobs.popleft() for _ in range(count)]
+                        return self._working
+                    self._changed.wait(left)
+                elif self._closing:
+                    return []
+                else:
+                    self._changed.wait()
+
+    def _forget_cancelled(self) -> None:
+        kept = {
+            kind: deque(job for job in jobs if not job.done.cancelled())
+            for kind, jobs in self._waiting.items()
+        }
+        self._waiting = {kind: jobs for kind, jobs in kept.items() if jobs}
+
+    def _work(self, batch: list[_Job]) -> None:
+        what, layers = batch[0].kind
+        start = time.perf_counter()
+        for job in batch:
+            self.telemetry.stage("queue", start - job.since)
+        values = [job.value for job in batch]
+        results = (
+            self.tokenizer.encode(values) if what == "encode" else self.tokenizer.decode(values, layers)
+        )
+        seconds = time.perf_counter() - start
+        self.telemetry.stage(what, seconds)
+        self.telemetry.batches.labels(what).observe(len(batch))
+        self._rate = 0.8 * self._rate + 0.2 * len(batch) / seconds
+        self._later(_give, list(zip(batch, results, strict=True)))
+        self._working = []
+
+    def _fail(self) -> None:
+        """Everybody who waits gets Unavailable."""
+        with self._changed:
+            failed = self._working + [job for jobs in self._waiting.values() for job in jobs]
+            self._waiting, self._working = {}, []
+        self._later(_refuse, failed)
+
+    def _later(self, function: Callable[[Any], None], argument: Any) -> None:
+        # Futures belong to the event loop's thread.
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(function, argument)
+
+    def _blank(self) -> UInt8[np.ndarray, "s s 3"]:
+        return np.zeros((self.tokenizer.image_size, self.tokenizer.image_size, 3), np.uint8)
+
+
+def _give(finished: Sequence[tuple[_Job, Any]]) -> None:
+    for job, result in finished:
+        if not job.done.done():
+            job.done.set_result(result)
+
+
+def _refuse(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if not job.done.done():
+            job.done.set_exception(Unavailable(_STOPPED))

@@ -1,0 +1,42 @@
+"""Errors on the wire: OpenAI's shape on every route, and what was wanted, what came and what to do in the message."""
+
+import math
+
+from starlette.responses import JSONResponse
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """An answer other than success.
+
+    `status`: of HTTP, 400 or above; `code`: a short stable name a program can look at; `param`: the part of the
+    request it is about; `retry_after_s`: seconds after which to try again, sent as Retry-After.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        headers: dict[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            # Whole seconds are all that the header takes.
+            self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, self.headers)
