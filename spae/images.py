@@ -28,7 +28,9 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, st
 _HEADER_LOCK = threading.Lock()
 
 
-def open_image(file: str | Path | bytes | BinaryIO, size: int | None = None) -> Image.Image:
+def open_image(
+    file: str | Path | bytes | BinaryIO, size: int | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """The picture of a JPEG, PNG or WebP file as a loaded RGB image, upright.
 
     `file` is a path, the encoded bytes, or a binary file object. EXIF orientation is applied, alpha is
@@ -36,8 +38,10 @@ def open_image(file: str | Path | bytes | BinaryIO, size: int | None = None) -> 
     the side in pixels that the picture will be reduced to (`to_array`), a JPEG may be decoded at a part of
     its resolution, never below twice `size`: several times faster.
 
-    Raises InputError: unreadable, empty, not an image of these formats, damaged, more than MAX_PIXELS pixels.
+    Raises InputError: unreadable, empty, not an image of these formats, damaged, more than `max_pixels` pixels (never
+    more than MAX_PIXELS).
     """
+    limit = min(max_pixels, MAX_PIXELS)
     data, name = _read(file)
     if not data:
         raise InputError(f"{name} is empty (0 bytes): give a JPEG, PNG or WebP image")
@@ -48,16 +52,14 @@ def open_image(file: str | Path | bytes | BinaryIO, size: int | None = None) -> 
     except UnidentifiedImageError:
         raise InputError(f"{name} is not a JPEG, PNG or WebP image: convert it to one of these") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise InputError(
-            f"{name} has too many pixels: at most {MAX_PIXELS:,} are read; reduce it first"
-        ) from None
+        raise InputError(f"{name} has too many pixels: at most {limit:,} are read; reduce it first") from None
     except _DAMAGED as error:
         raise InputError(f"{name} is damaged ({error}): give a whole JPEG, PNG or WebP file") from error
     with image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
+        if width * height > limit:
             raise InputError(
-                f"{name} has {width} x {height} pixels: at most {MAX_PIXELS:,} are read; reduce it first"
+                f"{name} has {width} x {height} pixels: at most {limit:,} are read; reduce it first"
             )
         if size is not None:
             image.draft(None, (2 * size, 2 * size))
