@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from icl_runner import pictures
+from icl_runner.corruptions import corrupt
 from icl_runner.examples import Example, ExampleSet
 from icl_runner.progressive import Decoded, flat_words
-from icl_runner.tasks import generate
+from icl_runner.tasks import generate, transform
 from icl_runner.tasks.drawing import Progress
 from spae.errors import InputError
 from spae.images import to_array
@@ -18,7 +19,9 @@ from spae.text import parse
 from spae.vocabulary import View, Vocabulary
 
 # inspect-ai leaves streams of its own to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:.*MemoryObjectReceiveStream:pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*MemoryObjectReceiveStream:pytest.PytestUnraisableExceptionWarning"
+)
 
 WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
 SHAPE = PyramidShape((1, 2, 4, 8))
@@ -257,3 +260,99 @@ def test_answers_of_chat_models_are_repaired_and_counted(tokenizer, tmp_path):
     [score] = log.samples[0].scores.values()
     assert len(score.metadata["words"].split()) == 5
     assert score.metadata["repairs"] == {"case": 2, "missing": 2, "punctuation": 4, "surplus": 1}
+
+
+def transform_cell(tokenizer, **options):
+    examples = digits()
+    options = {"kind": "brightness", "shots": 5, "queries": 6, "progress": Progress(layers=3), **options}
+    return transform.cell(examples, tokenizer, words_of(tokenizer, examples), **options)
+
+
+def keys_by_words(tokenizer):
+    examples = digits()
+    return {flat_words(tokenizer._encode(examples.image(key)), 3): key for key in examples.labels}
+
+
+def test_a_transform_goes_from_a_corrupted_image_to_the_clean_one(tokenizer):
+    cell = transform_cell(tokenizer, kind="translation", first=0.6, last=0.1)
+    keys, examples = keys_by_words(tokenizer), digits()
+    for drawing in cell.drawings:
+        clean = to_array(examples.image(keys[drawing.target_words]), 32)
+        assert np.array_equal(drawing.target, clean)
+        assert np.array_equal(drawing.input, corrupt(clean, "translation", 0.1))
+        assert drawing.condition == drawing.input_words
+        assert drawing.input_words == flat_words(tokenizer._encode(drawing.input), 3)
+        for pair, strength in zip(drawing.pairs, (0.6, 0.5, 0.4, 0.3, 0.2), strict=True):
+            shown = corrupt(to_array(examples.image(keys[pair.words]), 32), "translation", strength)
+            assert pair.condition == flat_words(tokenizer._encode(shown), 3)
+
+
+def test_leak_free_contexts_hold_no_query_of_any_round(tokenizer):
+    cell = transform_cell(tokenizer, rounds=3)
+    queries = [drawing.target_words for drawing in cell.drawings]
+    contexts = {drawing.pairs for drawing in cell.drawings}
+    shown = [pair.words for pairs in contexts for pair in pairs]
+    assert len(set(queries)) == len(queries) == 18
+    assert len(contexts) == 3
+    assert len(set(shown)) == len(shown) == 15
+    assert set(shown).isdisjoint(queries)
+    assert cell.setting["context"] == "leak-free"
+
+
+def test_the_published_context_leaks_and_says_so(tokenizer):
+    cell = transform_cell(tokenizer, context="published-leaking", kind="words", shots=10)
+    for drawing in cell.drawings:
+        assert [pair.words for pair in drawing.pairs] == [drawing.target_words] * 10
+        replaced = [
+            sum(a != b for a, b in zip(pair.condition, drawing.target_words, strict=True))
+            for pair in drawing.pairs
+        ]
+        assert replaced == [round(share / 100 * 21) for share in range(50, 20, -3)]
+        assert "published-leaking" in drawing.shown
+    assert cell.setting["context"] == "published-leaking"
+    assert "published-leaking" in cell.name
+
+
+@pytest.mark.parametrize("kind", transform.KINDS)
+def test_every_kind_makes_a_cell_and_scores(tokenizer, kind):
+    cell = transform_cell(tokenizer, kind=kind, queries=1, shots=1)
+    [drawing] = cell.drawings
+    values, metadata = cell.score(drawing, Decoded(drawing.target_words, {}, ()))
+    suffixes = ("", "_oracle", "_copy", "_random", "_nothing", "_nothing_words")
+    assert set(values) == {f"{name}{suffix}" for name in ("psnr", "ssim", "stlpips") for suffix in suffixes}
+    assert values["psnr"] == values["psnr_oracle"]
+    assert np.array_equal(pictures.from_base64(metadata["input_png"]), drawing.input)
+    assert kind in metadata["condition"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "sharpen"}, "wanted one of brightness"),
+        ({"context": "leaking"}, "leak-free or published-leaking"),
+        ({"queries": 0}, "at least 1 query"),
+        ({"shots": 30, "queries": 11}, "has 40 images"),
+        ({"shots": 0}, "at least one example"),
+        ({"first": 1.5}, "strength from 0 to 1"),
+        ({"progress": Progress(layers=3, context_tokens=300)}, r"at most 300 tokens; 5 .* \d examples fit"),
+    ],
+)
+def test_what_cannot_be_transformed_is_refused(tokenizer, options, message):
+    with pytest.raises(InputError, match=message):
+        transform_cell(tokenizer, **options)
+
+
+def test_a_transform_end_to_end_with_a_model_that_leaves_the_input_as_it_is(tokenizer, tmp_path):
+    def same(messages, config):
+        condition, written = messages[-1].content.rpartition("Input:")[2].split("\nOutput:")
+        return " ".join(condition.split()[len(written.split()) :])
+
+    cell = transform_cell(tokenizer, progress=Progress(layers=4, autoregressive=2))
+    log = run(cell, same, log_dir=str(tmp_path))
+    assert log.status == "success"
+    drawings = {drawing.id: drawing for drawing in cell.drawings}
+    assert {sample.id for sample in log.samples} == set(drawings)
+    for sample in log.samples:
+        [score] = sample.scores.values()
+        assert tuple(score.metadata["words"].split()) == drawings[sample.id].input_words
+        assert score.value["psnr"] == score.value["psnr_nothing_words"]
