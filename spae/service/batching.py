@@ -235,9 +235,7 @@ class Batcher:
         for job in batch:
             self.telemetry.stage("queue", start - job.since)
         values = [job.value for job in batch]
-        results = (
-            self.tokenizer.encode(values) if what == "encode" else self.tokenizer.decode(values, layers)
-        )
+        results = self.tokenizer.encode(values) if what == "encode" else self.tokenizer.decode(values, layers)
         seconds = time.perf_counter() - start
         self.telemetry.stage(what, seconds)
         self.telemetry.batches.labels(what).observe(len(batch))

@@ -38,7 +38,11 @@ class Telemetry:
             "spae_requests", "Requests answered", ["method", "route", "status"], registry=self.registry
         )
         self.seconds = Histogram(
-            "spae_request_seconds", "From request to answer", ["route"], buckets=_SECONDS, registry=self.registry
+            "spae_request_seconds",
+            "From request to answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.stages = Histogram(
             "spae_stage_seconds", "Of one stage", ["stage"], buckets=_SECONDS, registry=self.registry
@@ -85,7 +89,8 @@ class Observed:
         start = time.perf_counter()
         identifier = _request_id(scope)
         # Handlers add what there is to say about a request: how many images, say.
-        facts = scope.setdefault("state", {})["log"] = {}
+        facts: dict[str, Any] = {}
+        scope.setdefault("state", {})["log"] = facts
         scope["state"]["request_id"] = identifier
         status = None
 
@@ -134,7 +139,9 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat("T", "milliseconds"),
+            "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(
+                "T", "milliseconds"
+            ),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }

@@ -1,0 +1,210 @@
+"""The service as an ASGI application."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+import spae
+from spae.errors import InputError
+from spae.service import schemas, tokens
+from spae.service.auth import Guard, Keys
+from spae.service.batching import Batcher, Overloaded, Unavailable
+from spae.service.errors import ApiError
+from spae.service.limits import Memory, TimeLimit
+from spae.service.settings import Settings
+from spae.service.telemetry import Observed, Telemetry
+
+PAGE = Path(__file__).parent / "page"
+_ERRORS = {
+    400: "The body is not what its Content-Type says",
+    401: "No key, or an unknown one",
+    406: "Several images do not go into one PNG",
+    408: "The body did not arrive in time",
+    413: "Too many bytes or images",
+    415: "A Content-Type or an image format that is not taken",
+    421: "A local service was called by another name",
+    422: "A field or an image is wrong",
+    429: "Full: try again after the seconds of Retry-After",
+    503: "Not running, or not in time: try again after the seconds of Retry-After",
+}
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. It loads the bundle and compiles every batch size before it takes requests, which starting it
+    (its lifespan) waits for.
+
+    `app.state`: settings, telemetry, memory, and once started tokenizer, model (the bundle's name), batcher,
+    threads (for work on images and JSON) and upstream.
+
+    Raises InputError: the file of keys cannot be read or has none.
+    """
+    keys = Keys.read(settings.api_keys_file) if settings.api_keys_file is not None else None
+    app = FastAPI(
+        title="spae",
+        version=version("spae"),
+        description="Images as words of a frozen language model's vocabulary, and back.",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses={status: _error(status, text) for status, text in _ERRORS.items()},
+        exception_handlers={
+            ApiError: _answer,
+            InputError: _answer,
+            Overloaded: _answer,
+            Unavailable: _answer,
+            HTTPException: _answer,
+        },
+    )
+    app.state.settings = settings
+    app.state.failure = None  # why it did not start
+    app.state.telemetry = telemetry = Telemetry()
+    app.state.memory = Memory(settings.max_held_bytes)
+    app.state.model = Path(settings.bundle.rstrip("/")).name
+    # The last one added is the outermost.
+    app.add_middleware(Guard, settings=settings, keys=keys)
+    app.add_middleware(TimeLimit, seconds=settings.timeout_s)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "X-Spae-Repairs", "Retry-After"],
+        )
+    app.add_middleware(Observed, telemetry=telemetry)
+    app.include_router(tokens.router)
+    app.add_api_route("/v1/models", _models, response_model=schemas.ModelsResponse, tags=["service"])
+    app.add_api_route("/health", _health, response_model=schemas.HealthResponse, tags=["service"])
+    app.add_api_route("/health/live", _alive, tags=["service"])
+    app.add_api_route("/metrics", _metrics, response_class=Response, tags=["service"])
+    if PAGE.is_dir():
+        app.mount("/", _Page(directory=PAGE, html=True))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state, settings = app.state, app.state.settings
+    try:
+        # In threads: the server must hear signals meanwhile.
+        state.tokenizer = await asyncio.to_thread(spae.load, settings.bundle)
+    except Exception as error:
+        state.failure = error
+        raise
+    state.fingerprint = await asyncio.to_thread(lambda: state.tokenizer.fingerprint)
+    state.batcher = Batcher(
+        state.tokenizer, state.telemetry, queue=settings.queue, max_wait_s=settings.max_wait_ms / 1000
+    )
+    state.threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="spae-images")
+    try:
+        await state.batcher.start()
+        yield
+    finally:
+        await state.batcher.close()
+        state.threads.shutdown()
+
+
+class _Page(StaticFiles):
+    """The page, which loads nothing from elsewhere and is shown in no frame."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Content-Security-Policy"] = (
+            "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'"
+        )
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    """An error on the wire."""
+    if isinstance(error, Overloaded):
+        error = ApiError(429, str(error), code="overloaded", retry_after_s=error.retry_after_s)
+    elif isinstance(error, Unavailable):
+        error = ApiError(503, str(error), code="unavailable", retry_after_s=5)
+    elif isinstance(error, InputError):
+        error = ApiError(422, str(error), code="invalid_value")
+    elif isinstance(error, HTTPException):
+        message = f"{error.detail}: see /openapi.json for what there is"
+        headers = dict(error.headers or {})
+        error = ApiError(error.status_code, message, code="no_such_route", headers=headers)
+    assert isinstance(error, ApiError)
+    request.state.log["code"] = error.code
+    return error.response()
+
+
+async def _models(request: Request) -> Response:
+    """The tokenizer, and the language models behind the chat."""
+    state = request.app.state
+    tokenizer = state.tokenizer
+    entry = {
+        "id": state.model,
+        "object": "model",
+        "created": 0,
+        "owned_by": "spae",
+        "tokenizer": {
+            "image_size": tokenizer.image_size,
+            "layers": [list(grid) for grid in tokenizer.shape.layers],
+            "words_per_image": tokenizer.shape.tokens(),
+            "vocabulary": len(tokenizer.vocabulary),
+            "fingerprint": state.fingerprint,
+        },
+    }
+    return JSONResponse({"object": "list", "data": [entry], "chat_error": None})
+
+
+async def _health(request: Request) -> Response:
+    """200 when the service takes requests, 503 while it recovers or ends: what a load balancer asks."""
+    state = request.app.state
+    ready = state.batcher.ready
+    body = {"status": "ready" if ready else "unavailable", "model": state.model, "version": version("spae")}
+    return JSONResponse(body, 200 if ready else 503)
+
+
+async def _alive() -> dict[str, str]:
+    """200 as long as the process answers: what a supervisor asks."""
+    return {"status": "alive"}
+
+
+async def _metrics(request: Request) -> Response:
+    """Counters and histograms for Prometheus."""
+    return Response(generate_latest(request.app.state.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _error(status: int, text: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"model": schemas.ErrorResponse, "description": text}
+    if status in (429, 503):
+        entry["headers"] = _RETRY_AFTER
+    return entry
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The document, with the bodies that routes read by themselves."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        document["components"]["schemas"] |= schemas.components(
+            schemas.TokenizeRequest, schemas.DetokenizeRequest
+        )
+        if app.state.settings.api_keys_file is not None:
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"key": []}]
+        app.openapi_schema = document
+    return app.openapi_schema
