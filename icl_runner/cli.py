@@ -85,8 +85,12 @@ def _settings(options: argparse.Namespace) -> Any:
     from icl_runner.plan import Settings
 
     given = vars(options) | {"model_args": dict(options.model_args)}
-    values = {field.name: given[field.name] for field in fields(Settings) if field.name in given}
-    return Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    values: dict[str, Any] = {}
+    for field in fields(Settings):
+        if field.name in given:
+            value = given[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return Settings(**values)
 
 
 def _report(options: argparse.Namespace) -> int:

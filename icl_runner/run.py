@@ -64,22 +64,29 @@ def run(
 def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int) -> bool:
     from inspect_ai import eval_set
     from inspect_ai._util.error import PrerequisiteError
+    from inspect_ai.model import get_model
 
-    from icl_runner import progress
+    from icl_runner import progress, providers  # noqa: F401  (whether or not its entry point is installed)
 
     settings = plan.settings
+    try:
+        model = get_model(settings.model, base_url=settings.base_url, **settings.model_args)
+    except InputError:
+        raise
+    except PrerequisiteError as error:
+        raise InputError(f"the model {settings.model}: {_plain(str(error.message))}") from error
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(f"the model {settings.model}: {error}") from error
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
     embedded = settings.model.startswith("spae-lm/")
     total = sum(len(cell.ids) for cell in plan.cells)
     # On stderr, and only on a terminal.
-    with tqdm(total=total, unit="sample", disable=None) as bar, progress.shown_on(bar), _quiet() as printed:
+    with tqdm(total=total, unit="sample", disable=None) as bar, progress.shown_on(bar), _quiet():
         try:
             done, _ = eval_set(
                 [cell.build(plan.metadata(cell)) for cell in plan.cells],
                 str(folder),
-                model=settings.model,
-                model_base_url=settings.base_url,
-                model_args=dict(settings.model_args),
+                model=model,
                 # Failed samples are recorded, and the next run tries them again: hence an error of the log.
                 fail_on_error=True,
                 continue_on_fail=True,
@@ -99,7 +106,6 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
             )
         except PrerequisiteError as error:
             raise InputError(_plain(str(error.message))) from error
-    del printed
     return done
 
 
@@ -152,13 +158,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[io.StringIO]:
+def _quiet() -> Iterator[None]:
     """inspect-ai without its habits: no lines on stdout, and no .env file of whatever folder this is read."""
     before = os.environ.get("PYTHON_DOTENV_DISABLED")
     os.environ["PYTHON_DOTENV_DISABLED"] = "1"
     try:
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            yield printed
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         if before is None:
             del os.environ["PYTHON_DOTENV_DISABLED"]

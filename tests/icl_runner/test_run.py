@@ -1,0 +1,272 @@
+"""Runs: plans, what a broken run loses (nothing finished), and that settings are never mixed."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from icl_runner import episodes
+from icl_runner.cells import collect
+from icl_runner.cli import main
+from icl_runner.plan import PAPER, Plan, Settings
+from icl_runner.report import as_json
+from icl_runner.run import SETTINGS_FILE, run
+from spae.errors import InputError
+
+# inspect-ai leaves streams between its own tasks open at the end of a run.
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
+
+
+def settings(data: Path, **changes) -> Settings:
+    given = {"task": "classify", "model": "fake/m", "data": str(data), "words": "class-name", "count": 4}
+    return Settings(**(given | changes))
+
+
+def first_name(prompt: str) -> str:
+    """The first of the names that the task induction lists."""
+    return " " + prompt.partition("one of: ")[2].partition(".")[0].partition(",")[0]
+
+
+def true_name(prompt: str) -> str:
+    """With class names as words the query's words are the answer."""
+    return prompt.rpartition("Input:")[2].partition("\n")[0]
+
+
+def test_plan_has_a_cell_for_each_combination(class_folders):
+    plan = Plan(settings(class_folders, ways=(2, 3), shots=(1, 3), repeats=(0, 1)))
+    assert [cell.name for cell in plan.cells][:3] == [
+        "classify-2way-1shot-class-name",
+        "classify-2way-1shot-repeats1-class-name",
+        "classify-2way-3shot-class-name",
+    ]
+    assert len({cell.name for cell in plan.cells}) == 8
+    assert all(len(cell.ids) == 4 for cell in plan.cells)
+    spae = plan.metadata(plan.cells[1])["spae"]
+    assert spae["cell"] == {
+        "ways": 2,
+        "shots": 1,
+        "induction": True,
+        "repeats": 1,
+        "names": "real",
+        "layers": 0,
+        "tokens_per_image": 0,
+        "words": "class-name",
+    }
+    assert len(spae["bundle_sha256"]) == len(spae["data_fingerprint"]) == 64
+
+
+def test_plan_of_the_published_columns(class_folders):
+    plan = Plan(settings(class_folders, columns="paper", ways=(2,)))
+    of_cells = [(c.setting["induction"], c.setting["shots"], c.setting["repeats"]) for c in plan.cells]
+    assert of_cells == list(PAPER)
+    # The same questions in every column.
+    assert len({tuple(e.query for e in found) for found in plan.episodes.values()}) == 1
+
+
+def test_plan_with_nonsense_names_keeps_the_class_as_words(class_folders):
+    plan = Plan(settings(class_folders, names="nonsense"))
+    for cell in plan.cells:
+        for item, episode in zip(cell.items, plan.episodes[cell.name], strict=True):
+            assert item.calls[0].prompt.query == f"Input: {episode.query.label}\nOutput:"
+            assert item.target == episode.names[episode.query.label]
+            assert item.target not in {"beagle", "fishing boat", "red cup", "tower", "teddy"}
+
+
+def test_plan_of_a_file_of_episodes(class_folders, tmp_path):
+    drawn = Plan(settings(class_folders, ways=(3,)))
+    episodes.write(tmp_path / "mine.episodes", next(iter(drawn.episodes.values())))
+    again = Plan(settings(class_folders, episodes_file=str(tmp_path / "mine.episodes")))
+    assert again.cells == drawn.cells
+    with pytest.raises(InputError, match="cannot read"):
+        Plan(settings(class_folders, episodes_file=str(tmp_path / "none.json")))
+
+
+def test_a_run_scores_every_sample(class_folders, tmp_path, fake_model):
+    fake_model.answer = true_name
+    plan = Plan(settings(class_folders, ways=(2, 3)))
+    assert run(plan, tmp_path / "logs")
+    cells = collect([tmp_path / "logs"])
+    assert [cell.setting["ways"] for cell in cells] == [2, 3]
+    for cell in cells:
+        assert len(cell.samples) == 4
+        assert not cell.failures
+        assert not cell.unfinished
+        for sample in cell.samples:
+            # The control's words are those of a class outside the episode.
+            assert sample.values == {"open": 1, "constrained": 1, "open_other": 0, "constrained_other": 0}
+    assert len(fake_model.prompts) == 2 * 4 * 4
+    assert not fake_model.systems
+    assert {config.temperature for config in fake_model.configs} == {0}
+    bodies = [config.extra_body for config in fake_model.configs]
+    assert sum(body is not None and len(body["spae"]["choices"]) == 3 for body in bodies) == 8
+    listed = episodes.read(tmp_path / "logs" / "classify-2way-1shot-class-name.episodes")
+    assert listed == plan.episodes["classify-2way-1shot-class-name"]
+
+
+def test_a_finished_run_asks_nothing_again(class_folders, tmp_path, fake_model):
+    plan = Plan(settings(class_folders))
+    assert run(plan, tmp_path)
+    before = as_json(collect([tmp_path]))
+    fake_model.prompts.clear()
+    assert run(Plan(settings(class_folders)), tmp_path)
+    assert fake_model.prompts == []
+    assert as_json(collect([tmp_path])) == before
+
+
+def test_a_failed_sample_loses_nothing_else_and_is_tried_again(class_folders, tmp_path, fake_model):
+    plan = Plan(settings(class_folders))
+    unlucky = plan.cells[0].items[2].calls[0].prompt.text
+
+    def answer(prompt: str) -> str:
+        if prompt == unlucky:
+            raise RuntimeError("the endpoint is on fire")
+        return true_name(prompt)
+
+    fake_model.answer = answer
+    assert not run(plan, tmp_path)
+    (cell,) = collect([tmp_path])
+    assert [(failure.id, "on fire" in failure.reason) for failure in cell.failures] == [
+        (plan.cells[0].ids[2], True)
+    ]
+    assert len(cell.samples) == 3
+    fake_model.answer = true_name
+    fake_model.prompts.clear()
+    assert run(Plan(settings(class_folders)), tmp_path)
+    assert len(fake_model.prompts) == 4
+    (cell,) = collect([tmp_path])
+    assert len(cell.samples) == 4
+    assert not cell.failures
+
+
+def test_chat_models_get_a_system_message_and_their_own_column(
+    class_folders, tmp_path, fake_model, monkeypatch
+):
+    from icl_runner import constraints
+
+    monkeypatch.setattr(constraints, "_PROVIDERS", ())
+    fake_model.answer = first_name
+    assert run(Plan(settings(class_folders, control=False)), tmp_path)
+    (cell,) = collect([tmp_path])
+    assert all(set(sample.values) == {"open", "instructed"} for sample in cell.samples)
+    assert len(fake_model.systems) == len(fake_model.prompts) == 8
+    assert all(config.extra_body is None for config in fake_model.configs)
+
+
+def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
+    assert run(Plan(settings(class_folders)), tmp_path)
+    with pytest.raises(InputError, match=r"other settings \(seed was 0, now 1;.*choose another --log-dir"):
+        run(Plan(settings(class_folders, seed=1)), tmp_path)
+    with pytest.raises(InputError, match="count was 4, now 5"):
+        run(Plan(settings(class_folders, count=5)), tmp_path)
+    (tmp_path / SETTINGS_FILE).write_text("{")
+    with pytest.raises(InputError, match="cannot read"):
+        run(Plan(settings(class_folders)), tmp_path)
+
+
+def test_a_provider_that_does_not_exist(class_folders, tmp_path):
+    with pytest.raises(InputError, match="nosuch"):
+        run(Plan(settings(class_folders, model="nosuch/model")), tmp_path / "logs")
+
+
+def test_an_env_file_is_not_read(class_folders, tmp_path, fake_model, monkeypatch):
+    (tmp_path / ".env").write_text("SPAE_TEST_SURPRISE=1\n")
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    fake_model.answer = lambda prompt: seen.append("SPAE_TEST_SURPRISE" in __import__("os").environ) or " x"
+    assert run(Plan(settings(class_folders, count=1)), tmp_path / "logs")
+    assert seen
+    assert not any(seen)
+
+
+class Endpoint:
+    """Text completions over HTTP: each takes 30 ms, and its answer depends on the prompt alone."""
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                time.sleep(0.03)
+                outer.prompts.append(request["prompt"])
+                choice = {"text": first_name(request["prompt"]), "index": 0, "finish_reason": "stop"}
+                usage = {"prompt_tokens": 50, "completion_tokens": 3, "total_tokens": 53}
+                body = json.dumps({"choices": [choice], "usage": usage, "model": "m"}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> "Endpoint":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def arguments(data: Path, endpoint: Endpoint, log_dir: Path) -> list[str]:
+    run_it = ["run", "classify", "--data", str(data), "--words", "class-name", "--ways", "2", "3"]
+    model = ["--model", "completions/m", "--model-base-url", endpoint.url, "--max-connections", "3"]
+    return [*run_it, *model, "--episodes", "20", "--log-dir", str(log_dir)]
+
+
+def without_clock(log_dir: Path) -> dict:
+    report = as_json(collect([log_dir]))
+    for cell in report["cells"]:
+        del cell["took"]
+    return report
+
+
+def test_a_killed_run_goes_on_where_it_was(class_folders, tmp_path, capsys):
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    program = "import sys; from icl_runner.cli import main; sys.exit(main(sys.argv[1:]))"
+    with Endpoint() as endpoint:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments(class_folders, endpoint, broken)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + 120
+        while len(endpoint.prompts) < 70 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        output = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output
+        asked = len(endpoint.prompts)
+
+        cells = collect([broken])
+        finished = {sample.id for cell in cells for sample in cell.samples}
+        # Four calls a sample, three samples in the air for each of two cells: the rest is on disk.
+        assert asked // 4 - 7 <= len(finished) < 40
+        assert any(cell.unfinished for cell in cells)
+
+        endpoint.prompts.clear()
+        assert main(arguments(class_folders, endpoint, broken)) == 0
+        again = capsys.readouterr().out
+        # Not one call for a sample that was finished.
+        assert len(endpoint.prompts) == 4 * (40 - len(finished))
+
+        assert main(arguments(class_folders, endpoint, whole)) == 0
+        unbroken = capsys.readouterr().out
+    assert without_clock(broken) == without_clock(whole)
+    assert again.partition("## What it took")[0] == unbroken.partition("## What it took")[0]
+    assert "together" in unbroken

@@ -1,0 +1,143 @@
+"""The text tasks: what they ask, and how their answers are scored. No model, no inspect-ai."""
+
+import dataclasses
+
+import pytest
+
+from icl_runner import prompts
+from icl_runner.episodes import Episode, Shot
+from icl_runner.examples import Example
+from icl_runner.tasks import TextCell, caption, classify, interpret, shuffled, vqa
+
+WORDS = {"b1": "dog pup", "b2": "hound ear", "s1": "boat sea", "t1": "wall stone"}
+EPISODE = Episode(
+    id="e1",
+    names={"n01": "beagle", "n02": "fishing boat"},
+    support=(Shot("s1", "n02"), Shot("b1", "n01")),
+    query=Shot("b2", "n01"),
+    other="t1",
+)
+
+
+def test_classify_asks_both_rules_and_the_control():
+    (item,) = classify.items([EPISODE], WORDS, constrains=True)
+    assert item.id == "e1"
+    assert item.target == "beagle"
+    assert [call.key for call in item.calls] == ["open", "constrained", "open_other", "constrained_other"]
+    opened, constrained, other, _ = item.calls
+    assert opened.prompt == prompts.classify(
+        ["beagle", "fishing boat"], [("boat sea", "fishing boat"), ("dog pup", "beagle")], "hound ear"
+    )
+    assert constrained.prompt == opened.prompt
+    assert constrained.choices == ("beagle", "fishing boat")
+    assert opened.choices == ()
+    assert other.prompt.query == "Input: wall stone\nOutput:"
+    # One context for all four: what is before the query is read once.
+    assert len({call.prompt.context for call in item.calls}) == 1
+
+
+def test_classify_tells_chat_models_the_names_under_another_key():
+    (item,) = classify.items([EPISODE], WORDS, constrains=False)
+    assert [call.key for call in item.calls] == ["open", "instructed", "open_other", "instructed_other"]
+    assert item.calls[0].system == prompts.CHAT
+    assert item.calls[1].system.endswith("one of: beagle, fishing boat.")
+
+
+def test_classify_without_control_and_with_repeats():
+    episode = dataclasses.replace(EPISODE, induction=False, repeats=1)
+    (item,) = classify.items([episode], WORDS, constrains=True, control=False)
+    assert [call.key for call in item.calls] == ["open", "constrained"]
+    assert item.calls[0].prompt.context.count("Input: boat sea") == 2
+    assert "one of" not in item.calls[0].prompt.context
+
+
+@pytest.mark.parametrize("names", [["beagle"], ["a", "chocolate sauce"], ["dax", "blicket"]])
+def test_the_answer_has_room_for_the_longest_name(names):
+    # Fewer than two bytes a token are left to names of rare letters; those models' names are short.
+    assert classify.max_tokens(names) >= max(len(name) for name in names) / 2 + 2
+
+
+def test_classify_scores_each_answer_by_the_rule_of_its_key():
+    (item,) = classify.items([EPISODE], WORDS, constrains=True)
+    answers = {
+        "open": " beagle dog\n",  # goes on behind the name
+        "constrained": " beagle",
+        "open_other": " beagle",
+        "constrained_other": " fishing boat",
+    }
+    values, metadata = classify.score(item.shown, answers)
+    assert values == {"open": 0, "constrained": 1, "open_other": 1, "constrained_other": 0}
+    assert metadata == {"answers": answers, "truth": "beagle", "query_key": "b2"}
+
+
+PEOPLE = ("red", "red", "red", "red", "blue")
+ASKED = [
+    Example("q1", image_key="b1", question="what colour\nis it?", answers=PEOPLE),
+    Example("q2", image_key="s1", question="is it a boat?", answers=("yes",)),
+]
+
+
+def test_vqa():
+    support = [Example("q0", image_key="t1", question="how many?", answers=("two", "2", "two"))]
+    first, second = vqa.items(support, ASKED, ["s1", "b1"], WORDS)
+    assert [call.key for call in first.calls] == ["answer", "answer_other"]
+    assert first.calls[0].prompt == prompts.vqa(
+        [("wall stone", "how many?", "two")], "dog pup", "what colour is it?"
+    )
+    assert first.calls[1].prompt.query == "Image: boat sea\nQuestion: what colour is it?\nAnswer:"
+    values, metadata = vqa.score(first.shown, {"answer": " Red.\n###", "answer_other": " blue"})
+    assert values == pytest.approx({"vqa": 1, "exact": 0, "vqa_other": 4 / 5 * 1 / 3, "exact_other": 0})
+    assert metadata["truth"] == "red"
+    assert vqa.score(second.shown, {"answer": " yes"})[0] == {"vqa": 1, "exact": 1}
+
+
+def test_caption():
+    support = [Example("c0", image_key="t1", captions=("A wall\nof stone.", "a wall"))]
+    queries = [Example("b1", captions=("A dog on a sofa.", "A small dog"))]
+    (item,) = caption.items(support, queries, ["s1"], WORDS)
+    assert item.calls[0].prompt == prompts.caption([("wall stone", "A wall of stone.")], "dog pup")
+    values, metadata = caption.score(
+        item.shown, {"caption": " a dog on a sofa\n", "caption_other": " a boat"}
+    )
+    assert values["rouge_l"] == pytest.approx(1)
+    assert values["bleu4"] == pytest.approx(1, abs=1e-6)
+    assert values["rouge_l_other"] < 0.6
+    assert set(values) == {"bleu4", "rouge_l", "bleu4_other", "rouge_l_other"}
+    assert metadata["answer"] == "a dog on a sofa"
+    assert metadata["answer_other"] == "a boat"
+    assert metadata["references"] == ["A dog on a sofa.", "A small dog"]
+
+
+def test_interpret():
+    queries = [Example("b1", label="n01"), Example("s1", captions=("A fishing boat with a net.",))]
+    first, second = interpret.items(queries, ["s1", "b1"], WORDS, {"n01": "beagle, English foxhound"})
+    assert first.calls[0].prompt == prompts.interpret("dog pup")
+    answers = {"answer": " two beagles\n", "answer_other": " a boat"}
+    values, metadata = interpret.score(first.shown, answers)
+    assert values == {"named": 1, "named_other": 0}
+    assert metadata["words"] == "dog pup"
+    assert interpret.score(second.shown, {"answer": " a boat at sea"})[0] == {"named": 1}
+    assert interpret.score(second.shown, {"answer": " with a dog"})[0] == {"named": 0}
+
+
+def test_no_control_on_request():
+    queries = [Example("b1", label="n01", captions=("a dog",), question="what?", answers=("dog",))]
+    made = [
+        *interpret.items(queries, ["s1"], WORDS, {"n01": "beagle"}, control=False),
+        *caption.items([], queries, ["s1"], WORDS, control=False),
+        *vqa.items([], queries, ["s1"], WORDS, control=False),
+    ]
+    assert [len(item.calls) for item in made] == [1, 1, 1]
+
+
+def test_a_cell_lists_its_calls():
+    cell = TextCell("c", "classify", {}, classify.items([EPISODE], WORDS, constrains=True))
+    assert cell.ids == ["e1"]
+    assert [call.key for call in cell.calls()] == ["open", "constrained", "open_other", "constrained_other"]
+
+
+def test_shuffled_depends_on_seed_and_keys_only():
+    items = [str(number) for number in range(50)]
+    assert shuffled(items, 1, str) == shuffled(items[::-1], 1, str)
+    assert shuffled(items, 1, str) != shuffled(items, 2, str)
+    assert sorted(shuffled(items, 1, str)) == sorted(items)
