@@ -4,12 +4,13 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import python_multipart
 from jaxtyping import UInt8
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from spae.errors import InputError
@@ -17,6 +18,9 @@ from spae.images import open_image, to_array
 from spae.service.errors import ApiError
 from spae.service.limits import Share
 from spae.service.settings import Settings
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp")
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),")
@@ -119,7 +123,7 @@ class _FormReader:
         self._is_file = False
         self._data = bytearray()
 
-    def callbacks(self) -> MultipartCallbacks:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_name,
