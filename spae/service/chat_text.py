@@ -8,8 +8,8 @@ Coming back, a picture that the model writes between the marks stays in the mess
 wrote it, and the picture itself is beside it in `images`, in the shape of an image part:
 
     {"role": "assistant", "content": "Here it is: <image> dog park .. </image>",
-     "images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,.."}}],
-     "spae": {"images": [{"layers": 2, "words": "dog park ..", "repairs": [..], "error": null}]}}
+     "images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,.."}, "index": 0}],
+     "spae": {"images": [{"index": 0, "layers": 2, "words": "dog park ..", "repairs": [..], "error": null}]}}
 
 `images` is what OpenRouter, LiteLLM and Vercel's gateway return, so it is where clients look; `content` is a string
 for every client. The words stay in it because most clients send back nothing else: so a picture stays in the
@@ -33,12 +33,13 @@ class Options:
     """What a request says to this service alone.
 
     `layers`: of every image that goes in; `preamble`: instead of the usual one, "" for none; `draw`: an image is
-    wanted in the answer (the request's `modalities` name "image").
+    wanted in the answer (the request's `modalities` name "image"), `text`: and text too.
     """
 
     layers: int = DEFAULT_LAYERS
     preamble: str | None = None
     draw: bool = False
+    text: bool = True
 
 
 def read_options(body: Mapping[str, Any], shape: PyramidShape) -> Options:
@@ -57,7 +58,8 @@ def read_options(body: Mapping[str, Any], shape: PyramidShape) -> Options:
         raise InputError(f'modalities: wanted a list such as ["text", "image"]; got {_short(modalities)}')
     layers = own.get("layers")
     layers = min(DEFAULT_LAYERS, len(shape)) if layers is None else shape.check_layers(layers)
-    return Options(layers, preamble, "image" in modalities)
+    draw = "image" in modalities
+    return Options(layers, preamble, draw, "text" in modalities or not draw)
 
 
 def for_upstream(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +134,9 @@ def preamble(shape: PyramidShape, options: Options) -> str:
         "The words say what is seen there. "
         f"To show a picture, write its {shape.tokens(options.layers)} words between the same marks."
     )
-    return text + (" End your answer with a picture." if options.draw else "")
+    if not options.draw:
+        return text
+    return text + (" End your answer with a picture." if options.text else " Answer with a picture alone.")
 
 
 def with_preamble(messages: Sequence[Message], text: str) -> list[dict[str, Any]]:
@@ -146,9 +150,9 @@ def with_preamble(messages: Sequence[Message], text: str) -> list[dict[str, Any]
     return [{"role": "system", "content": text}, first, *rest]
 
 
-def image_part(png_base64: str) -> dict[str, Any]:
-    """An image of an answer, as clients of OpenAI's interface send images."""
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png_base64}"}}
+def image_part(url: str) -> dict[str, Any]:
+    """An image in the shape in which clients of OpenAI's interface send images."""
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _parts(message: Message) -> list[Mapping[str, Any]]:

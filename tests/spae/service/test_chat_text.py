@@ -122,6 +122,8 @@ def test_options():
     assert read_options({"spae": None, "modalities": None}, PyramidShape((1,))) == Options(1, None, False)
     body = {"spae": {"layers": 3, "preamble": ""}, "modalities": ["text", "image"]}
     assert read_options(body, SHAPE) == Options(3, "", True)
+    assert read_options({"modalities": ["image"]}, SHAPE) == Options(2, None, True, False)
+    assert read_options({"modalities": ["text"]}, SHAPE) == Options(2, None, False, True)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,7 @@ def test_the_preamble_says_how_pictures_are_written():
     assert "its 5 words" in said
     assert "End your answer" not in said
     assert preamble(SHAPE, Options(3, draw=True)).endswith("End your answer with a picture.")
+    assert preamble(SHAPE, Options(3, draw=True, text=False)).endswith("Answer with a picture alone.")
     assert preamble(SHAPE, Options(2, preamble="mine", draw=True)) == "mine"
 
 
