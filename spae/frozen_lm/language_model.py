@@ -38,6 +38,7 @@ class FrozenLM:
         tokenizer: text to ids and back, without BOS.
         context_length: the most tokens that a prompt and what follows it may have.
         eos_ids: tokens that end a text.
+        chat_template: how the model writes conversations, in Jinja's language; None for one that has none.
     """
 
     def __init__(self, files: ModelFiles):
@@ -46,6 +47,7 @@ class FrozenLM:
         self.tokenizer = files.tokenizer
         self.context_length = files.config.context_length
         self.eos_ids = files.ends
+        self.chat_template = files.chat_template
         self._lead = list(files.lead)
         self._lock = threading.RLock()
         self._prefixes = Prefixes(_PREFIX_BYTES)
