@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from icl_runner import constraints, episodes
 from icl_runner.episodes import Episode, Names
 from icl_runner.examples import Example, ExampleSet
+from icl_runner.settings import Settings
 from icl_runner.tasks import Cell, TextCell, caption, classify, interpret, shuffled, vqa
 from spae import bundle
 from spae.errors import InputError
 
 if TYPE_CHECKING:
     from icl_runner.pyramids import Pyramids
+    from icl_runner.tasks.drawing import Judge, Progress
     from spae.tokenizer import Tokenizer
 
 # The columns of the published tables: (task induction, shots, repeats).
@@ -32,50 +33,6 @@ PAPER = (
     (True, 1, 3),
     (True, 1, 5),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything that results depend on; how fast they come is none of it.
-
-    Args:
-        task: "classify", "caption", "vqa", "interpret", "generate" or "transform".
-        model: "provider/name", as inspect-ai calls it.
-        data, split: as `icl_runner.data` takes them.
-        bundle: the tokenizer, as `spae.load` takes it.
-        layers: of the pyramid; each number is a cell of its own.
-        seed: of every choice of images.
-        count: episodes or examples in a cell.
-        control: ask everything again with another image's words.
-        ways, shots, repeats, induction: of classify's episodes, each combination a cell; caption and vqa take
-            their examples in context from `shots`.
-        columns: "paper" for the seven columns of the published tables in place of shots, repeats, induction.
-        names: "real" or "nonsense".
-        words: "image", or "class-name": every image's words are its true class's name (the ceiling).
-        episodes_file: episodes in place of drawn ones: ours, Frozen's JSON or V2L's CSV.
-        model_args: of the provider, as given.
-        base_url: of the provider's endpoint.
-    """
-
-    task: str
-    model: str
-    data: str
-    split: str | None = None
-    bundle: str = "default"
-    layers: tuple[int, ...] = (2,)
-    seed: int = 0
-    count: int = 100
-    control: bool = True
-    ways: tuple[int, ...] = (2,)
-    shots: tuple[int, ...] = (1,)
-    repeats: tuple[int, ...] = (0,)
-    induction: bool = True
-    columns: str | None = None
-    names: str = "real"
-    words: str = "image"
-    episodes_file: str | None = None
-    model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    base_url: str | None = None
 
 
 class Plan:
@@ -95,6 +52,8 @@ class Plan:
             "caption": self._caption,
             "vqa": self._vqa,
             "interpret": self._interpret,
+            "generate": self._generate,
+            "transform": self._transform,
         }
         if settings.task not in makers:
             raise InputError(f"wanted a task of {', '.join(makers)}; got {settings.task!r}")
@@ -134,7 +93,9 @@ class Plan:
             return data.captioned(settings.data, settings.split)
         if settings.task == "vqa":
             return data.asked(settings.data, settings.split)
-        if settings.task == "interpret" or _is_frozen(settings.episodes_file):
+        if settings.task == "generate" and settings.drawing.condition == "caption":
+            return data.captioned(settings.data, settings.split)
+        if settings.task in ("interpret", "transform") or _is_frozen(settings.episodes_file):
             return data.pictured(settings.data, settings.split)
         return data.labelled(settings.data, settings.split)
 
@@ -291,6 +252,73 @@ class Plan:
             )
             cells.append(TextCell(_name("interpret", setting), "interpret", setting, made))
         return cells
+
+    def _generate(self) -> list[Cell]:
+        from icl_runner.tasks import generate
+
+        settings, drawing = self.settings, self.settings.drawing
+        return [
+            generate.cell(
+                self.examples,
+                self.tokenizer,
+                self.pyramids,
+                condition=drawing.condition,
+                shots=shots,
+                ways=drawing.classes,
+                rounds=drawing.rounds,
+                progress=self._progress(layers),
+                seed=settings.seed,
+                bundle=settings.bundle,
+                judge=self._judge(),
+            )
+            for shots, layers in itertools.product(settings.shots, settings.layers)
+        ]
+
+    def _transform(self) -> list[Cell]:
+        from icl_runner.tasks import transform
+
+        settings, drawing = self.settings, self.settings.drawing
+        return [
+            transform.cell(
+                self.examples,
+                self.tokenizer,
+                self.pyramids,
+                kind=drawing.kind,
+                context=drawing.context,
+                shots=shots,
+                queries=settings.count,
+                rounds=drawing.rounds,
+                first=drawing.first,
+                last=drawing.last,
+                progress=self._progress(layers),
+                seed=settings.seed,
+                bundle=settings.bundle,
+            )
+            for shots, layers in itertools.product(settings.shots, settings.layers)
+        ]
+
+    def _progress(self, layers: int) -> "Progress":
+        from icl_runner.tasks.drawing import Progress
+
+        drawing = self.settings.drawing
+        return Progress(
+            layers=layers,
+            autoregressive=drawing.autoregressive,
+            words=drawing.segment_words,
+            samples=drawing.samples,
+            temperature=drawing.temperature,
+            context_tokens=drawing.context_tokens,
+        )
+
+    def _judge(self) -> "Judge | None":
+        """For MNIST: which digit a picture shows; the judge is trained at first, which takes a minute."""
+        path = Path(self.settings.data)
+        if path.suffix != ".npz" and not (path / "mnist.npz").is_file():
+            return None
+        from icl_runner import digits
+
+        digits.train(path)
+        return digits.classify
 
 
 def _is_frozen(path: str | None) -> bool:

@@ -14,9 +14,10 @@ import pytest
 from icl_runner import episodes
 from icl_runner.cells import collect
 from icl_runner.cli import main
-from icl_runner.plan import PAPER, Plan, Settings
+from icl_runner.plan import PAPER, Plan
 from icl_runner.report import as_json
 from icl_runner.run import SETTINGS_FILE, run
+from icl_runner.settings import Settings
 from spae.errors import InputError
 
 # inspect-ai leaves streams between its own tasks open at the end of a run.
