@@ -177,7 +177,7 @@ class FrozenLM:
                 "wanted max_tokens from 1, temperature from 0, 0 < top_p <= 1 and seed from 0; got "
                 f"{max_tokens}, {temperature}, {top_p} and {seed}"
             )
-        ends = self.eos_ids | {encode_behind(one, self.tokenizer)[0] for one in stop or ("\n",)}
+        ends = self.eos_ids.union(*(encode_behind(one, self.tokenizer)[:1] for one in stop or ("\n",)))
         rules = Rules(temperature, top_p, seed, tuple(stop), self.eos_ids, np.array(sorted(ends)))
         texts = [
             Writing(prompt, rules, constraint, self.tokenizer)
