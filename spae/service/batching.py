@@ -98,8 +98,8 @@ class Batcher:
         """Compile, then begin; ready afterwards. Raises what the tokenizer raises."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.warm_up)
-        self._thread.start()
         self.ready = True
+        self._thread.start()
 
     async def close(self) -> None:
         """Finish what has been taken, then end the thread."""
