@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import Any, TypeVar
@@ -127,7 +127,7 @@ async def _streamed(request: Request, sent: Mapping[str, Any], pencil: Pencil) -
 
 async def _events(
     request: Request, chunks: AsyncIterator[dict[str, Any]], pencil: Pencil
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     try:
         async for chunk in answers.relay(chunks, pencil.draw):
             yield b"data: " + _json(chunk) + b"\n\n"

@@ -105,8 +105,8 @@ class EmbeddedModel:
                     f"no whole answer within {self._timeout_s:g} s: ask for fewer max_tokens, or a stream"
                 )
                 raise ApiError(504, message, code="upstream_timeout") from None
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.reason}
+        answer = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": answer, "logprobs": None, "finish_reason": end.reason}
         return {
             **self._head("chat.completion"),
             "choices": [choice],
@@ -198,9 +198,7 @@ class EmbeddedModel:
         room = self._model.context_length - tokens
         asked = body.get("max_completion_tokens")
         asked = body.get("max_tokens") if asked is None else asked
-        most = _number(
-            body | {"max_tokens": asked}, "max_tokens", int, 1, None, min(_MAX_TOKENS, max(room, 1))
-        )
+        most = _number({"max_tokens": asked}, "max_tokens", int, 1, None, min(_MAX_TOKENS, max(room, 1)))
         if room < 1:
             raise _refused(
                 f"messages: wanted at most {self._model.context_length - 1} tokens; got {tokens}: send fewer images, "

@@ -23,8 +23,9 @@ class Upstream(Protocol):
     """A model that holds conversations of text; bodies, replies and chunks are OpenAI's JSON objects.
 
     `headers` are those of the client's request, of which only Authorization may go on.
-    `body` may have "spae": {"words": how many a picture has, "draw": whether the answer must end with one, "text":
-    whether it may have text too}, for a model that can be held to it. All raise ApiError, with the upstream's own status and error where there is one.
+    `body` may have "spae": {"words": how many a picture has, "draw": whether the answer must end with one,
+    "text": whether it may have text too}, for a model that can be held to it. All raise ApiError, with the upstream's
+    own status and error where there is one.
     """
 
     async def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
