@@ -89,12 +89,9 @@ def echo_headers(status: int) -> Behaviour:
     return behave
 
 
-def late(seconds: float, then: Behaviour) -> Behaviour:
-    async def behave(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        await asyncio.sleep(seconds)
-        return await then(request, body)
-
-    return behave
+async def hang(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    await asyncio.sleep(3600)  # until the server ends
+    return web.Response()
 
 
 async def cut_before_answering(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -124,7 +121,7 @@ def serve(usual: Behaviour) -> Iterator[MisbehavingServer]:
     async def start() -> web.AppRunner:
         app = web.Application()
         app.router.add_post("/{path:.*}", handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)  # 0 would be for ever
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
