@@ -149,13 +149,22 @@ def from_hugging_face(settings: Mapping[str, Any]) -> LMConfig:
     model does not do.
     """
     architecture = _architecture(settings.get("model_type"))
-    for key, plain in (("attention_bias", False), ("mlp_bias", False), ("attn_logit_softcapping", None)):
-        if settings.get(key, plain) not in (plain, None):
+    activation = "gelu_pytorch_tanh" if architecture == "gemma3" else "silu"
+    plain = {
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "use_sliding_window": False,
+        "use_bidirectional_attention": False,
+        "hidden_act": activation,
+        "hidden_activation": activation,
+    }
+    for key, wanted in plain.items():
+        if settings.get(key) not in (wanted, None):
             raise InputError(
-                f"model: {key} = {settings[key]} in config.json is not known here; wanted {plain}"
+                f"model: {key} = {settings[key]!r} in config.json is not known here; wanted {wanted!r}"
             )
-    if settings.get("final_logit_softcapping") is not None or settings.get("use_sliding_window"):
-        raise InputError("model: soft-capped logits or Qwen's sliding window in config.json: not known here")
     if architecture == "llama" and settings.get("sliding_window") is not None:
         raise InputError("model: a sliding window in all layers (Mistral 7B v0.1) is not known here")
     try:

@@ -1,0 +1,246 @@
+"""Language models from GGUF files and Hugging Face folders; and those that are refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from test_frozen_lm import GOLDEN, TINY, random_ids
+
+from spae import frozen_lm
+from spae.errors import InputError
+from spae.frozen_lm import config as configs
+from spae.frozen_lm.weights import read_model
+
+# Ours -> GGUF's.
+NAMES = {
+    "attn_norm": "attn_norm.weight",
+    "q": "attn_q.weight",
+    "k": "attn_k.weight",
+    "v": "attn_v.weight",
+    "o": "attn_output.weight",
+    "q_bias": "attn_q.bias",
+    "k_bias": "attn_k.bias",
+    "v_bias": "attn_v.bias",
+    "q_norm": "attn_q_norm.weight",
+    "k_norm": "attn_k_norm.weight",
+    "post_attn_norm": "post_attention_norm.weight",
+    "ffn_norm": "ffn_norm.weight",
+    "gate": "ffn_gate.weight",
+    "up": "ffn_up.weight",
+    "down": "ffn_down.weight",
+    "post_ffn_norm": "post_ffw_norm.weight",
+}
+
+
+def llama_cpp_order(weights: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of queries and keys as llama.cpp keeps them for Llama: rotated pairs side by side."""
+    rows = []
+    for head in np.split(weights, heads):
+        half = len(head) // 2
+        for i in range(half):
+            rows += [head[i], head[i + half]]
+    return np.stack(rows)
+
+
+def write_gguf(name: str, path: Path, **changes) -> Path:
+    """One of the tiny models as a GGUF file, its matrices in Q8_0."""
+    files = read_model(GOLDEN / name)
+    config = files.config
+    writer = gguf.GGUFWriter(path, name)
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.width)
+    writer.add_block_count(config.layers)
+    writer.add_feed_forward_length(config.hidden)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_layer_norm_rms_eps(config.epsilon)
+    writer.add_rope_freq_base(config.rope_base)
+    if config.gemma:
+        writer.add_key_length(config.head_size)
+        writer.add_sliding_window(config.window)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_scaling.factor)
+    words = [files.tokenizer.decode([i]) for i in range(config.vocabulary)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*words[:-2], "ab", "Ġ"])
+    writer.add_token_types([3, 3, 3] + [1] * (config.vocabulary - 3))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(name == "gemma3")
+    tops = {"embed": "token_embd.weight", "norm": "output_norm.weight", "head": "output.weight"}
+    for ours, array in {**files.tensors, **changes}.items():
+        part = ours.split(".")[-1]
+        theirs = tops[ours] if ours in tops else f"blk.{ours.split('.')[1]}.{NAMES[part]}"
+        if name == "llama" and part in "qk":
+            array = llama_cpp_order(array, config.heads if part == "q" else config.kv_heads)
+        if array.ndim == 1:
+            writer.add_tensor(theirs, array)
+        else:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(theirs, gguf.quantize(array, kind), raw_dtype=kind)
+    if name == "llama":
+        # How llama.cpp keeps the slowed rotations of Llama 3.1: what each frequency is divided by.
+        slowed = frequencies(config)
+        plain = config.rope_base ** (-np.arange(len(slowed)) / len(slowed))
+        writer.add_tensor("rope_freqs.weight", (plain / slowed).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def frequencies(config) -> np.ndarray:
+    from spae.frozen_lm.model import _frequencies
+
+    return _frequencies(config, local=False)
+
+
+def rounded_folder(name: str, folder: Path) -> Path:
+    """The same model as a folder, its matrices rounded to what Q8_0 holds."""
+    shutil.copytree(GOLDEN / name, folder)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    for file in folder.glob("*.safetensors"):
+        tensors = {}
+        for key, array in load_file(file).items():
+            array = array.astype(np.float32)
+            tensors[key] = gguf.dequantize(gguf.quantize(array, kind), kind) if array.ndim == 2 else array
+        save_file(tensors, file)
+    return folder
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_gguf_files_and_folders_are_the_same_model(name, tmp_path):
+    folder = rounded_folder(name, tmp_path / "folder")
+    if name == "gemma3":
+        # GGUF files say nothing of these two, the same for all small Gemmas.
+        settings = json.loads((folder / "config.json").read_text())
+        settings["layer_types"] = ["sliding_attention"] * 3
+        settings["query_pre_attn_scalar"] = 16
+        (folder / "config.json").write_text(json.dumps(settings))
+    one = frozen_lm.load(write_gguf(name, tmp_path / "model.gguf"))
+    other = frozen_lm.load(folder)
+    ids = random_ids(50)
+    # Quantising rows moves nothing between them, so the order of rows does not matter to it.
+    np.testing.assert_allclose(one.log_probs(ids), other.log_probs(ids), atol=1e-4)
+    assert one.encode("xy")[:-2] == other.encode("xy")[:-2] == ([1] if name == "gemma3" else [])
+    assert one.eos_ids == other.eos_ids == {2}
+    assert one.name == "model"
+    assert other.name == "folder"
+
+
+def test_gemmas_sixth_layers_see_everything():
+    metadata = {
+        "general.architecture": "gemma3",
+        "gemma3.embedding_length": 640,
+        "gemma3.block_count": 18,
+        "gemma3.attention.head_count": 4,
+        "gemma3.attention.head_count_kv": 1,
+        "gemma3.attention.key_length": 256,
+        "gemma3.attention.sliding_window": 512,
+        "gemma3.feed_forward_length": 2048,
+        "gemma3.context_length": 32768,
+        "gemma3.attention.layer_norm_rms_epsilon": 1e-6,
+        "gemma3.rope.freq_base": 1e6,
+    }
+    config = configs.from_gguf(metadata, vocabulary=262144, tied=True, rope_factors=())
+    assert [i for i in range(18) if not config.slides(i)] == [5, 11, 17]
+    assert config.attention_scale == 1 / 16
+    assert (config.rope_base, config.rope_base_local, config.head_size) == (1e6, 1e4, 256)
+    del metadata["gemma3.block_count"]
+    with pytest.raises(InputError, match=r"no gemma3\.block_count"):
+        configs.from_gguf(metadata, vocabulary=262144, tied=True, rope_factors=())
+
+
+def test_configs_of_older_transformers_are_read():
+    """Version 4 wrote the rotations' settings in other places."""
+    settings = json.loads((GOLDEN / "llama" / "config.json").read_text())
+    new = configs.from_hugging_face(settings)
+    rope = settings.pop("rope_parameters")
+    settings |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    assert configs.from_hugging_face(settings) == new
+
+    settings = json.loads((GOLDEN / "gemma3" / "config.json").read_text())
+    new = configs.from_hugging_face(settings)
+    settings |= {
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window_pattern": 3,
+    }
+    del settings["rope_parameters"], settings["layer_types"]
+    assert configs.from_hugging_face(settings) == new
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("llama", {"model_type": "mamba"}, "'mamba'"),
+        ("llama", {"attention_bias": True}, "attention_bias"),
+        ("llama", {"sliding_window": 4096}, "sliding window"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "'yarn'"),
+        ("llama", {"rms_norm_eps": None, "num_hidden_layers": None}, "config.json"),
+        ("llama", {"hidden_act": "relu"}, "hidden_act"),
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
+        ("gemma3", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("llama", {"num_key_value_heads": 3}, "kv_heads to divide heads"),
+        ("llama", {"num_hidden_layers": 1}, r"wanted blocks\.1\."),
+        ("llama", {"num_hidden_layers": 3}, r"blocks\.2\..*found nothing"),
+        ("llama", {"vocab_size": 97}, r"\(97, 32\).*\(96, 32\)"),
+    ],
+)
+def test_models_that_are_not_known_are_refused(name, changes, message, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(GOLDEN / name, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | changes))
+    with pytest.raises(InputError, match=message):
+        frozen_lm.load(folder)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no"):
+        frozen_lm.load(tmp_path / "nothing")
+    (tmp_path / "text.gguf").write_bytes(b"GGUF but not really")
+    with pytest.raises(InputError, match="not a whole GGUF"):
+        frozen_lm.load(tmp_path / "text.gguf")
+    whole = write_gguf("qwen2", tmp_path / "whole.gguf").read_bytes()
+    for part in (len(whole) // 20, len(whole) // 2, len(whole) - 64):
+        (tmp_path / "cut.gguf").write_bytes(whole[:part])
+        with pytest.raises(InputError, match="not a whole GGUF"):
+            frozen_lm.load(tmp_path / "cut.gguf")
+    nan = read_model(GOLDEN / "qwen2").tensors["norm"] * np.nan
+    with pytest.raises(InputError, match="NaN"):
+        frozen_lm.load(write_gguf("qwen2", tmp_path / "nan.gguf", norm=nan))
+
+    folder = tmp_path / "model"
+    shutil.copytree(GOLDEN / "llama", folder)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(InputError, match="model-00002-of-00003"):
+        frozen_lm.load(folder)
+    (folder / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(InputError, match="not an index"):
+        frozen_lm.load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        frozen_lm.load(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"wanted the file .*config\.json"):
+        frozen_lm.load(folder)
+
+
+def test_end_tokens_are_read_from_every_file_that_names_them(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(GOLDEN / "llama", folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    lm = frozen_lm.load(folder)
+    assert lm.eos_ids == {2, 7}
+    assert lm.chat_template == "{{ messages }}"
