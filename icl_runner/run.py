@@ -13,14 +13,19 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from icl_runner import episodes
 from icl_runner.plan import Plan
+from icl_runner.settings import Settings
 from spae.errors import InputError
 from spae.files import write_file
+
+# inspect-ai takes three seconds to import.
+if TYPE_CHECKING:
+    from inspect_ai.model import Model
 
 # JSON, but not called so: whatever ends in .json beside logs is taken for a log.
 SETTINGS_FILE = "run.settings"
@@ -63,26 +68,17 @@ def run(
 
 def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int) -> bool:
     from inspect_ai import eval_set
-    from inspect_ai._util.error import PrerequisiteError
-    from inspect_ai.model import get_model
 
-    from icl_runner import progress, providers  # noqa: F401  (whether or not its entry point is installed)
+    from icl_runner import progress
 
-    settings = plan.settings
-    try:
-        model = get_model(settings.model, base_url=settings.base_url, **settings.model_args)
-    except InputError:
-        raise
-    except PrerequisiteError as error:
-        raise InputError(f"the model {settings.model}: {_plain(str(error.message))}") from error
-    except (ValueError, TypeError, ImportError) as error:
-        raise InputError(f"the model {settings.model}: {error}") from error
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
-    embedded = settings.model.startswith("spae-lm/")
+    embedded = plan.settings.model.startswith("spae-lm/")
     total = sum(len(cell.ids) for cell in plan.cells)
     # On stderr, and only on a terminal.
     with tqdm(total=total, unit="sample", disable=None) as bar, progress.shown_on(bar), _quiet():
-        try:
+        with _input_errors(f"the model {plan.settings.model}"):
+            model = _model(plan.settings)
+        with _input_errors("inspect-ai"):
             done, _ = eval_set(
                 [cell.build(plan.metadata(cell)) for cell in plan.cells],
                 str(folder),
@@ -92,6 +88,7 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 continue_on_fail=True,
                 retry_attempts=1,
                 retry_immediate=False,
+                # Every finished sample in the log at once; then inspect's other record of them is not needed.
                 log_buffer=1,
                 log_realtime=False,
                 log_format="eval",
@@ -104,9 +101,33 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 max_retries=max_retries,
                 attempt_timeout=None if embedded else ATTEMPT_SECONDS,
             )
-        except PrerequisiteError as error:
-            raise InputError(_plain(str(error.message))) from error
     return done
+
+
+def _model(settings: Settings) -> "Model":
+    from inspect_ai.model import get_model
+
+    from icl_runner import providers  # noqa: F401  (registers ours, installed or not)
+
+    try:
+        return get_model(settings.model, base_url=settings.base_url, **settings.model_args)
+    except InputError:
+        raise
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(f"the model {settings.model}: {error}") from error
+
+
+@contextlib.contextmanager
+def _input_errors(what: str) -> Iterator[None]:
+    """inspect-ai's complaints as ours, in one line without its markup."""
+    from inspect_ai._util.error import PrerequisiteError
+    from rich.text import Text
+
+    try:
+        yield
+    except PrerequisiteError as error:
+        message = " ".join(Text.from_markup(str(error.message)).plain.split())
+        raise InputError(f"{what}: {message}") from error
 
 
 def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
@@ -170,10 +191,3 @@ def _quiet() -> Iterator[None]:
             del os.environ["PYTHON_DOTENV_DISABLED"]
         else:
             os.environ["PYTHON_DOTENV_DISABLED"] = before
-
-
-def _plain(message: str) -> str:
-    """inspect-ai's message as one line without its markup."""
-    from rich.text import Text
-
-    return " ".join(Text.from_markup(message).plain.split())
