@@ -38,7 +38,7 @@ _state = FakeModel()
 
 
 @pytest.fixture
-def fake_model(monkeypatch) -> Iterator[FakeModel]:
+def fake_model(monkeypatch) -> FakeModel:
     """The provider `fake`, which takes constraints (and does not keep them)."""
     from inspect_ai.model import GenerateConfig, ModelAPI, ModelOutput, ModelUsage, modelapi
 
@@ -62,6 +62,11 @@ def fake_model(monkeypatch) -> Iterator[FakeModel]:
 
     modelapi(name="fake")(lambda: FakeAPI)
     monkeypatch.setattr(constraints, "_PROVIDERS", ("spae-lm", "completions", "fake"))
-    yield _state
-    # inspect-ai leaves streams of its own open: collected here, where a mark ignores the warning.
+    return _state
+
+
+@pytest.fixture
+def streams_collected() -> Iterator[None]:
+    """inspect-ai leaves streams of its own open at the end of a run: collected where a mark ignores the warning."""
+    yield
     gc.collect()

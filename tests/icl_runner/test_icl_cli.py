@@ -12,7 +12,10 @@ from spae.errors import InputError
 from spae.frozen_lm import model_file
 
 # inspect-ai leaves streams between its own tasks open at the end of a run.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),
+    pytest.mark.usefixtures("streams_collected"),
+]
 
 
 def classify(data, *more: str) -> list[str]:

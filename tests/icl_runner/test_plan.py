@@ -1,0 +1,179 @@
+"""Plans: which images, words and questions a run has. Words are made up here: no tokenizer is loaded."""
+
+import json
+
+import pytest
+
+from icl_runner import episodes
+from icl_runner.plan import PAPER, Plan
+from icl_runner.settings import Drawing, Settings
+from spae.errors import InputError
+
+
+def settings(data, **changes) -> Settings:
+    given = {"task": "classify", "model": "fake/m", "data": str(data), "words": "class-name", "count": 4}
+    return Settings(**(given | changes))
+
+
+@pytest.fixture
+def no_tokenizer(monkeypatch):
+    """Of every image the words "<key> <layers>"."""
+    monkeypatch.setattr(Plan, "words", lambda self, keys, layers: {key: f"{key} {layers}" for key in keys})
+    monkeypatch.setattr(Plan, "_tokens", lambda self, layers: {2: 5, 3: 21}[layers])
+
+
+def queried(item) -> str:
+    """The image key that a prompt of `no_tokenizer` asks about."""
+    return item.calls[0].prompt.query.partition(": ")[2].partition("\n")[0].rpartition(" ")[0]
+
+
+def test_plan_has_a_cell_for_each_combination(class_folders):
+    plan = Plan(settings(class_folders, ways=(2, 3), shots=(1, 3), repeats=(0, 1)))
+    assert [cell.name for cell in plan.cells][:3] == [
+        "classify-2way-1shot-class-name",
+        "classify-2way-1shot-repeats1-class-name",
+        "classify-2way-3shot-class-name",
+    ]
+    assert len({cell.name for cell in plan.cells}) == 8
+    assert all(len(cell.ids) == 4 for cell in plan.cells)
+    spae = plan.metadata(plan.cells[1])["spae"]
+    assert spae["cell"] == {
+        "ways": 2,
+        "shots": 1,
+        "induction": True,
+        "repeats": 1,
+        "names": "real",
+        "layers": 0,
+        "tokens_per_image": 0,
+        "words": "class-name",
+    }
+    assert len(spae["bundle_sha256"]) == len(spae["data_fingerprint"]) == 64
+
+
+def test_plan_of_the_published_columns(class_folders):
+    plan = Plan(settings(class_folders, columns="paper", ways=(2,)))
+    of_cells = [(c.setting["induction"], c.setting["shots"], c.setting["repeats"]) for c in plan.cells]
+    assert of_cells == list(PAPER)
+    # The same questions in every column.
+    assert len({tuple(e.query for e in found) for found in plan.episodes.values()}) == 1
+
+
+def test_plan_with_nonsense_names_keeps_the_class_as_words(class_folders):
+    plan = Plan(settings(class_folders, names="nonsense"))
+    for cell in plan.cells:
+        for item, episode in zip(cell.items, plan.episodes[cell.name], strict=True):
+            assert item.calls[0].prompt.query == f"Input: {episode.query.label}\nOutput:"
+            assert item.target == episode.names[episode.query.label]
+            assert item.target not in {"beagle", "fishing boat", "red cup", "tower", "teddy"}
+
+
+def test_plan_of_a_file_of_episodes(class_folders, tmp_path):
+    drawn = Plan(settings(class_folders, ways=(3,)))
+    episodes.write(tmp_path / "mine.episodes", next(iter(drawn.episodes.values())))
+    again = Plan(settings(class_folders, episodes_file=str(tmp_path / "mine.episodes")))
+    assert again.cells == drawn.cells
+    with pytest.raises(InputError, match="cannot read"):
+        Plan(settings(class_folders, episodes_file=str(tmp_path / "none.json")))
+
+
+@pytest.mark.usefixtures("no_tokenizer")
+def test_words_of_layers_are_cells_of_their_own(class_folders):
+    plan = Plan(settings(class_folders, words="image", layers=(2, 3), ways=(2,)))
+    assert [cell.name for cell in plan.cells] == [
+        "classify-2way-1shot-layers2",
+        "classify-2way-1shot-layers3",
+    ]
+    assert [cell.setting["tokens_per_image"] for cell in plan.cells] == [5, 21]
+    for cell, layers in zip(plan.cells, (2, 3), strict=True):
+        for item, episode in zip(cell.items, plan.episodes[cell.name], strict=True):
+            assert item.calls[0].prompt.query == f"Input: {episode.query.key} {layers}\nOutput:"
+
+
+@pytest.mark.usefixtures("no_tokenizer")
+def test_captions_of_photographs():
+    plan = Plan(settings("photographs", task="caption", shots=(1, 3), count=5, words="image"))
+    assert [cell.name for cell in plan.cells] == ["caption-1shot-layers2", "caption-3shot-layers2"]
+    assert [len(cell.items) for cell in plan.cells] == [5, 5]
+    for cell in plan.cells:
+        assert cell.setting["tokens_per_image"] == 5
+        # One context for all queries, and none of them in it.
+        (context,) = {call.prompt.context for call in cell.calls()}
+        assert context.count("Caption:") == cell.setting["shots"]
+        for item in cell.items:
+            assert queried(item) == item.shown["query_key"]
+            assert item.shown["query_key"] not in context
+            assert item.shown["other_key"] != item.shown["query_key"]
+
+
+@pytest.mark.usefixtures("no_tokenizer")
+def test_questions_about_shapes():
+    plan = Plan(settings("easy-vqa", task="vqa", shots=(3,), count=20, words="image"))
+    (cell,) = plan.cells
+    assert len(cell.items) == 20
+    images = {plan.examples[id_].image_key for id_ in cell.ids}
+    for item in cell.items:
+        query = plan.examples[item.id]
+        assert queried(item) == query.image_key
+        assert f"Image: {query.image_key} 2\n" not in item.calls[0].prompt.context
+        assert item.shown["humans"] == list(query.answers)
+        assert item.shown["other_key"] != query.image_key
+    assert len(images) > 10
+
+
+@pytest.mark.usefixtures("no_tokenizer")
+def test_interpretation_of_photographs():
+    plan = Plan(
+        settings("photographs", task="interpret", count=100, layers=(2, 3), words="image", control=False)
+    )
+    assert [cell.name for cell in plan.cells] == ["interpret-layers2", "interpret-layers3"]
+    assert [len(cell.items) for cell in plan.cells] == [14, 14]
+    assert all(item.shown["names"] for cell in plan.cells for item in cell.items)
+    assert sum(1 for cell in plan.cells for _ in cell.calls()) == 28
+
+
+@pytest.mark.usefixtures("no_tokenizer")
+def test_plan_of_frozens_questions(class_folders, tmp_path):
+    question = {
+        "image_1": "a.png",
+        "caption_1": "This is a dax.",
+        "image_2": "b.png",
+        "caption_2": "This is a blicket.",
+        "question_image": "c.png",
+        "answer": "This is a dax.",
+        "question_id": 7,
+    }
+    other = question | {"question_image": "d.png", "question_id": 8}
+    names = sorted((class_folders / "tower").iterdir())
+    for letter, source in zip("abcd", names, strict=False):
+        (tmp_path / f"{letter}.png").write_bytes(source.read_bytes())
+    listed = tmp_path / "open_ended_mi_shots_1_ways_2_all_questions.json"
+    listed.write_text(json.dumps([question, other]))
+    plan = Plan(settings(tmp_path, episodes_file=str(listed), words="image", repeats=(0, 2)))
+    assert [cell.setting["repeats"] for cell in plan.cells] == [0, 2]
+    first, second = plan.cells[0].items
+    assert first.target == second.target == "dax"
+    assert [queried(first), queried(second)] == ["c.png", "d.png"]
+    assert "Input: b.png 2\nOutput: blicket\n" in first.calls[0].prompt.context
+    # There is no class to name: the ceiling cannot be measured.
+    with pytest.raises(InputError, match="class-name"):
+        Plan(settings(tmp_path, episodes_file=str(listed)))
+
+
+def test_the_record_tells_runs_apart(class_folders):
+    one, same = Plan(settings(class_folders)).record(), Plan(settings(class_folders)).record()
+    assert one == same
+    for change in ({"seed": 1}, {"count": 3}, {"model": "fake/other"}, {"model_args": {"batch": 2}}):
+        assert Plan(settings(class_folders, **change)).record() != one
+    drawing = Drawing(temperature=0.5)
+    assert (
+        Plan(settings(class_folders, drawing=drawing)).record()["settings"]["drawing"]["temperature"] == 0.5
+    )
+
+
+def test_wrong_settings(class_folders):
+    with pytest.raises(InputError, match="wanted a task of classify"):
+        Plan(settings(class_folders, task="paint"))
+    with pytest.raises(InputError, match="ask for fewer ways"):
+        Plan(settings(class_folders, ways=(5,)))
+    with pytest.raises(InputError, match="ask for fewer shots"):
+        Plan(settings("photographs", task="caption", shots=(14,), words="image"))
