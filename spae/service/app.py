@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 import spae
 from spae.errors import InputError
-from spae.service import schemas, tokens
+from spae.service import chat, remote, schemas, tokens, upstream
 from spae.service.auth import Guard, Keys
 from spae.service.batching import Batcher, Overloaded, Unavailable
 from spae.service.errors import ApiError
@@ -39,7 +39,9 @@ _ERRORS = {
     421: "A local service was called by another name",
     422: "A field or an image is wrong",
     429: "Full: try again after the seconds of Retry-After",
+    502: "The upstream model failed",
     503: "Not running, or not in time: try again after the seconds of Retry-After",
+    504: "The upstream model did not answer in time",
 }
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
 
@@ -49,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     (its lifespan) waits for.
 
     `app.state`: settings, telemetry, memory, and once started tokenizer, model (the bundle's name), batcher,
-    threads (for work on images and JSON) and upstream.
+    threads (for work on images and JSON), upstream (the language model) and remote_images.
 
     Raises InputError: the file of keys cannot be read or has none.
     """
@@ -88,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(Observed, telemetry=telemetry)
     app.include_router(tokens.router)
+    app.include_router(chat.router)
     app.add_api_route("/v1/models", _models, response_model=schemas.ModelsResponse, tags=["service"])
     app.add_api_route("/health", _health, response_model=schemas.HealthResponse, tags=["service"])
     app.add_api_route("/health/live", _alive, tags=["service"])
@@ -104,10 +107,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         # In threads: the server must hear signals meanwhile.
         state.tokenizer = await asyncio.to_thread(spae.load, settings.bundle)
+        state.upstream = await asyncio.to_thread(upstream.open_upstream, settings, state.tokenizer.vocabulary)
     except Exception as error:
         state.failure = error
         raise
     state.fingerprint = await asyncio.to_thread(lambda: state.tokenizer.fingerprint)
+    state.remote_images = remote.RemoteImages(settings)
     state.batcher = Batcher(
         state.tokenizer, state.telemetry, queue=settings.queue, max_wait_s=settings.max_wait_ms / 1000
     )
@@ -117,6 +122,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await state.batcher.close()
+        await state.upstream.close()
+        await state.remote_images.close()
         state.threads.shutdown()
 
 
@@ -166,7 +173,14 @@ async def _models(request: Request) -> Response:
             "fingerprint": state.fingerprint,
         },
     }
-    return JSONResponse({"object": "list", "data": [entry], "chat_error": None})
+    data, failure = [entry], None
+    try:
+        data += await state.upstream.models(request.headers)
+    except ApiError as error:
+        # The tokenizer is there all the same.
+        failure = error.message
+        state.telemetry.upstream_errors.labels(error.status).inc()
+    return JSONResponse({"object": "list", "data": data, "chat_error": failure})
 
 
 async def _health(request: Request) -> Response:

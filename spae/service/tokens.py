@@ -75,7 +75,7 @@ async def tokenize(request: Request) -> Response:
         state.batcher.grow(held, len(images))
         with state.telemetry.timed("open"):
             squares = await asyncio.gather(
-                *(_in_thread(request, _open, image, request, f"image {i}") for i, image in enumerate(images))
+                *(_in_thread(request, _open, image, request, f"images.{i}") for i, image in enumerate(images))
             )
         pyramids = await until_gone(request, state.batcher.encode(squares, held))
         data = [{"object": "pyramid"} | _described(p, i, layers) for i, p in enumerate(pyramids)]
