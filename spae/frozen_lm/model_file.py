@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from spae.errors import InputError
+from spae.frozen_lm.gguf_file import read_gguf
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer, TextTokenizer, TiktokenTokenizer
 
 _TABLE_NAMES = (
@@ -80,43 +81,20 @@ def read_word_source(model: str | Path | None = None, matrix: str | Path | None 
     return source
 
 
-def read_gguf_metadata(reader: Any) -> dict[str, Any]:
-    """The metadata of an open `gguf.GGUFReader` as plain Python values."""
-    return {key: field.contents() for key, field in reader.fields.items()}
-
-
-def open_gguf(path: Path) -> Any:
-    """A `gguf.GGUFReader`; InputError when the library is missing or the file is damaged."""
-    try:
-        import gguf
-    except ImportError as error:
-        raise InputError("gguf is not installed: pip install 'spae[train]'") from error
-    try:
-        return gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"model: {path} is not a whole GGUF file: {error}") from error
-
-
 def _read_gguf(path: Path) -> WordSource:
-    reader = open_gguf(path)
-    import gguf
-
-    tensor = next((t for t in reader.tensors if t.name == "token_embd.weight"), None)
+    file = read_gguf(path)
+    tensor = file.tensors.get("token_embd.weight")
     if tensor is None:
         raise InputError(f"model: {path} has no token_embd.weight; wanted a language model")
-    metadata = read_gguf_metadata(reader)
-    table = gguf.dequantize(tensor.data, tensor.tensor_type)
     provenance = {
         "format": "gguf",
         "file": path.name,
-        "name": metadata.get("general.name"),
-        "licence": metadata.get("general.license"),
+        "name": file.metadata.get("general.name"),
+        "licence": file.metadata.get("general.license"),
         "sha256": _sha256(path),
-        "table": f"{tensor.name}, {tensor.tensor_type.name}",
+        "table": f"token_embd.weight, {tensor.kind}",
     }
-    return WordSource(
-        np.array(table, np.float32, order="C"), HuggingFaceTokenizer.from_gguf(metadata), provenance
-    )
+    return WordSource(tensor.float32(), HuggingFaceTokenizer.from_gguf(file.metadata), provenance)
 
 
 def _read_folder(folder: Path) -> WordSource:

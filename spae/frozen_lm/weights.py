@@ -17,12 +17,8 @@ from jaxtyping import Float
 from spae.errors import InputError
 from spae.frozen_lm import config as configs
 from spae.frozen_lm.config import LMConfig
-from spae.frozen_lm.model_file import (
-    open_gguf,
-    read_gguf_metadata,
-    read_safetensors_tensor,
-    safetensors_files,
-)
+from spae.frozen_lm.gguf_file import read_gguf
+from spae.frozen_lm.model_file import read_safetensors_tensor, safetensors_files
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer
 
 # Tokens that end a text or a turn, by the names models give them, besides those that the files name as such.
@@ -115,24 +111,21 @@ def read_model(path: Path) -> ModelFiles:
 
 
 def _read_gguf(path: Path) -> ModelFiles:
-    import gguf
-
-    reader = open_gguf(path)
-    metadata = read_gguf_metadata(reader)
-    names = {tensor.name: tensor for tensor in reader.tensors}
-    if "token_embd.weight" not in names:
+    file = read_gguf(path)
+    metadata, stored = file.metadata, dict(file.tensors)
+    if "token_embd.weight" not in stored:
         raise InputError(f"language model: {path} has no token_embd.weight; wanted a language model")
-    factors = names.pop("rope_freqs.weight", None)
+    factors = stored.pop("rope_freqs.weight", None)
     config = configs.from_gguf(
         metadata,
-        vocabulary=int(names["token_embd.weight"].shape[1]),
-        tied="output.weight" not in names,
-        rope_factors=() if factors is None else tuple(factors.data.tolist()),
+        vocabulary=stored["token_embd.weight"].shape[0],
+        tied="output.weight" not in stored,
+        rope_factors=() if factors is None else tuple(factors.float32().tolist()),
     )
     tensors = {}
-    for name, tensor in names.items():
+    for name, tensor in stored.items():
         ours = _rename(name, "blk.", _GGUF_NAMES, _GGUF_BLOCK, path)
-        array = np.ascontiguousarray(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
+        array = tensor.float32()
         if metadata["general.architecture"] == "llama" and ours.split(".")[-1] in ("q", "k"):
             array = _pair_halves(array, config.head_size)
         tensors[ours] = array

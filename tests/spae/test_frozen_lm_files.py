@@ -1,5 +1,6 @@
 """Language models from GGUF files and Hugging Face folders; and those that are refused."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from test_frozen_lm import GOLDEN, TINY, random_ids
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import config as configs
+from spae.frozen_lm.gguf_file import read_gguf
 from spae.frozen_lm.weights import read_model
 
 # Ours -> GGUF's.
@@ -133,6 +135,45 @@ def test_gguf_files_and_folders_are_the_same_model(name, tmp_path):
     assert one.eos_ids == other.eos_ids == {2}
     assert one.name == "model"
     assert other.name == "folder"
+
+
+def test_gguf_files_are_read_as_by_the_package_gguf(tmp_path):
+    path = tmp_path / "values.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint8("a", 200)
+    writer.add_int16("b", -5)
+    writer.add_float32("c", 0.1)
+    writer.add_bool("d", True)
+    writer.add_string("e", "Über")
+    writer.add_array("f", [1, -2, 3])
+    writer.add_array("g", ["x", "", "ж"])
+    writer.add_array("h", [0.5, 1.5])
+    writer.add_uint64("i", 2**60)
+    rng = np.random.default_rng(0)
+    kinds = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "BF16", "F16", "F32"]
+    for name in kinds:
+        kind = gguf.GGMLQuantizationType[name]
+        array = rng.standard_normal((3, 64), np.float32)
+        writer.add_tensor(name, gguf.quantize(array, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    ours, theirs = read_gguf(path), gguf.GGUFReader(path)
+    values = {key: field.contents() for key, field in theirs.fields.items()}
+    assert ours.metadata == {key: value for key, value in values.items() if not key.startswith("GGUF.")}
+    assert list(ours.tensors) == kinds
+    for tensor in theirs.tensors:
+        expected = gguf.dequantize(tensor.data, tensor.tensor_type)
+        np.testing.assert_array_equal(ours.tensors[tensor.name].float32(), expected)
+
+    whole = path.read_bytes()
+    for at in rng.integers(0, len(whole) // 2, 200):
+        spoilt = bytearray(whole)
+        spoilt[at] ^= int(rng.integers(1, 256))
+        path.write_bytes(spoilt)
+        with contextlib.suppress(InputError):  # and nothing else
+            read_gguf(path)
 
 
 def test_gemmas_sixth_layers_see_everything():
