@@ -66,7 +66,7 @@ def describe(cells: Sequence[Cell], model: str, prices: Prices | None = None) ->
     if model.startswith(EMBEDDED):
         yield "prompts counted by the model's tokenizer; contexts that repeat are read once for all"
     else:
-        yield "estimated: a token for each word, sign and line break; caches of prompts are not counted"
+        yield "estimated: a token for each word, sign and line break; no caches of prompts, no thinking"
     if prices is not None:
         price = prices[model]
         money = (read * price["input"] + written * price["output"]) / 1e6

@@ -1,8 +1,14 @@
 """The settings of a run: everything that its results depend on."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from spae.errors import InputError
+
+_SECRET = re.compile("key|secret|token$|password|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,9 @@ class Settings:
         model_args: of the provider, as given.
         base_url: of the provider's endpoint.
         drawing: of generate and transform, which take from above layers, seed, shots and count (of queries).
+
+    Raises:
+        InputError: something secret among the provider's arguments or in the URL.
     """
 
     task: str
@@ -78,3 +87,16 @@ class Settings:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     base_url: str | None = None
     drawing: Drawing = Drawing()
+
+    def __post_init__(self) -> None:
+        # Settings are kept beside the logs, and in them: nothing secret may be among them.
+        secret = [name for name in self.model_args if _SECRET.search(name)]
+        if secret:
+            raise InputError(
+                f"-M {secret[0]}: keys are read from the environment, because arguments are written to the logs"
+            )
+        if self.base_url is not None and urlsplit(self.base_url).username is not None:
+            raise InputError(
+                "--model-base-url: wanted no user and password in it, because it is written to the logs; "
+                "give them in the environment"
+            )

@@ -6,7 +6,6 @@ from typing import Any
 from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import (
-    ChatMessage,
     ChatMessageSystem,
     ChatMessageUser,
     GenerateConfig,
@@ -20,8 +19,8 @@ from icl_runner import constraints
 from icl_runner.prompts import Prompt
 from icl_runner.tasks import Call, Item, TextCell, caption, classify, interpret, vqa
 
-# A chat model may think aloud for a while, or put a greeting in front; what it says is cut before it is scored.
-CHAT_MAX_TOKENS = 64
+# A chat model ends its answer by itself; this is room for one that thinks before it answers, which counts as well.
+CHAT_MAX_TOKENS = 1024
 
 # What an item shows and the answers by key -> values by key, and metadata to show with them.
 Rule = Callable[[Mapping[str, Any], Mapping[str, str]], tuple[dict[str, float], dict[str, Any]]]
@@ -80,7 +79,8 @@ def ask() -> Solver:
             output = await put(call)
             # An endpoint without constraints was asked for one: its answer must not stand in the same column.
             free = call.choices and (output.metadata or {}).get("constrained") is False
-            answers[call.key.replace("constrained", "instructed") if free else call.key] = output.completion
+            key = call.key.replace("constrained", "instructed") if free else call.key
+            answers[key] = output.completion
             if not state.output.choices:
                 state.output = output
         state.metadata["answers"] = answers
@@ -92,18 +92,18 @@ def ask() -> Solver:
 async def put(call: Call) -> ModelOutput:
     """One call to the model of the running task; raises what the provider raises."""
     model = get_model()
-    takes_constraints = constraints.supports(str(model))
-    messages: list[ChatMessage] = [ChatMessageUser(content=call.prompt.text)]
-    if not takes_constraints:
-        messages.insert(0, ChatMessageSystem(content=call.system))
-    config = GenerateConfig(
-        max_tokens=call.max_tokens if takes_constraints else max(call.max_tokens, CHAT_MAX_TOKENS),
-        temperature=0,
-        stop_seqs=list(call.prompt.stop),
-    )
-    if call.choices and takes_constraints:
-        config.extra_body = constraints.Choices(call.choices).extra_body()
-    return await model.generate(messages, config=config)
+    question = ChatMessageUser(content=call.prompt.text)
+    if constraints.supports(str(model)):
+        config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, stop_seqs=list(call.prompt.stop))
+        if call.choices:
+            config.extra_body = constraints.Choices(call.choices).extra_body()
+        return await model.generate([question], config=config)
+    # Chat endpoints of several kinds refuse stop texts: what is behind them is cut off when it is scored. White
+    # space around a message is no part of a continued text, as it would be above.
+    config = GenerateConfig(max_tokens=CHAT_MAX_TOKENS, temperature=0)
+    output = await model.generate([ChatMessageSystem(content=call.system), question], config=config)
+    output.completion = output.completion.strip()
+    return output
 
 
 @scorer(metrics={"*": [mean()]})

@@ -177,3 +177,12 @@ def test_wrong_settings(class_folders):
         Plan(settings(class_folders, ways=(5,)))
     with pytest.raises(InputError, match="ask for fewer shots"):
         Plan(settings("photographs", task="caption", shots=(14,), words="image"))
+
+
+def test_secrets_are_no_settings(class_folders):
+    with pytest.raises(InputError, match="environment") as error:
+        settings(class_folders, model_args={"api_key": "sk-123"})
+    assert "sk-123" not in str(error.value)
+    with pytest.raises(InputError, match="environment") as error:
+        settings(class_folders, base_url="https://me:sk-123@example.org/v1")
+    assert "sk-123" not in str(error.value)

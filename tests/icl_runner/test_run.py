@@ -106,12 +106,15 @@ def test_chat_models_get_a_system_message_and_their_own_column(
     from icl_runner import constraints
 
     monkeypatch.setattr(constraints, "_PROVIDERS", ())
-    fake_model.answer = first_name
-    assert run(Plan(settings(class_folders, control=False)), tmp_path)
+    # White space around a message means nothing there; what follows the line is cut off.
+    fake_model.answer = lambda prompt: f"\n{first_name(prompt)}\n\nIs that right?"
+    assert run(Plan(settings(class_folders, control=False, count=8)), tmp_path)
     (cell,) = collect([tmp_path])
+    assert {sample.values["open"] for sample in cell.samples} == {0, 1}
+    assert all(sample.values["open"] == sample.values["instructed"] for sample in cell.samples)
     assert all(set(sample.values) == {"open", "instructed"} for sample in cell.samples)
-    assert len(fake_model.systems) == len(fake_model.prompts) == 8
-    assert all(config.extra_body is None for config in fake_model.configs)
+    assert len(fake_model.systems) == len(fake_model.prompts) == 16
+    assert all(config.extra_body is None and not config.stop_seqs for config in fake_model.configs)
 
 
 def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
