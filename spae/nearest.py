@@ -1,6 +1,6 @@
-"""Exact search over a vocabulary in O(chunk) memory: the nearest word, and log-sum-exp over all words.
+"""Exact search over a vocabulary in O(chunk) memory: the nearest word, the nearest few, and log-sum-exp over all words.
 
-Both walk over the codebook in chunks and never hold the (positions x vocabulary) matrix. The last chunk is
+All walk over the codebook in chunks and never hold the (positions x vocabulary) matrix. The last chunk is
 moved back to end at the last word rather than padded, because padding would copy the whole codebook.
 """
 
@@ -45,6 +45,43 @@ def nearest(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[
         return jnp.where(better_n, score_n, distance_n), jnp.where(better_n, start + k_n, id_n)
 
     start = (jnp.full((n,), jnp.inf, jnp.float32), jnp.zeros((n,), jnp.int32))
+    return jax.lax.fori_loop(0, -(-v // chunk), body, start)[1]
+
+
+def nearest_few(
+    z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"], count: int
+) -> Int[Array, "n count"]:
+    """The ids of the `count` words nearest to each vector, the nearest first; see `nearest`.
+
+    Args:
+        z_nc: (n, c) float vectors; computed in float32 whatever comes.
+        codebook_vc: (v, c) float embeddings.
+        count: 1 .. v.
+
+    Returns:
+        (n, count) int32 ids in 0 .. v - 1; of equally near words the lower id comes first.
+    """
+    _check(z_nc, codebook_vc)
+    n, (v, _) = z_nc.shape[0], codebook_vc.shape
+    if not 1 <= count <= v:
+        raise ValueError(f"wanted a count from 1 to the {v} words of the codebook, got {count}")
+    z_nc, codebook_vc = z_nc.astype(jnp.float32), codebook_vc.astype(jnp.float32)
+    chunk = min(CHUNK, v)
+
+    def body(i, best):
+        best_score_nm, best_id_nm = best
+        start, e_kc = _chunk(codebook_vc, i, chunk)
+        score_nk = jnp.sum(e_kc**2, axis=1) - 2 * jnp.matmul(z_nc, e_kc.T, precision=_HIGHEST)
+        id_k = start + jnp.arange(chunk, dtype=jnp.int32)
+        # Words that the previous chunk had are not found twice.
+        score_nk = jnp.where(id_k >= i * chunk, score_nk, jnp.inf)
+        # The best so far stand first: top_k prefers what stands first among equals, so lower ids stay ahead.
+        scores = jnp.concatenate([best_score_nm, score_nk], axis=1)
+        ids = jnp.concatenate([best_id_nm, jnp.broadcast_to(id_k, (n, chunk))], axis=1)
+        negative_nm, at_nm = jax.lax.top_k(-scores, count)
+        return -negative_nm, jnp.take_along_axis(ids, at_nm, axis=1)
+
+    start = (jnp.full((n, count), jnp.inf, jnp.float32), jnp.zeros((n, count), jnp.int32))
     return jax.lax.fori_loop(0, -(-v // chunk), body, start)[1]
 
 

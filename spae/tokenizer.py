@@ -8,9 +8,10 @@ from functools import cached_property, partial
 from typing import Any, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from spae import bundle
@@ -20,8 +21,9 @@ from spae.files import cache_folder
 from spae.guidance import trunks
 from spae.guidance.conse import image_tower
 from spae.images import to_array, to_float, to_uint8
+from spae.nearest import nearest_few
 from spae.pyramid import Pyramid, PyramidShape
-from spae.quantize import QUANTIZERS, prefix_averages
+from spae.quantize import QUANTIZERS, Quantized, prefix_averages
 from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
 
@@ -110,13 +112,59 @@ class Tokenizer:
         pyramids: list[Pyramid] = []
         for part in _parts(images):
             padded_bhwc = _pad(np.stack(part))
-            ids = self._encode(self._params, self._features(padded_bhwc), self._codebooks, padded_bhwc)
-            grids = jax.device_get(ids)
+            grids = jax.device_get(self._quantized(padded_bhwc).ids)
             pyramids += [
                 Pyramid(tuple(grid[i] for grid in grids), self.shape, self.vocabulary)
                 for i in range(len(part))
             ]
         return pyramids[0] if single else pyramids
+
+    def rivals(
+        self, image: Picture, count: int
+    ) -> tuple[Pyramid, tuple[Int[np.ndarray, "*grid count"], ...]]:
+        """One image's pyramid, and for every place the next nearest words: those that would have been chosen there
+        if the chosen word, or the rivals before, were not in the vocabulary.
+
+        Every place was searched with a vector of its own (`Quantized.queries`), and the rivals are the words next
+        nearest to that same vector in the same view: in the meaning layers to the meaning head's answer, in the
+        others to what the average at the place lacks, given the words that the layers above chose. So each rival
+        stands for a change of one word alone; had it been chosen, layers below might have chosen other words.
+
+        Args:
+            image: a PIL image or a uint8 array (H, W, 3) of any size, as for `encode`.
+            count: rivals of each place, 1 .. V - 1.
+
+        Returns:
+            The pyramid that `encode` gives, and per layer int32 (*grid, count) ids, the nearest first, never the
+            chosen one.
+
+        Raises:
+            InputError: not an image, or a bad count.
+        """
+        if not 1 <= count < len(self.vocabulary):
+            raise InputError(f"wanted 1 to {len(self.vocabulary) - 1} rivals of each word, got {count}")
+        found = self._quantized(to_array(image, self.image_size)[None])
+        meaning_layers = self.config.meaning_layers
+        rivals = []
+        for name, layers in (
+            ("meaning", range(meaning_layers)),
+            ("appearance", range(meaning_layers, len(self.shape))),
+        ):
+            if not layers:
+                continue
+            query_nc = jnp.concatenate([found.queries[l][0] for l in layers])
+            few_nm = np.asarray(self._nearest_few(query_nc, self._codebooks[name], count + 1))
+            chosen_n = np.concatenate([np.asarray(found.ids[l]).ravel() for l in layers])
+            others_nm = few_nm != chosen_n[:, None]
+            # A chosen word that is equally near as the last of the few may have been pushed out of them.
+            others_nm[others_nm.all(1), -1] = False
+            others = few_nm[others_nm].reshape(-1, count)
+            ends = np.cumsum([found.ids[l][0].size for l in layers])[:-1]
+            rivals += np.split(others, ends)
+        pyramid = Pyramid(tuple(np.asarray(ids[0]) for ids in found.ids), self.shape, self.vocabulary)
+        return pyramid, tuple(
+            one.reshape(*grid, count) for one, grid in zip(rivals, self.shape.layers, strict=True)
+        )
 
     @overload
     def decode(self, pyramid: Pyramid | str, layers: int | None = None) -> UInt8[np.ndarray, "h w 3"]: ...
@@ -267,16 +315,25 @@ class Tokenizer:
         graph = self._trunk_parts[0]
         return jax.jit(lambda state, images: nnx.merge(graph, state)(to_float(images)))
 
+    def _quantized(self, images_bhwc: UInt8[np.ndarray, "b s s 3"]) -> Quantized:
+        return self._encode(self._params, self._features(images_bhwc), self._codebooks, images_bhwc)
+
     @cached_property
-    def _encode(self) -> Callable[..., tuple[jax.Array, ...]]:
+    def _encode(self) -> Callable[..., Quantized]:
         config, shape, quantize = self.config, self.shape, QUANTIZERS[self.config.quantizer]
 
         def encode(params, features_bf, codebooks, images_bhwc):
             model = nnx.merge(self._graph, params)
             z_bhwc, meaning = model.encode(to_float(images_bhwc), features_bf, codebooks["meaning"])
-            return quantize(z_bhwc, codebooks["appearance"], shape, meaning, config.fill).ids
+            found = quantize(z_bhwc, codebooks["appearance"], shape, meaning, config.fill)
+            # Without the averages, of every prefix the whole grid: nobody reads them here, and XLA leaves them out.
+            return found._replace(averages=())
 
         return jax.jit(encode)
+
+    @cached_property
+    def _nearest_few(self) -> Callable[..., jax.Array]:
+        return jax.jit(nearest_few, static_argnums=2)
 
     @cached_property
     def _average(self) -> Callable[..., jax.Array]:
