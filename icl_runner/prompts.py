@@ -84,11 +84,12 @@ def vqa(examples: Sequence[tuple[str, str, str]], words: str, question: str) -> 
 
 
 def interpret(words: str) -> Prompt:
-    """What the words alone say to the model: no example, nothing to copy."""
+    """What the words alone say to the model: no example, nothing to copy. It ends in the middle of a sentence, which
+    nobody can leave without an answer."""
     blocks = [
         "Each image is given by its words. After them stands, in one short phrase, what the image shows."
     ]
-    return Prompt(_context(blocks), f"Image: {words}\nThe image shows:")
+    return Prompt(_context(blocks), f"Image: {words}\nThe image shows a")
 
 
 def generate(examples: Sequence[tuple[str, str]], condition: str, written: str = "") -> Prompt:

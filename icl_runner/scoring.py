@@ -53,12 +53,10 @@ def floor(ways: int) -> float:
 
 
 def named(answer: str, names: Sequence[str]) -> bool:
-    """Whether one of `names` stands in the answer, as whole words, in any case, also in a regular plural."""
-    return any(
-        re.search(rf"(?<!\w){re.escape(_plain(name))}(?:e?s)?(?!\w)", answer.casefold())
-        for name in names
-        if _plain(name)
-    )
+    """Whether one of `names` stands in the answer, as whole words, in any case; a regular plural is its singular."""
+    answer = answer.casefold()
+    stems = {re.sub(r"(?<=[^s]{2})s$", "", _plain(name)) for name in names} - {""}
+    return any(re.search(rf"(?<!\w){re.escape(stem)}(?:e?s)?(?!\w)", answer) for stem in stems)
 
 
 # What the VQA evaluation (Antol et al. 2015, and the authors' published script) makes equal before it compares.

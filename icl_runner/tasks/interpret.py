@@ -20,11 +20,11 @@ them there these they this three through together under very view walking which 
 
 
 def names(example: Example, class_names: Mapping[str, str]) -> list[str]:
-    """What may be said of an image: its class's name (or names, between commas); else its captions' content words."""
-    if example.label is not None:
-        return [name.strip() for name in class_names[example.label].split(",") if name.strip()]
+    """What may be said of an image: its class's name (or names, between commas), and its captions' content words."""
+    of_class = class_names[example.label].split(",") if example.label is not None else []
     words = re.findall(r"[^\W\d_]{4,}", " ".join(example.captions).casefold())
-    return sorted(set(words) - set(_COMMON.split()))
+    said = [name.strip() for name in of_class] + sorted(set(words) - set(_COMMON.split()))
+    return list(dict.fromkeys(name for name in said if name))
 
 
 def items(

@@ -61,7 +61,7 @@ def test_vqa():
 def test_interpret():
     assert prompts.interpret("boat sea").text == (
         "Each image is given by its words. After them stands, in one short phrase, what the image shows.\n###\n"
-        "Image: boat sea\nThe image shows:"
+        "Image: boat sea\nThe image shows a"
     )
 
 

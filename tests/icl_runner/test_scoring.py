@@ -67,6 +67,14 @@ def test_named(answer, found):
     assert scoring.named(answer, ["beagle", "English foxhound"]) is found
 
 
+def test_named_knows_a_singular_and_a_plural():
+    assert scoring.named("a dog", ["dogs"])
+    assert scoring.named("two dogs", ["dog"])
+    assert scoring.named("a glass", ["glass"])
+    assert not scoring.named("a glas", ["glass"])
+    assert not scoring.named("a dog", ["!"])
+
+
 def test_floor():
     assert scoring.floor(5) == 0.2
 
