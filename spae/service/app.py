@@ -19,8 +19,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import spae
+from spae.demo import PHOTOGRAPHS
 from spae.errors import InputError
-from spae.service import chat, remote, schemas, tokens, upstream
+from spae.service import chat, remote, schemas, tokens, upstream, words
 from spae.service.auth import Guard, Keys
 from spae.service.batching import Batcher, Overloaded, Unavailable
 from spae.service.errors import ApiError
@@ -90,13 +91,16 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(Observed, telemetry=telemetry)
     app.include_router(tokens.router)
+    app.include_router(words.router)
     app.include_router(chat.router)
     app.add_api_route("/v1/models", _models, response_model=schemas.ModelsResponse, tags=["service"])
     app.add_api_route("/health", _health, response_model=schemas.HealthResponse, tags=["service"])
     app.add_api_route("/health/live", _alive, tags=["service"])
     app.add_api_route("/metrics", _metrics, response_class=Response, tags=["service"])
-    if PAGE.is_dir():
-        app.mount("/", _Page(directory=PAGE, html=True))
+    # Not mounted at "/" as a whole: that would answer 404 to a wrong method of every other route.
+    app.add_route("/", _index)
+    app.mount("/page", _Page(directory=PAGE))
+    app.mount("/photographs", _Page(directory=PHOTOGRAPHS))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -137,6 +141,10 @@ class _Page(StaticFiles):
         )
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
+
+
+async def _index(request: Request) -> Response:
+    return await _Page(directory=PAGE).get_response("index.html", request.scope)
 
 
 async def _answer(request: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from spae.errors import InputError
 from spae.pyramid import Pyramid
@@ -20,8 +20,11 @@ from spae.tokenizer import BUCKETS, Tokenizer
 
 LOG = logging.getLogger("spae.service")
 
-# "encode", or ("decode", layers): what can be done in one call.
+# "encode", "rivals", or ("decode", layers): what can be done in one call.
 Kind = tuple[str, int | None]
+# What Tokenizer.rivals gives: a pyramid, and of every layer the ids of each place's rivals.
+Ranked = tuple[Pyramid, tuple[Int[np.ndarray, "*grid count"], ...]]
+MOST_RIVALS = 8
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0  # after a crash, doubled by every further one
 _STOPPED = "the tokenizer is not running: it is being started again; try in a few seconds"
 
@@ -88,7 +91,8 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="spae-batches", daemon=True)
 
     def warm_up(self) -> None:
-        """Compile every batch size, of encoding and of decoding from every prefix."""
+        """Compile every batch size, of encoding and of decoding from every prefix, and the search of rivals."""
+        self._rivals(self._blank())
         for batch in self.sizes:
             pyramids = self.tokenizer.encode([self._blank()] * batch)
             for layers in range(1, len(self.tokenizer.shape) + 1):
@@ -144,11 +148,14 @@ class Batcher:
 
         Raises InputError: another size or dtype; Overloaded, Unavailable.
         """
-        shape = (self.tokenizer.image_size, self.tokenizer.image_size, 3)
-        for image in images:
-            if image.dtype != np.uint8 or image.shape != shape:
-                raise InputError(f"wanted uint8 images of shape {shape}, got {image.dtype} {image.shape}")
+        self._check_images(images)
         return await self._submit(("encode", None), images, held)
+
+    async def rivals(self, image: UInt8[np.ndarray, "s s 3"], held: Places | None = None) -> Ranked:
+        """An image's pyramid, and of every place the next nearest words, `MOST_RIVALS` if there are so many; see
+        `Tokenizer.rivals`. Raises like `encode`."""
+        self._check_images([image])
+        return (await self._submit(("rivals", None), [image], held))[0]
 
     async def decode(
         self, pyramids: Sequence[Pyramid], layers: int, held: Places | None = None
@@ -235,7 +242,13 @@ class Batcher:
         for job in batch:
             self.telemetry.stage("queue", start - job.since)
         values = [job.value for job in batch]
-        results = self.tokenizer.encode(values) if what == "encode" else self.tokenizer.decode(values, layers)
+        results: Any
+        if what == "encode":
+            results = self.tokenizer.encode(values)
+        elif what == "decode":
+            results = self.tokenizer.decode(values, layers)
+        else:
+            results = [self._rivals(value) for value in values]
         seconds = time.perf_counter() - start
         self.telemetry.stage(what, seconds)
         self.telemetry.batches.labels(what).observe(len(batch))
@@ -254,6 +267,15 @@ class Batcher:
         # Futures belong to the event loop's thread.
         assert self._loop is not None
         self._loop.call_soon_threadsafe(function, argument)
+
+    def _rivals(self, image: UInt8[np.ndarray, "s s 3"]) -> Ranked:
+        return self.tokenizer.rivals(image, min(MOST_RIVALS, len(self.tokenizer.vocabulary) - 1))
+
+    def _check_images(self, images: Sequence[Any]) -> None:
+        shape = (self.tokenizer.image_size, self.tokenizer.image_size, 3)
+        for image in images:
+            if image.dtype != np.uint8 or image.shape != shape:
+                raise InputError(f"wanted uint8 images of shape {shape}, got {image.dtype} {image.shape}")
 
     def _blank(self) -> UInt8[np.ndarray, "s s 3"]:
         return np.zeros((self.tokenizer.image_size, self.tokenizer.image_size, 3), np.uint8)

@@ -4,8 +4,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from spae.service.batching import MOST_RIVALS
 from spae.service.errors import ApiError
 
+Rivals = Annotated[
+    int,
+    Field(ge=1, le=MOST_RIVALS, description="So many next nearest words of every place, of one image alone"),
+]
 Layers = Annotated[int, Field(ge=1, le=64, description="Only the first so many layers; all by default")]
 DataUrl = Annotated[
     str,
@@ -30,6 +35,7 @@ class TokenizeRequest(_Request):
     image: DataUrl | None = None
     images: Annotated[list[DataUrl], Field(min_length=1)] | None = None
     layers: Layers | None = None
+    rivals: Rivals | None = None
 
 
 class WrittenPyramid(_Request):
@@ -69,6 +75,10 @@ class LayerOut(BaseModel):
     width: int
     words: list[str]
     ids: list[int]
+    rivals: Annotated[
+        list[list[str]] | None,
+        Field(description="If asked for: of each word those that fit its place next best, the best first"),
+    ] = None
 
 
 class PyramidOut(BaseModel):
@@ -112,6 +122,14 @@ class DetokenizeResponse(BaseModel):
     object: Literal["list"]
     model: str
     data: list[ImageOut]
+
+
+class VocabularyResponse(BaseModel):
+    """Words in the order of the vocabulary: of the shipped one the most frequent in English first."""
+
+    object: Literal["list"]
+    model: str
+    data: list[str]
 
 
 class TokenizerOut(BaseModel):

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import io
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from spae.errors import InputError
 from spae.pyramid import Pyramid
 from spae.service import schemas
+from spae.service.batching import MOST_RIVALS
 from spae.service.errors import ApiError
 from spae.service.images_in import from_data_url, open_square, read_body, read_form, too_many
 from spae.service.limits import Share
@@ -47,6 +48,7 @@ _FORM = {
                     "description": "One file or several",
                 },
                 "layers": {"type": "integer", "minimum": 1, "maximum": 64},
+                "rivals": {"type": "integer", "minimum": 1, "maximum": MOST_RIVALS},
             },
             "required": ["image"],
             "additionalProperties": False,
@@ -63,13 +65,14 @@ _FORM = {
 )
 async def tokenize(request: Request) -> Response:
     """JPEG, PNG or WebP images, as files of a form (`image`, once or more often) or as data URLs in JSON (`image`, or
-    `images`), to their pyramids of words. Each image is cropped to its central square."""
+    `images`), to their pyramids of words. Each image is cropped to its central square. With `rivals`, every place of
+    one image also tells which words would have stood there if the chosen one were not in the vocabulary."""
     state = request.app.state
     tokenizer: Tokenizer = state.tokenizer
     # A place is taken before anything is read: a full service says so at once.
     with state.batcher.places() as held, state.memory.share() as share:
         with state.telemetry.timed("read"):
-            images, layers = await _images_of(request, share)
+            images, layers, rivals = await _images_of(request, share)
         request.state.log["images"] = len(images)
         _check_layers(tokenizer, layers)
         state.batcher.grow(held, len(images))
@@ -77,8 +80,17 @@ async def tokenize(request: Request) -> Response:
             squares = await asyncio.gather(
                 *(_in_thread(request, _open, image, request, f"images.{i}") for i, image in enumerate(images))
             )
-        pyramids = await until_gone(request, state.batcher.encode(squares, held))
-        data = [{"object": "pyramid"} | _described(p, i, layers) for i, p in enumerate(pyramids)]
+        if rivals is None:
+            pyramids = await until_gone(request, state.batcher.encode(squares, held))
+            data = [{"object": "pyramid"} | _described(p, i, layers) for i, p in enumerate(pyramids)]
+        else:
+            pyramid, others = await until_gone(request, state.batcher.rivals(squares[0], held))
+            data = [{"object": "pyramid"} | _described(pyramid, 0, layers)]
+            for entry, ids in zip(data[0]["layers"], others, strict=False):
+                words = tokenizer.vocabulary.words
+                entry["rivals"] = [
+                    [words[i] for i in few[:rivals]] for few in ids.reshape(-1, ids.shape[-1]).tolist()
+                ]
         state.telemetry.images.labels("in").inc(len(images))
         state.telemetry.words.labels("out").inc(sum(entry["count"] for entry in data))
         return JSONResponse({"object": "list", "model": state.model, "data": data})
@@ -183,22 +195,37 @@ async def _in_thread(request: Request, function: Callable[..., T], *arguments: A
     return await loop.run_in_executor(request.app.state.threads, function, *arguments)
 
 
-async def _images_of(request: Request, share: Share) -> tuple[Sequence[bytes | str], int | None]:
-    """The images of a request, as bytes or data URLs, and the number of layers."""
+async def _images_of(request: Request, share: Share) -> tuple[Sequence[bytes | str], int | None, int | None]:
+    """The images of a request, as bytes or data URLs, the number of layers, and of rivals."""
+    images, layers, rivals = await _sent(request, share)
+    if rivals is not None and len(images) > 1:
+        raise ApiError(
+            422,
+            f"wanted one image where rivals are asked for, got {len(images)}: send them one by one",
+            code="several_images",
+            param="rivals",
+        )
+    return images, layers, rivals
+
+
+async def _sent(request: Request, share: Share) -> tuple[Sequence[bytes | str], int | None, int | None]:
     settings = request.app.state.settings
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         form = await read_form(request, settings, share, _FILES)
-        unknown = sorted(form.fields.keys() - {"layers"})
+        unknown = sorted(form.fields.keys() - {"layers", "rivals"})
         if unknown:
             raise ApiError(
-                422, "wanted the fields image and layers, got another", code="invalid_value", param="form"
+                422,
+                "wanted the fields image, layers and rivals, got another",
+                code="invalid_value",
+                param="form",
             )
         if not form.files:
             raise ApiError(
                 422, "wanted a file under the name image, got none", code="no_image", param="image"
             )
-        return form.files, _number(form.fields.get("layers"))
+        return form.files, _number(form.fields, "layers", 64), _number(form.fields, "rivals", MOST_RIVALS)
     wanted = await _json(request, TokenizeRequest, share)
     if (wanted.image is None) == (wanted.images is None):
         raise ApiError(
@@ -207,7 +234,7 @@ async def _images_of(request: Request, share: Share) -> tuple[Sequence[bytes | s
     images = [wanted.image] if wanted.image is not None else (wanted.images or [])
     if len(images) > settings.max_images:
         raise too_many(settings.max_images, "images")
-    return images, wanted.layers
+    return images, wanted.layers, wanted.rivals
 
 
 async def _json(request: Request, model: type[schemas.Model], share: Share) -> schemas.Model:
@@ -223,11 +250,13 @@ async def _json(request: Request, model: type[schemas.Model], share: Share) -> s
     return schemas.check(model, body)
 
 
-def _number(text: str | None) -> int | None:
+def _number(fields: Mapping[str, str], name: str, most: int) -> int | None:
+    text = fields.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 4):
-        raise ApiError(422, "layers: wanted a whole number from 1", code="invalid_value", param="layers")
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= most):
+        message = f"{name}: wanted a whole number from 1 to {most}"
+        raise ApiError(422, message, code="invalid_value", param=name)
     return int(text)
 
 

@@ -34,6 +34,12 @@ class FakeTokenizer:
         grids = [np.asarray(grey.resize(grid, Image.Resampling.BOX)) // 32 for grid in self.shape.layers]
         return Pyramid(tuple(grids), self.shape, self.vocabulary)
 
+    def rivals(self, image, count):
+        """The next nearest levels, the darker first of two that are equally near."""
+        pyramid = self._encode(image)
+        order = [sorted(set(range(8)) - {i}, key=lambda j: (abs(i - j), j))[:count] for i in range(8)]
+        return pyramid, tuple(np.array(order, np.int32)[ids] for ids in pyramid.ids)
+
     def decode(self, pyramid, layers=None):
         if isinstance(pyramid, list):
             return np.stack([self.decode(one, layers) for one in pyramid])

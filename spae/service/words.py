@@ -1,0 +1,49 @@
+"""GET /v1/vocabulary: which words there are."""
+
+from itertools import islice
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import JSONResponse
+
+from spae.service import schemas
+from spae.service.errors import ApiError
+
+router = APIRouter(tags=["tokenizer"])
+
+_LONGEST_PREFIX = 100
+_MOST = 1000
+
+
+def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+@router.get(
+    "/v1/vocabulary",
+    summary="Words of the vocabulary",
+    response_model=schemas.VocabularyResponse,
+    openapi_extra={
+        "parameters": [
+            _parameter(
+                "prefix", "Only words that begin so", {"type": "string", "maxLength": _LONGEST_PREFIX}
+            ),
+            _parameter(
+                "limit", "At most so many", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": 20}
+            ),
+        ]
+    },
+)
+async def vocabulary(request: Request) -> Response:
+    """The words that begin with `prefix`, in the order of the vocabulary: what a form can suggest."""
+    state = request.app.state
+    prefix = request.query_params.get("prefix", "").casefold()
+    if len(prefix) > _LONGEST_PREFIX:
+        message = f"prefix: wanted at most {_LONGEST_PREFIX} characters, got {len(prefix)}"
+        raise ApiError(422, message, code="invalid_value", param="prefix")
+    limit = request.query_params.get("limit", "20")
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4 and 1 <= int(limit) <= _MOST):
+        message = f"limit: wanted a whole number from 1 to {_MOST}"
+        raise ApiError(422, message, code="invalid_value", param="limit")
+    found = (word for word in state.tokenizer.vocabulary.words if word.casefold().startswith(prefix))
+    return JSONResponse({"object": "list", "model": state.model, "data": list(islice(found, int(limit)))})
