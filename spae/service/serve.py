@@ -39,9 +39,14 @@ def serve(settings: Settings) -> None:
     )
     # The server raises the signal that stopped it once more when it is done: to be told to stop is no failure.
     signal.signal(signal.SIGTERM, _stopped)
-    server.run(sockets=[listening])
-    if app.state.failure is not None:
-        raise app.state.failure
+    try:
+        with listening:
+            server.run(sockets=[listening])
+    except SystemExit:
+        # The server ends so when the application did not start, which told why.
+        if app.state.failure is not None:
+            raise app.state.failure from None
+        raise
 
 
 class _Server(uvicorn.Server):
