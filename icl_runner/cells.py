@@ -58,7 +58,6 @@ class Cell:
     expected: int  # samples that the run set out to take
     usage: Mapping[str, tuple[int, int]]  # model -> tokens of prompts, tokens of answers
     seconds: float  # wall time of all its logs together
-    unfinished: bool
 
     @property
     def missing(self) -> int:
@@ -160,7 +159,6 @@ def _join(logs: Sequence["EvalLog"]) -> Cell:
         * (last.eval.config.epochs or 1),
         usage={model: total[model] for model in sorted(total)},
         seconds=sum(map(_seconds, logs)),
-        unfinished=last.status != "success",
     )
 
 

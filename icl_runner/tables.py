@@ -20,6 +20,7 @@ CONTROLS = {
     "_other": "control: words of another image",
     "_oracle": "the target's own words, decoded",
     "_nothing": "control: the input left as it is",
+    "_nothing_words": "control: the input's own words, decoded",
     "_copy": "control: an image of the context",
     "_random": "control: random words",
 }
@@ -239,7 +240,7 @@ def _spent(cells: Sequence[Cell], prices: Prices | None) -> Table:
         values += [f"{read:,}", f"{written:,}", f"{cell.seconds / 60:.1f}"]
         if prices is not None:
             values.append(_money(money))
-        state = " (unfinished)" if cell.unfinished else ""
+        state = " (unfinished)" if cell.missing else ""
         label = f"{describe(cell)}, {cell.model}, {_words(cell)}{state}"
         rows.append(Row("result", label, tuple(values)))
     read, written = (sum(tokens(cell)[i] for cell in cells) for i in (0, 1))
