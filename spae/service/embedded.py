@@ -5,60 +5,34 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM
-from spae.frozen_lm.constraint import Constraint, TokenSet, encode_behind
 from spae.service.errors import ApiError
-from spae.service.marks import CLOSE, OPEN
 from spae.service.settings import Settings
+from spae.service.writer import End, PictureWords, Request, Writer
 from spae.vocabulary import Vocabulary
 
 _MAX_TOKENS = 256  # unless the request says
-_STRIDE = 8  # tokens that are generated between two looks at the world
 _WAITING = 8  # requests; the model answers one at a time
+_WARM_UP = 340  # tokens: chunks of every size
 _SYSTEM = re.compile(r"<\|im_start\|>system\n([^{}<]*)<\|im_end\|>")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What would change the answer and is not there; what only refines it is passed over.
 _NOT_OFFERED = ("tools", "functions", "logprobs", "top_logprobs", "logit_bias", "audio", "prediction")
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What is to be written."""
-
-    prompt: str
-    prompt_tokens: int
-    max_tokens: int
-    stop: tuple[str, ...]
-    temperature: float
-    top_p: float
-    seed: int
-    words: int  # of a picture
-    draw: bool  # the answer must end with one
-    text: bool  # it may have text before
-
-
-@dataclass
-class _End:
-    """The last thing that is told of an answer."""
-
-    reason: str  # OpenAI's finish_reason
-    tokens: int
-
-
 class EmbeddedModel:
     """The model of `spae.frozen_lm` as an upstream.
 
     It writes greedily unless the request has a temperature, at most 256 tokens unless it says how many, and one
-    answer at a time. Where it begins a picture (or must end with one) it is held to words of the vocabulary, exactly
-    as many as the picture has; the closing mark follows.
+    answer at a time; where the time is up it gives what there is, with the reason "length". A picture that it begins
+    (or must end with) is held to words of the vocabulary, exactly as many as it has, and to the closing mark.
 
     Raises InputError: the model's chat template is not of the kind with <|im_start|> and <|im_end|>.
     """
@@ -73,38 +47,36 @@ class EmbeddedModel:
         self._timeout_s = 0.9 * timeout_s  # sooner than the whole request's time is up
         found = _SYSTEM.search(model.chat_template)
         self._system = found[1] if found else None
-        ids = [encode_behind(f" {word}", model.tokenizer) for word in vocabulary.words]
-        self._word_ids = [tokens[0] for tokens in ids if len(tokens) == 1]
-        if len(self._word_ids) < len(ids):
-            raise InputError(
-                f"wanted a bundle whose words are single tokens of {model.name}; {len(ids) - len(self._word_ids)} of "
-                f"{len(ids)} are not: use a bundle made for this model, or --upstream"
-            )
+        self._words = PictureWords(vocabulary.words, model.tokenizer)
         self._created = int(time.time())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spae-lm")
         self._answers = 0  # being written or waiting for it
 
     @classmethod
     def load(cls, settings: Settings, vocabulary: Vocabulary) -> "EmbeddedModel":
-        """The model that the settings name. Raises InputError."""
-        return cls(frozen_lm.load(settings.lm), vocabulary, settings.timeout_s)
+        """The model that the settings name, compiled for conversations of a usual length. Raises InputError."""
+        model = frozen_lm.load(settings.lm)
+        upstream = cls(model, vocabulary, settings.timeout_s)
+        model.generate([model.encode(" word" * _WARM_UP)], 2)
+        return upstream
 
     async def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-        text, end = "", _End("length", 0)
+        text, end = "", None
         request = await asyncio.to_thread(self._read, body)
         async with self._write(request) as pieces:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     async for piece in pieces:
-                        if isinstance(piece, _End):
+                        if isinstance(piece, End):
                             end = piece
                         else:
                             text += piece
             except TimeoutError:
-                message = (
-                    f"no whole answer within {self._timeout_s:g} s: ask for fewer max_tokens, or a stream"
-                )
-                raise ApiError(504, message, code="upstream_timeout") from None
+                if not text:
+                    message = f"the language model had no time within {self._timeout_s:g} s: try again later"
+                    raise ApiError(504, message, code="upstream_timeout") from None
+        if end is None:
+            end = End("length", len(self._model.tokenizer.encode(text)))
         answer = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": answer, "logprobs": None, "finish_reason": end.reason}
         return {
@@ -130,7 +102,7 @@ class EmbeddedModel:
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
     async def _chunks(
-        self, request: _Request, pieces: AsyncIterator[str | _End], counted: bool
+        self, request: Request, pieces: AsyncIterator[str | End], counted: bool
     ) -> AsyncIterator[dict[str, Any]]:
         head = self._head("chat.completion.chunk")
 
@@ -142,7 +114,7 @@ class EmbeddedModel:
 
         yield chunk({"role": "assistant", "content": ""})
         async for piece in pieces:
-            if isinstance(piece, _End):
+            if isinstance(piece, End):
                 yield chunk({}, piece.reason)
                 if counted:
                     yield {**head, "choices": [], "usage": _usage(request.prompt_tokens, piece.tokens)}
@@ -154,22 +126,22 @@ class EmbeddedModel:
         return {"id": identifier, "object": kind, "created": int(time.time()), "model": self._model.name}
 
     @asynccontextmanager
-    async def _write(self, request: _Request) -> AsyncIterator[AsyncIterator[str | _End]]:
+    async def _write(self, request: Request) -> AsyncIterator[AsyncIterator[str | End]]:
         """An answer piece by piece, as it is written in the model's thread; leaving ends it."""
         if self._answers >= _WAITING:
             message = f"the language model has {_WAITING} answers to write already: try again later"
             raise ApiError(429, message, code="overloaded", retry_after_s=10)
         loop = asyncio.get_running_loop()
         # Not bounded but by max_tokens: a client that reads slowly must not hold up the model.
-        pieces: asyncio.Queue[str | _End | Exception] = asyncio.Queue()
+        pieces: asyncio.Queue[str | End | Exception] = asyncio.Queue()
         unwanted = threading.Event()
 
-        def tell(piece: str | _End | Exception) -> None:
+        def tell(piece: str | End | Exception) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         def write() -> None:
             try:
-                _Writer(self._model, self._word_ids, request, tell, unwanted).write()
+                Writer(self._model, self._words, request, tell, unwanted).write()
             except Exception as error:  # it belongs to who waits, whatever it is
                 tell(error)
 
@@ -185,7 +157,7 @@ class EmbeddedModel:
     def _done(self) -> None:
         self._answers -= 1
 
-    def _read(self, body: Mapping[str, Any]) -> _Request:
+    def _read(self, body: Mapping[str, Any]) -> Request:
         """Raises ApiError: what the model does not have, or more than its context."""
         for name in _NOT_OFFERED:
             if body.get(name):
@@ -207,7 +179,7 @@ class EmbeddedModel:
                 "context_length_exceeded",
             )
         own = body.get("spae", {})
-        return _Request(
+        return Request(
             prompt=prompt,
             prompt_tokens=tokens,
             max_tokens=min(int(most), room),
@@ -239,135 +211,13 @@ class EmbeddedModel:
         return "".join(written) + "<|im_start|>assistant\n"
 
 
-class _Writer:
-    """Writes one answer, a few tokens at a time."""
-
-    def __init__(
-        self,
-        model: FrozenLM,
-        word_ids: Sequence[int],
-        request: _Request,
-        tell: Callable[[str | _End], None],
-        unwanted: threading.Event,
-    ):
-        self._model = model
-        self._word_ids = word_ids
-        self._request = request
-        self._tell = tell
-        self._unwanted = unwanted
-        self._text = ""  # written so far
-        self._told = 0  # characters of it
-        self._tokens = 0
-        self._pictures = 0
-
-    def write(self) -> None:
-        reason = "length"
-        while not self._unwanted.is_set() and self._left > 0:
-            reason = self._write_text()
-            last = reason != "picture" and self._owes_picture
-            if last:
-                self._text += "\n" * bool(self._text.strip()) + OPEN
-            if reason != "picture" and not last:
-                break
-            if not self._write_picture():
-                reason = "length"
-                break
-            if last:
-                reason = "stop"
-                break
-        self._show(len(self._text))
-        self._tell(_End(reason if reason != "picture" else "length", self._tokens))
-
-    @property
-    def _owes_picture(self) -> bool:
-        return self._request.draw and not self._pictures
-
-    @property
-    def _left(self) -> int:
-        return self._request.max_tokens - self._tokens
-
-    def _write_text(self) -> str:
-        """Up to where the text ends, a picture begins ("picture"), or there is no room for more."""
-        if self._owes_picture and not self._request.text:
-            return "stop"
-        ids = self._model.encode(self._request.prompt + self._text)
-        before, new = self._text, []
-        while not self._unwanted.is_set():
-            room = min(self._left, self._model.context_length - len(ids))
-            # The picture that must come has its place.
-            count = min(_STRIDE, room - (self._request.words if self._owes_picture else 0))
-            if count < 1:
-                return "length"
-            generation = self._generate(ids, count)
-            ids += generation.ids
-            new += generation.ids
-            # Together, since a letter may be spread over tokens.
-            self._text = before + self._model.tokenizer.decode(new)
-            place, mark = min(
-                ((self._text.find(one, len(before)), one) for one in (*self._request.stop, OPEN)),
-                key=lambda found: found[0] if found[0] >= 0 else len(self._text),
-            )
-            if place >= 0:
-                self._text = self._text[:place] + (OPEN if mark == OPEN else "")
-                return "picture" if mark == OPEN else "stop"
-            if generation.stop != "length":
-                return "stop"
-            self._show(len(self._text) - self._doubtful())
-        return "stop"
-
-    def _write_picture(self) -> bool:
-        """The words of a picture whose mark is written, and its closing mark; False when there is no room for all."""
-        self._pictures += 1
-        left = self._request.words
-        while left and not self._unwanted.is_set():
-            ids = self._model.encode(self._request.prompt + self._text)
-            count = min(_STRIDE, left, self._left, self._model.context_length - len(ids))
-            if count < 1:
-                return False
-            words = self._generate(ids, count, TokenSet(self._word_ids, count))
-            self._text += self._model.tokenizer.decode(words.ids)
-            self._show(len(self._text))
-            left -= count
-        self._text += f" {CLOSE}"
-        return True
-
-    def _generate(self, ids: Sequence[int], count: int, constraint: Constraint | None = None):
-        request = self._request
-        generation = self._model.generate(
-            [ids],
-            count,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            # Every stretch draws anew, and the same request always the same.
-            seed=request.seed + self._tokens,
-            constraints=[constraint],
-        )[0]
-        self._tokens += len(generation.ids)
-        return generation
-
-    def _doubtful(self) -> int:
-        """How many characters at the end may begin a mark or a stop string, or are half a letter."""
-        if self._text.endswith("\ufffd"):
-            return len(self._text) - len(self._text.rstrip("\ufffd"))
-        marks = (*self._request.stop, OPEN)
-        longest = min(max(map(len, marks)) - 1, len(self._text))
-        return next(
-            (n for n in range(longest, 0, -1) if any(m.startswith(self._text[-n:]) for m in marks)), 0
-        )
-
-    def _show(self, end: int) -> None:
-        if end > self._told:
-            self._tell(self._text[self._told : end])
-            self._told = end
-
-
-async def _until_end(pieces: asyncio.Queue) -> AsyncIterator[str | _End]:
+async def _until_end(pieces: asyncio.Queue) -> AsyncIterator[str | End]:
     while True:
         piece = await pieces.get()
         if isinstance(piece, Exception):
             raise piece
         yield piece
-        if isinstance(piece, _End):
+        if isinstance(piece, End):
             return
 
 
@@ -389,7 +239,7 @@ def _number(
     if value is None:
         return default
     right = isinstance(value, int) or (kind is float and isinstance(value, float))
-    if isinstance(value, bool) or not right or value < low or (high is not None and value > high):
+    if isinstance(value, bool) or not right or not low <= value <= (value if high is None else high):
         upto = f" to {high}" if high is not None else ""
         raise _refused(f"{name}: wanted a number from {low}{upto}; got {str(value)[:20]}", name)
     return value

@@ -1,0 +1,334 @@
+"""The embedded model as an upstream: with a model that says what it is told to, and with the real one."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+import spae
+from spae import frozen_lm
+from spae.errors import InputError
+from spae.frozen_lm import Generation, model_file
+from spae.pyramid import PyramidShape
+from spae.service.embedded import EmbeddedModel
+from spae.service.errors import ApiError
+
+TEMPLATE = "{% if x %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}<|im_start|>{{ role }}"
+WORDS = ("dog", "park", "grass")
+
+
+class Letters:
+    """Every letter is a token, and so is every word of WORDS behind a space, if they are to be single tokens."""
+
+    size = 0x120000
+
+    def __init__(self, single):
+        self.words = {f" {word}": 0x110000 + i for i, word in enumerate(WORDS)} if single else {}
+
+    def encode(self, text):
+        ids = []
+        while text:
+            word = next((one for one in self.words if text.startswith(one)), None)
+            ids.append(self.words[word] if word else ord(text[0]))
+            text = text[len(word) if word else 1 :]
+        return ids
+
+    def decode(self, ids):
+        back = {id_: word for word, id_ in self.words.items()}
+        # Half a letter, as a tokenizer of bytes has it.
+        text = "".join(back[i] if i in back else chr(i) for i in ids)
+        return text.replace("½¼", "é").replace("½", "\ufffd")
+
+
+class FakeLM:
+    """Writes `script`, behind the last turn of the prompt; words where it is held to them: the first allowed."""
+
+    name, context_length, chat_template = "fake", 2000, TEMPLATE
+
+    def __init__(self, script="", single=True):
+        self.tokenizer = Letters(single)
+        self.script = script
+        self.calls = []
+        self.pause = 0.0
+        self.error = None
+
+    def encode(self, text):
+        return self.tokenizer.encode(text)
+
+    def generate(self, prompts, max_tokens, *, temperature, top_p, seed, constraints):
+        time.sleep(self.pause)
+        if self.error is not None:
+            raise self.error
+        [prompt], [constraint] = prompts, constraints
+        self.calls.append({"prompt": self.tokenizer.decode(prompt), "temperature": temperature, "seed": seed})
+        if constraint is not None:
+            state, ids = constraint.start(), []
+            while not constraint.finished(state) and len(ids) < max_tokens:
+                ids.append(int(constraint.allowed(state)[0]))
+                state = constraint.step(state, ids[-1])
+            return [Generation(ids, self.tokenizer.decode(ids), None, "constraint")]
+        written = (
+            self.calls[-1]["prompt"]
+            .rpartition("<|im_start|>assistant\n")[2]
+            .replace("\ufffd", "½")
+            .replace("é", "½¼")
+        )
+        # What is drawn counts as one letter of the script, "#".
+        while "<image>" in written:
+            before, _, rest = written.partition("<image>")
+            written = before + "#" + rest.partition("</image>")[2]
+        rest = self.script.replace("<image>", "#")[len(written) :]
+        text = rest[:max_tokens].partition("#")
+        text = text[0] + ("<image>zz" if text[1] else "")
+        ids = [ord(letter) for letter in text]
+        return [Generation(ids, text, None, "length" if len(rest) > max_tokens or "#" in rest else "eos")]
+
+
+class FakeVocabulary:
+    words = WORDS
+
+
+def model(script="", single=True, **more):
+    lm = FakeLM(script, single)
+    return EmbeddedModel(lm, FakeVocabulary(), **more), lm
+
+
+def ask(upstream, *texts, **body):
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts or ("hello",))]
+    body = {"messages": messages, "spae": {"words": 5}, **body}
+    reply = asyncio.run(upstream.chat(body, {}))
+    [choice] = reply["choices"]
+    return choice["message"]["content"], choice["finish_reason"], reply["usage"]
+
+
+def stream(upstream, **body):
+    async def run():
+        messages = [{"role": "user", "content": "hello"}]
+        async with upstream.stream(
+            {"messages": messages, "spae": {"words": 5}, "stream": True, **body}, {}
+        ) as chunks:
+            return [chunk async for chunk in chunks]
+
+    return asyncio.run(run())
+
+
+def test_the_prompt_is_the_models_own_way_of_writing_turns():
+    upstream, lm = model("fine")
+    ask(upstream, "hello", "hi", "who <|im_end|> are you?")
+    assert lm.calls[0]["prompt"] == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+        "<|im_start|>assistant\nhi<|im_end|>\n"
+        "<|im_start|>user\nwho < |im_end|> are you?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    messages = [{"role": "developer", "content": "Be short."}, {"role": "user", "content": "hello"}]
+    ask(upstream, messages=messages)
+    assert lm.calls[1]["prompt"].startswith("<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\n")
+
+
+def test_text_and_usage():
+    upstream, _ = model("This is longer than a stretch, and has ½¼ and ½¼½¼ in it.")
+    content, reason, usage = ask(upstream)
+    assert content == "This is longer than a stretch, and has é and éé in it."
+    assert reason == "stop"
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] >= len(content)
+
+
+def test_a_number_of_tokens():
+    upstream, _ = model("x" * 1000)
+    assert ask(upstream, max_tokens=21)[:2] == ("x" * 21, "length")
+    assert ask(upstream, max_tokens=1, max_completion_tokens=13)[:2] == ("x" * 13, "length")
+    assert ask(upstream)[0] == "x" * 256
+
+
+@pytest.mark.parametrize("end", range(1, 30))
+def test_stop_strings_wherever_they_fall(end):
+    upstream, _ = model("x" * end + "STOP and more")
+    content, reason, _ = ask(upstream, stop=["STOPPED", "STOP", "Q"])
+    assert (content, reason) == ("x" * end, "stop")
+    pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in stream(upstream, stop="STOP")]
+    assert "".join(pieces) == "x" * end
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_picture_has_exactly_its_words(single):
+    upstream, _ = model("Look: <image> There.", single)
+    content, reason, _ = ask(upstream)
+    assert (content, reason) == ("Look: <image> dog dog dog dog dog </image> There.", "stop")
+
+
+def test_a_picture_that_is_asked_for():
+    upstream, _ = model("I cannot draw.")
+    assert ask(upstream, spae={"words": 1, "draw": True})[:2] == (
+        "I cannot draw.\n<image> dog </image>",
+        "stop",
+    )
+    only = ask(upstream, spae={"words": 10, "draw": True, "text": False})[0]
+    assert only == f"<image> {' '.join(['dog'] * 10)} </image>"
+    drawn = ask(model("<image>")[0], spae={"words": 1, "draw": True})[0]
+    assert drawn == "<image> dog </image>"
+
+
+def test_the_picture_that_is_asked_for_keeps_its_room():
+    upstream, _ = model("x" * 1000)
+    content, reason, usage = ask(upstream, max_tokens=30, spae={"words": 10, "draw": True})
+    assert content == "x" * 20 + "\n<image>" + " dog" * 10 + " </image>"
+    assert (reason, usage["completion_tokens"]) == ("stop", 30)
+    content, reason, _ = ask(upstream, max_tokens=9, spae={"words": 10, "draw": True})
+    assert reason == "length"
+    assert content == "<image>" + " dog" * 9
+
+
+def test_the_context_is_the_end():
+    upstream, lm = model("x" * 1000)
+    lm.context_length = len(lm.encode(upstream._prompt([{"role": "user", "content": "hello"}]))) + 11
+    assert ask(upstream)[:2] == ("x" * 11, "length")
+    with pytest.raises(ApiError, match="wanted at most") as error:
+        ask(upstream, "hello, hello, hello")
+    assert (error.value.status, error.value.code) == (400, "context_length_exceeded")
+
+
+def test_a_stream_is_the_same_answer():
+    script = "A dog: <image> and some more text, to the end."
+    upstream, _ = model(script)
+    content, reason, usage = ask(upstream)
+    chunks = stream(upstream, stream_options={"include_usage": True})
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]) == content
+    assert chunks[-2]["choices"][0]["finish_reason"] == reason
+    assert chunks[-1]["usage"] == usage
+    assert len(chunks) > 6
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_sampling():
+    upstream, lm = model("x" * 20)
+    ask(upstream, temperature=0.7, top_p=0.5, seed=-3)
+    first = [call["seed"] for call in lm.calls]
+    assert len(set(first)) == len(first) == 3
+    assert min(first) >= 0
+    ask(upstream, temperature=0.7, seed=-3)
+    assert [call["seed"] for call in lm.calls[3:]] == first
+    assert {call["temperature"] for call in lm.calls} == {0.7}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tools": [{}]},
+        {"logprobs": True},
+        {"n": 2},
+        {"response_format": {"type": "json_object"}},
+        {"temperature": "hot"},
+        {"temperature": 3},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"max_tokens": 0},
+        {"max_tokens": 2.5},
+        {"max_tokens": True},
+        {"seed": 1.5},
+        {"stop": 3},
+        {"stop": [""]},
+        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+    ],
+)
+def test_what_it_does_not_have(body):
+    upstream, lm = model("x")
+    with pytest.raises(ApiError) as error:
+        ask(upstream, **body)
+    assert error.value.status == 400
+    assert lm.calls == []
+
+
+def test_its_time_is_bounded():
+    upstream, lm = model("x" * 1000, timeout_s=0.5)
+    lm.pause = 0.1
+    content, reason, usage = ask(upstream)
+    assert set(content) == {"x"}
+    assert reason == "length"
+    assert usage["completion_tokens"] == len(content) < 100
+
+
+def test_an_answer_that_nobody_wants_ends():
+    upstream, lm = model("x" * 1000)
+    lm.pause = 0.02
+
+    async def run():
+        async with upstream.stream({"messages": [{"role": "user", "content": "hello"}]}, {}) as chunks:
+            async for chunk in chunks:
+                if chunk["choices"][0]["delta"].get("content"):
+                    break
+        await upstream.close()
+
+    asyncio.run(run())
+    assert len(lm.calls) < 10
+
+
+def test_one_at_a_time_and_not_too_many():
+    upstream, lm = model("x" * 30)
+    lm.pause = 0.01
+    threads = set()
+    generate = lm.generate
+    lm.generate = lambda *a, **k: (threads.add(threading.get_ident()), generate(*a, **k))[1]
+
+    async def one():
+        return await upstream.chat({"messages": [{"role": "user", "content": "hello"}]}, {})
+
+    async def run():
+        return await asyncio.gather(*(one() for _ in range(12)), return_exceptions=True)
+
+    replies = asyncio.run(run())
+    refused = [reply for reply in replies if isinstance(reply, ApiError)]
+    assert {(error.status, error.headers["Retry-After"]) for error in refused} == {(429, "10")}
+    assert len(refused) == 4
+    assert len(threads) == 1
+    assert ask(upstream)[0] == "x" * 30
+
+
+def test_a_failure_is_told_to_who_waits():
+    upstream, lm = model("x")
+    lm.error = RuntimeError("no memory")
+    with pytest.raises(RuntimeError, match="no memory"):
+        ask(upstream)
+    lm.error = None
+    assert ask(upstream)[0] == "x"
+
+
+@pytest.mark.parametrize("template", [None, "{{ bos }}[INST]"])
+def test_a_model_that_does_not_chat_so(template):
+    lm = FakeLM()
+    lm.chat_template = template
+    with pytest.raises(InputError, match="--upstream"):
+        EmbeddedModel(lm, FakeVocabulary())
+
+
+def test_the_real_model():
+    try:
+        model_file.smollm2_file()
+    except InputError as error:
+        pytest.skip(str(error))
+    vocabulary = spae.load("default").vocabulary
+    upstream = EmbeddedModel(
+        frozen_lm.load(), vocabulary, timeout_s=600
+    )  # not compiled ahead, that takes longer
+    assert asyncio.run(upstream.models())[0]["id"] == "SmolLM2-135M-Instruct.Q4_1"
+    content, reason, usage = ask(upstream, "What is the capital of France?", max_tokens=16)
+    assert "Paris" in content
+    assert reason == "stop"
+    # The template's own system message, and the two turns.
+    assert usage["prompt_tokens"] == 37
+    shots = [
+        "a dog",
+        "<image> dog park grass dog grass </image>",
+        "a cat",
+        "<image> cat sofa cat cat chair </image>",
+    ]
+    content, _, _ = ask(upstream, *shots, "a ship", max_tokens=32)
+    words = content.removeprefix("<image> ").removesuffix(" </image>").split(" ")
+    assert len(words) == PyramidShape((1, 2)).tokens()
+    assert set(words) <= set(vocabulary.words)
+    assert words[0] == "ship"
