@@ -106,7 +106,7 @@ class CompletionsAPI(ModelAPI):
             raise InputError(f"completions: wanted a timeout in seconds above 0; got {timeout!r}")
         url, key_variable, user = _endpoint(base_url)
         super().__init__(model_name, url, api_key, [key_variable], config or GenerateConfig())
-        key = self.api_key or os.environ.get(key_variable)
+        key = (self.api_key or os.environ.get(key_variable, "")).strip()
         if key and user:
             raise InputError(
                 f"completions: wanted a key ({key_variable}) or user and password in the base URL; got both"
@@ -116,7 +116,7 @@ class CompletionsAPI(ModelAPI):
         self._policy = RetryPolicy(base=retry_base, longest=retry_longest)
         self._authorization = f"Bearer {key}" if key else _basic(user) if user else None
         # What must not be shown when an endpoint repeats it to us.
-        self._secrets = [secret for secret in (key, *((user[1], _basic(user)[6:]) if user else ())) if secret]
+        self._secrets = [key] if key else [user[1] or user[0], _basic(user)[6:]] if user else []
         self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
 
     async def generate(
@@ -130,8 +130,8 @@ class CompletionsAPI(ModelAPI):
         request = self._request(raw_prompt(input, tools, "completions"), config)
         attempts = _attempts.get() or Attempts(self._policy)
         try:
-            reply = await self._post(request)
-            output = _output(reply, self.model_name)
+            reply = await self._post(request, config.extra_headers)
+            output = self._output(reply)
         except EndpointError as error:
             # Without its cause: an exception of the HTTP client may hold the request, and so the key.
             raise attempts.failed(error, config.max_retries) from None
@@ -176,21 +176,20 @@ class CompletionsAPI(ModelAPI):
             body["logit_bias"] = {str(token): bias for token, bias in config.logit_bias.items()}
         return body | fields(from_extra_body(config.extra_body), self._dialect, prompt)
 
-    async def _post(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def _post(self, request: Mapping[str, Any], headers: Mapping[str, str] | None) -> dict[str, Any]:
         session = await self._session()
+        url, body = f"{self.base_url}/completions", json.dumps(request).encode()
         try:
             # A redirect would carry the prompt, and perhaps the key, to where nobody sent it.
-            async with session.post(
-                f"{self.base_url}/completions", data=json.dumps(request).encode(), allow_redirects=False
-            ) as response:
+            async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 body = await response.read()
         except TimeoutError:
-            raise EndpointError(f"no answer within {self._timeout.total:g} s", "transient") from None
+            raise EndpointError("transient", f"no answer within {self._timeout.total:g} s") from None
         except aiohttp.ClientSSLError as error:
-            raise EndpointError(self._shown(str(error)), "deterministic") from None
+            raise EndpointError("deterministic", "no secure connection", self._shown(str(error))) from None
         except (aiohttp.ClientError, OSError) as error:
-            what = self._shown(f"{type(error).__name__}: {error}")
-            raise EndpointError(f"the connection failed ({what})", "transient") from None
+            detail = self._shown(f"{type(error).__name__}: {error}")
+            raise EndpointError("transient", "the connection failed", detail) from None
         if response.status == 200:
             return self._read(body)
         if response.status == 400 and _error(body).get("code") == "content_filter":
@@ -200,29 +199,33 @@ class CompletionsAPI(ModelAPI):
 
     def _read(self, body: bytes) -> dict[str, Any]:
         if not body.strip():
-            raise EndpointError("an empty answer", "transient")
+            raise EndpointError("transient", "an empty answer")
         try:
             reply = json.loads(body)
         except ValueError:
-            raise EndpointError(
-                f"an answer that is not JSON: {self._shown(_text(body))}", "transient"
-            ) from None
+            raise EndpointError("transient", "an answer that is not JSON", self._shown(_text(body))) from None
         choices = reply.get("choices") if isinstance(reply, dict) else None
         if not isinstance(choices, list) or not choices or not all(map(_is_choice, choices)):
             # JSON, so somebody meant it.
-            message = self._shown(_text(body))
-            raise EndpointError(f"an answer without choices[..].text: {message}", "deterministic")
+            detail = self._shown(_text(body))
+            raise EndpointError("deterministic", "an answer without choices[..].text", detail)
         return reply
+
+    def _output(self, reply: Mapping[str, Any]) -> ModelOutput:
+        try:
+            return _output(reply, self.model_name)
+        except (TypeError, ValueError, AttributeError) as error:
+            detail = self._shown(f"{type(error).__name__}: {error}")
+            raise EndpointError("deterministic", "an answer that cannot be read", detail) from None
 
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> EndpointError:
         error = _error(body)
-        reason = (
-            f"HTTP {status} from {self.base_url}: {self._shown(str(error.get('message') or _text(body)))}"
-        )
+        failure = f"HTTP {status} from {self.base_url}"
+        detail = self._shown(str(error.get("message") or _text(body)))
         if (status < 500 and status not in _TRANSIENT) or error.get("code") == "insufficient_quota":
-            return EndpointError(reason, "deterministic")
+            return EndpointError("deterministic", failure, detail)
         kind: Literal["transient", "rate_limit"] = "rate_limit" if status == 429 else "transient"
-        return EndpointError(reason, kind, retry_after(headers))
+        return EndpointError(kind, failure, detail, retry_after=retry_after(headers))
 
     def _shown(self, text: str) -> str:
         """A message that is not ours, as it may be shown: in one line, cut, without secrets."""

@@ -18,19 +18,23 @@ class EndpointError(Exception):
     """An endpoint gave no answer.
 
     `kind`: "transient" (asking again may help), "rate_limit" (asking again later will), or "deterministic"
-    (the request itself is refused); `retry_after`: seconds that the endpoint asked for; `final`: given up.
+    (the request itself is refused); `failure`: what went wrong, by which failures are told to be the same;
+    `detail`: what the endpoint said, where request numbers and times may stand;
+    `retry_after`: seconds that the endpoint asked for; `final`: given up.
     """
 
     def __init__(
         self,
-        reason: str,
         kind: Literal["transient", "rate_limit", "deterministic"],
+        failure: str,
+        detail: str = "",
+        *,
         retry_after: float | None = None,
         final: bool = False,
     ):
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(f"{failure}: {detail}" if detail else failure)
         self.kind = kind
+        self.failure = failure
         self.retry_after = retry_after
         self.final = final
 
@@ -78,11 +82,11 @@ class Attempts:
         """The error to raise: as it is, to be tried again, or final with how often it was tried."""
         self._failures.append(error)
         tried = len(self._failures)
-        same = sum(earlier.reason == error.reason for earlier in self._failures)
+        same = sum(earlier.failure == error.failure for earlier in self._failures)
         if error.kind == "deterministic" and same >= _SAME_FAILURES:
-            return EndpointError(f"{error.reason} (the same {same} times)", error.kind, final=True)
+            return EndpointError(error.kind, f"{error} (the same {same} times)", final=True)
         if tried > (self._policy.max_retries if max_retries is None else max_retries):
-            return EndpointError(f"{error.reason} (attempt {tried}, the last)", error.kind, final=True)
+            return EndpointError(error.kind, f"{error} (attempt {tried}, the last)", final=True)
         return error
 
     def wait(self, state: Any) -> float:

@@ -171,6 +171,9 @@ CASES = {
     "JSON without an answer": Case(
         [], 3, r'without choices.*: \{"choices": \[\]\} \(the same 3 times\)', 0, reply({"choices": []})
     ),
+    "an answer that cannot be read": Case(
+        [], 3, r"cannot be read: .*\(the same 3 times\)", 0, completion("", logprobs={"content": "no list"})
+    ),
     "400": Case([], 3, r"HTTP 400 .*/v1: max_tokens is too large \(the same 3 times\)", 0, BAD),
     "400 that passes": Case([BAD, BAD], asked=3),
     "401": Case([], 3, r"HTTP 401 .*: who\? \(the same 3 times\)", 0, refuse(401, "who?")),
@@ -233,7 +236,7 @@ def test_nobody_listens(tmp_path):
     with serve(completion("")) as server:
         pass
     log = run(tmp_path, completions(server.url), max_retries=1)
-    assert "the connection failed (ClientConnectorError" in log.samples[0].error.message
+    assert "the connection failed: ClientConnectorError" in log.samples[0].error.message
     assert "(attempt 2, the last)" in log.samples[0].error.message
 
 

@@ -5,6 +5,7 @@ import re
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from icl_runner import dialects, embedded
 from icl_runner.constraints import Choices, Words
 from icl_runner.dialects import fields, pattern
 from icl_runner.retries import Attempts, EndpointError, RetryPolicy, retry_after
+from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import Generation
+from spae.frozen_lm.constraint import encode_behind
 
 VARIABLES = (
     "SPAE_COMPLETIONS_BASE_URL",
@@ -74,6 +77,7 @@ def test_the_request_holds_the_settings_and_nothing_else(server):
         logit_bias={42: -100, 7: 1},
         num_choices=2,
         extra_body={"min_p": 0.1, **Choices(("dog", "cat")).extra_body()},
+        extra_headers={"X-Run": "7"},
     )
     (asked,) = server.asked
     assert asked.path == "/v1/completions"
@@ -91,6 +95,7 @@ def test_the_request_holds_the_settings_and_nothing_else(server):
         "min_p": 0.1,
     }
     assert "Authorization" not in asked.headers
+    assert asked.headers["X-Run"] == "7"
 
 
 def test_what_is_not_set_is_left_to_the_endpoint(server):
@@ -344,10 +349,13 @@ def test_waits_differ():
 def test_the_same_deterministic_failure_is_given_up_the_third_time():
     attempts = Attempts(RetryPolicy(max_retries=100))
     kinds = ["bad", "busy", "other", "bad", "busy", "busy", "bad"]
-    errors = [EndpointError(kind, "transient" if kind == "busy" else "deterministic") for kind in kinds]
+    errors = [
+        EndpointError("transient" if kind == "busy" else "deterministic", kind, f"request {i}")
+        for i, kind in enumerate(kinds)
+    ]
     raised = [attempts.failed(error, None) for error in errors]
     assert [error.final for error in raised] == [False] * 6 + [True]
-    assert str(raised[-1]) == "bad (the same 3 times)"
+    assert str(raised[-1]) == "bad: request 6 (the same 3 times)"
 
 
 @pytest.mark.parametrize(("of_inspect", "tried"), [(None, 3), (0, 1), (5, 6)])
@@ -355,7 +363,7 @@ def test_retries_are_bounded(of_inspect, tried):
     attempts = Attempts(RetryPolicy(max_retries=2))
     raised = []
     while not raised or not raised[-1].final:
-        raised.append(attempts.failed(EndpointError("busy", "transient"), of_inspect))
+        raised.append(attempts.failed(EndpointError("transient", "busy"), of_inspect))
     assert len(raised) == tried
     assert str(raised[-1]) == f"busy (attempt {tried}, the last)"
 
@@ -506,6 +514,30 @@ def test_a_failure_reaches_those_who_wait_and_nobody_else(made_up):
     first, second = together(model, [("explode", {}), ("a dog", {})])
     assert isinstance(first, InputError)
     assert second.completion == " dog"
+
+
+def test_a_real_model_chooses_what_is_likelier():
+    path = Path(__file__).parents[1] / "golden" / "frozen_lm" / "llama"
+    lm = frozen_lm.load(path)
+    prompt, texts = "the quick brown", ("fox", "dog")
+    output = ask(
+        get_model(f"spae-lm/{path}", memoize=False),
+        prompt,
+        logprobs=True,
+        extra_body=Choices(texts).extra_body(),
+    )
+    ids = [encode_behind(f" {text}", lm.tokenizer) for text in texts]
+    scores = lm.score(lm.encode(prompt), ids)
+    found = texts.index(output.completion.strip())
+    assert output.completion == f" {texts[found]}"
+    content = output.choices[0].logprobs.content
+    np.testing.assert_allclose([one.logprob for one in content], scores[found], atol=1e-4)
+    # The first token is what is decided on; it is chosen greedily.
+    assert scores[found][0] == max(score[0] for score in scores)
+    free = ask(get_model(f"spae-lm/{path}", memoize=False), prompt, max_tokens=4)
+    (wanted,) = lm.generate([lm.encode(prompt)], 4)
+    assert free.completion == wanted.text
+    assert free.usage.input_tokens == len(lm.encode(prompt))
 
 
 def test_several_choices_have_seeds_of_their_own(made_up):
