@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from icl_runner import constraints
 from icl_runner.progressive import approximate_tokens
 from icl_runner.tables import Prices
-from icl_runner.tasks import Call, Cell
+from icl_runner.tasks import EMBEDDED, Call, Cell
 from spae.errors import InputError
-
-EMBEDDED = "spae-lm/"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from icl_runner import episodes
 from icl_runner.plan import Plan
 from icl_runner.settings import Settings
+from icl_runner.tasks import EMBEDDED
 from spae.errors import InputError
 from spae.files import write_file
 
@@ -72,7 +73,7 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     from icl_runner import progress
 
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
-    embedded = plan.settings.model.startswith("spae-lm/")
+    embedded = plan.settings.model.startswith(EMBEDDED)
     total = sum(len(cell.ids) for cell in plan.cells)
     # On stderr, and only on a terminal.
     with tqdm(total=total, unit="sample", disable=None) as bar, progress.shown_on(bar), _quiet():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EMBEDDED = "spae-lm/"  # what the names of embedded models begin with
+
 
 @dataclass(frozen=True)
 class Call:

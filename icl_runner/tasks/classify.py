@@ -25,10 +25,12 @@ def items(
         words: image key -> its words, of all images of the episodes (and of their controls).
         constrains: whether the model's decoding can be restricted.
     """
-    return tuple(_item(episode, words, constrains, control) for episode in episodes)
+    # One length for all, because calls with equal settings can be answered side by side.
+    length = max_tokens([name for episode in episodes for name in episode.names.values()])
+    return tuple(_item(episode, words, length, constrains, control) for episode in episodes)
 
 
-def _item(episode: Episode, words: Mapping[str, str], constrains: bool, control: bool) -> Item:
+def _item(episode: Episode, words: Mapping[str, str], length: int, constrains: bool, control: bool) -> Item:
     names = tuple(episode.names.values())
     examples = [(words[shot.key], episode.names[shot.label]) for shot in episode.support]
     calls = []
@@ -36,7 +38,6 @@ def _item(episode: Episode, words: Mapping[str, str], constrains: bool, control:
         prompt = prompts.classify(
             names, examples, words[key], induction=episode.induction, repeats=episode.repeats
         )
-        length = max_tokens(names)
         calls.append(Call(f"open{suffix}", prompt, length))
         if constrains:
             calls.append(Call(f"constrained{suffix}", prompt, length, names))

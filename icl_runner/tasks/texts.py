@@ -14,10 +14,11 @@ from inspect_ai.model import (
 )
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.util import collect
 
 from icl_runner import constraints
 from icl_runner.prompts import Prompt
-from icl_runner.tasks import Call, Item, TextCell, caption, classify, interpret, vqa
+from icl_runner.tasks import EMBEDDED, Call, Item, TextCell, caption, classify, interpret, vqa
 
 # A chat model ends its answer by itself; this is room for one that thinks before it answers, which counts as well.
 CHAT_MAX_TOKENS = 1024
@@ -67,26 +68,37 @@ def _sample(item: Item) -> Sample:
 
 @solver
 def ask() -> Solver:
-    """Puts the calls of a sample to the model, one after the other, so that each finds the context in its caches."""
+    """Puts the calls of a sample to the model.
+
+    To an endpoint one after the other, so that each finds the context in its caches. To the embedded model at once: it
+    reads their context once, and does so before it turns to another sample's.
+    """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        answers: dict[str, str] = {}
-        for fields in state.metadata["calls"]:
-            prompt = Prompt(state.metadata["context"], fields["query"], tuple(fields["stop"]))
-            call = Call(
-                fields["key"], prompt, fields["max_tokens"], tuple(fields["choices"]), fields["system"]
-            )
-            output = await put(call)
-            # An endpoint without constraints was asked for one: its answer must not stand in the same column.
-            free = call.choices and (output.metadata or {}).get("constrained") is False
-            key = call.key.replace("constrained", "instructed") if free else call.key
-            answers[key] = output.completion
-            if not state.output.choices:
-                state.output = output
-        state.metadata["answers"] = answers
+        context, fields = state.metadata["context"], state.metadata["calls"]
+        calls = [_call(context, one) for one in fields]
+        if str(get_model()).startswith(EMBEDDED):
+            outputs = await collect(*(put(call) for call in calls))
+        else:
+            outputs = [await put(call) for call in calls]
+        state.output = outputs[0]
+        state.metadata["answers"] = {
+            _key(call, output): output.completion for call, output in zip(calls, outputs, strict=True)
+        }
         return state
 
     return solve
+
+
+def _call(context: str, fields: Mapping[str, Any]) -> Call:
+    prompt = Prompt(context, fields["query"], tuple(fields["stop"]))
+    return Call(fields["key"], prompt, fields["max_tokens"], tuple(fields["choices"]), fields["system"])
+
+
+def _key(call: Call, output: ModelOutput) -> str:
+    """An endpoint without constraints may have been asked for one: its answer must not stand in the same column."""
+    free = call.choices and (output.metadata or {}).get("constrained") is False
+    return call.key.replace("constrained", "instructed") if free else call.key
 
 
 async def put(call: Call) -> ModelOutput:

@@ -57,6 +57,13 @@ def test_the_answer_has_room_for_the_longest_name(names):
     assert classify.max_tokens(names) >= max(len(name) for name in names) / 2 + 2
 
 
+def test_all_answers_have_the_same_room():
+    # Calls with equal settings can be answered side by side.
+    longer = dataclasses.replace(EPISODE, id="e2", names={"n01": "beagle", "n02": "deep-sea fishing boat"})
+    cell = TextCell("c", "classify", {}, classify.items([EPISODE, longer], WORDS, constrains=True))
+    assert len({call.max_tokens for call in cell.calls()}) == 1
+
+
 def test_classify_scores_each_answer_by_the_rule_of_its_key():
     (item,) = classify.items([EPISODE], WORDS, constrains=True)
     answers = {
