@@ -26,19 +26,75 @@ from spae.service.chat_text import (
 from spae.service.errors import ApiError
 from spae.service.images_in import from_data_url, open_square, read_body, too_many
 from spae.service.pencil import Pencil
-from spae.service.tokens import until_gone
+from spae.service.tokens import EXAMPLE_IMAGE, until_gone
 
 T = TypeVar("T")
 
 router = APIRouter(tags=["chat"])
 
+_IMAGE = {"type": "image_url", "image_url": {"url": EXAMPLE_IMAGE}}
+_EXAMPLE = {
+    "model": "default",
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "What colour is this?"}, _IMAGE]}],
+    "max_tokens": 32,
+    "spae": {"layers": 2},
+}
+_BODY = {
+    "type": "object",
+    "description": "As OpenAI documents it; what is not named here goes on to the language model",
+    "properties": {
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "properties": {"role": {"type": "string"}}, "required": ["role"]},
+        },
+        "stream": {"type": "boolean"},
+        "modalities": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": 'With "image" the answer is to have a picture',
+        },
+        "spae": {
+            "type": "object",
+            "properties": {
+                "layers": {"type": "integer", "minimum": 1, "description": "Of every image; 2 by default"},
+                "preamble": {"type": "string", "description": "In place of the one that explains the words"},
+            },
+            "additionalProperties": False,
+        },
+    },
+    "required": ["messages"],
+}
 
-@router.post("/v1/chat/completions")
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Conversations with images",
+    responses={
+        200: {
+            "description": "OpenAI's reply, pictures in `images` beside the text of a message; a stream if asked for",
+            "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+        }
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _BODY, "example": _EXAMPLE}},
+        }
+    },
+)
 async def chat(request: Request) -> Response:
-    """A conversation, its images in words: see `spae.service.chat_text`, which documents the shapes."""
+    """OpenAI's chat interface in front of a language model that knows only text. Images (data URLs, or addresses at
+    hosts that the operator allows) become words; words that the model writes between <image> and </image> become a
+    picture, in `images` of the message beside its text."""
     state = request.app.state
     with state.memory.share() as share:
-        body = _object(await read_body(request, state.settings, share))
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            message = "wanted a body of Content-Type application/json"
+            raise ApiError(415, message, code="unsupported_media_type")
+        with state.telemetry.timed("read"):
+            body = _object(await read_body(request, state.settings, share))
         options = read_options(body, state.tokenizer.shape)
         messages = check_messages(body.get("messages"))
         # The same image again, as in few-shot conversations, has the same words.

@@ -32,7 +32,7 @@ _FILES = ("image", "images")
 _LARGE = 1 << 16  # bytes of JSON that are read in a thread
 
 # A red square of 8 x 8 pixels, so that the example runs as it stands.
-_EXAMPLE_IMAGE = (
+EXAMPLE_IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAA"
     "AElFTkSuQmCC"
 )
@@ -61,7 +61,7 @@ _FORM = {
     "/v1/tokenize",
     summary="Images to words",
     response_model=schemas.TokenizeResponse,
-    openapi_extra=schemas.json_body(TokenizeRequest, {"image": _EXAMPLE_IMAGE, "layers": 2}, _FORM),
+    openapi_extra=schemas.json_body(TokenizeRequest, {"image": EXAMPLE_IMAGE, "layers": 2}, _FORM),
 )
 async def tokenize(request: Request) -> Response:
     """JPEG, PNG or WebP images, as files of a form (`image`, once or more often) or as data URLs in JSON (`image`, or

@@ -383,8 +383,8 @@ def test_the_operators_key(other_service, upstream, monkeypatch, caplog):
         assert secret not in ours
 
 
-def post(service, body: bytes | str):
-    headers = {"content-type": "application/json"}
+def post(service, body: bytes | str, kind="application/json"):
+    headers = {"content-type": kind}
     return httpx2.post(f"{service}/v1/chat/completions", content=body, headers=headers)
 
 
@@ -408,6 +408,12 @@ def test_requests_that_are_none(body, status, service, upstream):
     response = post(service, body.encode("latin-1"))
     assert response.status_code == status
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert upstream.asked == []
+
+
+def test_a_page_elsewhere_cannot_ask_in_its_readers_name(service, upstream):
+    # Browsers send JSON to other origins only after asking; a form or plain text they send at once.
+    assert post(service, '{"messages": [{"role": "user", "content": ""}]}', "text/plain").status_code == 415
     assert upstream.asked == []
 
 
