@@ -88,6 +88,7 @@ class EmbeddedAPI(ModelAPI):
         self._model: FrozenLM = frozen_lm.load(model_name)
         self._word_ids: dict[str, list[int]] = {}
         self._waiting: list[_Request] = []
+        self._last: list[int] = []  # the prompt that was read last
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spae-lm")
 
@@ -152,7 +153,7 @@ class EmbeddedAPI(ModelAPI):
         """The next batch. There is one turn for each request; turns whose request went along earlier find less."""
         with self._lock:
             self._waiting = [one for one in self._waiting if not one.answer.cancelled()]
-            batch = [one for one in self._waiting if one.settings == self._waiting[0].settings][: self._batch]
+            batch = self._next_batch()
             for request in batch:
                 self._waiting.remove(request)
         batch = [one for one in batch if one.answer.set_running_or_notify_cancel()]
@@ -175,6 +176,19 @@ class EmbeddedAPI(ModelAPI):
             return
         for request, generation in zip(batch, generations, strict=True):
             request.answer.set_result(generation)
+
+    def _next_batch(self) -> list[_Request]:
+        """Of those who wait, the one whose prompt begins most like the last that was read, and those like it.
+
+        Among many waiting calls few share a context, and what was computed of a context is kept for a while only.
+        """
+        if not self._waiting:
+            return []
+        first = max(self._waiting, key=lambda one: _common(one.prompt, self._last))
+        alike = [one for one in self._waiting if one.settings == first.settings]
+        alike.sort(key=lambda one: -_common(one.prompt, first.prompt))
+        self._last = first.prompt
+        return alike[: self._batch]
 
     def _constraint(self, asked: Choices | Words | None, prompt: str) -> Constraint | None:
         if asked is None:
@@ -216,6 +230,13 @@ class EmbeddedAPI(ModelAPI):
         tokens = [self._model.tokenizer.decode([i]) for i in generation.ids]
         pairs = zip(tokens, generation.log_probs.tolist(), strict=True)
         return Logprobs(content=[Logprob(token=token, logprob=value) for token, value in pairs])
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """How many tokens two prompts have in common at their beginning."""
+    return next(
+        (i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b))
+    )
 
 
 def _settings(config: GenerateConfig, max_tokens: int, choice: int) -> _Settings:

@@ -5,6 +5,7 @@ import re
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -507,6 +508,26 @@ def test_calls_that_wait_together_are_generated_side_by_side(made_up):
     assert max(sizes) == 4
     assert len(sizes) <= 5  # the first alone, perhaps; the one with other settings; the rest by fours
     assert sum(call[0] for call in made_up.calls if call[1] == 4) == 1
+
+
+def test_those_with_the_same_context_go_together(made_up, monkeypatch):
+    batches = []
+
+    def generate(prompts, *rest, **settings):
+        batches.append([made_up.tokenizer.decode(prompt)[0] for prompt in prompts])
+        return MadeUpModel.generate(made_up, prompts, *rest, **settings)
+
+    monkeypatch.setattr(made_up, "generate", generate)
+    made_up.go_on.clear()
+    threading.Timer(0.5, made_up.go_on.set).start()
+    # Three contexts in turn; the first call is on its way alone, perhaps, when the others come.
+    outputs = together(
+        spae_lm(batch=2), [(f"{'abc'[i % 3]} x w{i}", {}) for i in range(12)], max_connections=20
+    )
+    assert [output.completion for output in outputs] == [f" w{i}" for i in range(12)]
+    order = "".join(context for batch in batches for context in batch)
+    changes = sum(one != other for one, other in pairwise(order))
+    assert changes <= 4  # two at least, and 11 in the order of arrival
 
 
 def test_a_failure_reaches_those_who_wait_and_nobody_else(made_up):
