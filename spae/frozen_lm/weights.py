@@ -29,7 +29,6 @@ _ENDS = (
     "<|end_of_text|>",
     "<|eom_id|>",
     "<end_of_turn>",
-    "</s>",
 )
 
 _GGUF_NAMES = {"token_embd.weight": "embed", "output_norm.weight": "norm", "output.weight": "head"}
