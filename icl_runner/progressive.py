@@ -222,9 +222,9 @@ async def decode(
 ) -> Decoded:
     """The words of a picture, asked for segment by segment; the segments of a wave at the same time.
 
-    Of each segment `samples` answers with different seeds are asked for, and one is taken: the likeliest (mean
-    log-probability of its tokens) when the model gives log-probabilities, else the first of those with the
-    fewest repairs. Words that an answer lacks are filled with the word above them, and counted.
+    Of each segment `samples` answers with different seeds are asked for, and one is taken: of those with the fewest
+    repairs (none, where decoding is held to the vocabulary) the likeliest, by the mean log-probability of its tokens;
+    the first, where the model gives none. Words that an answer lacks are filled with the word above them, and counted.
 
     What a call raises ends up in `Decoded.failures`, so that the words of the others are not lost: the caller
     decides.
@@ -270,10 +270,13 @@ def choose(
 ) -> tuple[list[str | None], Counter[str]]:
     """The words of the best answer (None where it lacks one) and its repairs by kind; see `decode`."""
     read = [read_words(answer.text, count, vocabulary) for answer in answers]
-    log_probs = [answer.log_prob for answer in answers if answer.log_prob is not None]
-    if len(log_probs) == len(answers):
-        return read[int(np.argmax(log_probs))]
-    return min(read, key=lambda one: one[1].total() + one[0].count(None))
+
+    def cost(number: int) -> tuple[int, float]:
+        words, repairs = read[number]
+        # A refusal may well be likelier than any words.
+        return repairs.total() + words.count(None), -(answers[number].log_prob or 0.0)
+
+    return read[min(range(len(answers)), key=cost)]
 
 
 def read_words(text: str, count: int, vocabulary: Vocabulary) -> tuple[list[str | None], Counter[str]]:

@@ -22,6 +22,7 @@ from icl_runner.progressive import (
     to_pyramid,
 )
 from icl_runner.tasks import Call
+from spae.errors import InputError
 from spae.pyramid import PyramidShape
 from spae.tokenizer import Tokenizer
 
@@ -44,6 +45,8 @@ class Progress:
         samples: answers that are asked for, of which one is taken.
         temperature: 0 is greedy; more than one sample needs more.
         context_tokens: what the model can read and write at a time.
+
+    Raises `InputError` for several samples at temperature 0: they would all be the same.
     """
 
     layers: int = 4
@@ -52,6 +55,13 @@ class Progress:
     samples: int = 1
     temperature: float = 0.0
     context_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or (self.samples > 1 and not self.temperature):
+            raise InputError(
+                f"pictures: wanted a temperature above 0 to draw {self.samples} samples from, and none below 0; got "
+                f"{self.temperature}"
+            )
 
     def plan(self, shape: PyramidShape) -> Plan:
         """Raises `InputError` for what cannot be; see `make_plan`."""

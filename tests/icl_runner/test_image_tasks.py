@@ -160,6 +160,12 @@ def test_what_cannot_be_is_refused(tokenizer, options, message):
         digit_cell(tokenizer, **options)
 
 
+@pytest.mark.parametrize("options", [{"samples": 2}, {"temperature": -1.0}])
+def test_samples_that_could_not_differ_are_refused(options):
+    with pytest.raises(InputError, match="temperature above 0"):
+        Progress(**options)
+
+
 def test_the_targets_own_words_score_as_their_oracle(tokenizer):
     cell = digit_cell(tokenizer)
     drawing = cell.drawings[7]

@@ -206,6 +206,11 @@ def test_the_likeliest_of_several_answers_is_taken(vocabulary):
     assert run(make_plan(SHAPE, 1), ask, vocabulary, samples=3).words == ("snow",)
 
 
+def test_a_likely_refusal_does_not_win(vocabulary):
+    answers = [Answer("I cannot do that", -0.1), Answer("pale", -5.0), Answer("snow", -4.0)]
+    assert choose(answers, 1, vocabulary) == (["snow"], {})
+
+
 def test_without_log_probabilities_the_first_with_fewest_repairs_is_taken(vocabulary):
     answers = [
         Answer("pale mist"),
