@@ -177,6 +177,7 @@ async def _models(request: Request) -> Response:
             "image_size": tokenizer.image_size,
             "layers": [list(grid) for grid in tokenizer.shape.layers],
             "words_per_image": tokenizer.shape.tokens(),
+            "meaning_layers": tokenizer.config.meaning_layers,
             "vocabulary": len(tokenizer.vocabulary),
             "fingerprint": state.fingerprint,
         },

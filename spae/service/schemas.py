@@ -138,6 +138,12 @@ class TokenizerOut(BaseModel):
     image_size: Annotated[int, Field(description="Side in pixels of what is encoded and decoded")]
     layers: Annotated[list[list[int]], Field(description="The grid of every layer")]
     words_per_image: int
+    meaning_layers: Annotated[
+        int,
+        Field(
+            description="In so many first layers words say what is seen, in the others they serve as paint"
+        ),
+    ]
     vocabulary: Annotated[int, Field(description="How many words there are")]
     fingerprint: Annotated[str, Field(description="The same one gives the same words and pixels")]
 

@@ -1,5 +1,7 @@
 """A tokenizer without networks, for tests of what stands around it: words are levels of brightness."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from PIL import Image
 
@@ -16,6 +18,7 @@ class FakeTokenizer:
     shape = PyramidShape((1, 2, 4))
     image_size = 16
     fingerprint = "fake"
+    config = SimpleNamespace(meaning_layers=2)
 
     def __init__(self) -> None:
         embeddings = np.linspace(-1, 1, 8, dtype=np.float32)[:, None].repeat(2, 1)

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from spae.images import open_image
 from spae.service.app import create_app
 from spae.service.settings import Settings
-from spae.service.tokens import _EXAMPLE_IMAGE
+from spae.service.tokens import EXAMPLE_IMAGE
 
 IMAGE = encoded()
 TOKENIZER = FakeTokenizer()
@@ -224,10 +224,16 @@ def form(*parts: tuple[bytes, bytes], end=b"--b--\r\n") -> bytes:
         (form((b'name="image"', IMAGE), (b'name="layers"', b"9")), 422, "invalid_value", "layers", "1 to 3"),
         (form((b'name="image"', IMAGE), (b'name="lay"', b"2")), 422, "invalid_value", "form", "another"),
         (form((b'name="image"', IMAGE), *[(b'name="layers"', b"2")] * 2), 400, "invalid_form", None, "twice"),
-        (form((b'name="image"', IMAGE), (b'name="layers"', b"2" * 65)), 413, "too_large", "image", "a field"),
+        (
+            form((b'name="image"', IMAGE), (b'name="layers"', b"2" * 65)),
+            422,
+            "invalid_value",
+            "form",
+            "at most 64 bytes",
+        ),
         (form((b'name="image"', b"")), 422, "invalid_image", "images.0", "empty"),
         (form(*[(b'name="image"', IMAGE)] * 17), 413, "too_many_images", "image", "at most 16"),
-        (form((b"", IMAGE)), 413, "too_large", "image", "a field"),
+        (form((b"", IMAGE)), 422, "invalid_value", "form", "at most 64"),
     ],
 )
 def test_wrong_forms(client, body, status, code, param, message):
@@ -361,6 +367,7 @@ def test_models(client):
         "image_size": 16,
         "layers": [[1, 1], [2, 2], [4, 4]],
         "words_per_image": 21,
+        "meaning_layers": 2,
         "vocabulary": 8,
         "fingerprint": "fake",
     }
@@ -386,7 +393,7 @@ def test_the_examples_of_the_documentation_run(client):
             # Its words are the default tokenizer's, not the fake one's.
             answer = client.post(path, json=content["example"] | {"text": "snow"})
         assert answer.status_code == 200, answer.text
-    assert pixels(base64.b64decode(_EXAMPLE_IMAGE.partition(",")[2])).shape == (8, 8, 3)
+    assert pixels(base64.b64decode(EXAMPLE_IMAGE.partition(",")[2])).shape == (8, 8, 3)
     for schema in (
         "TokenizeRequest",
         "DetokenizeRequest",

@@ -1,0 +1,164 @@
+// The second tab: a conversation with the language model about the picture.
+
+import { chat } from "./service.js";
+import { Refused, count, element, make } from "./say.js";
+
+const USUAL_LAYERS = 2;
+
+export class Chat {
+  /** `needKey`: asked with an error whether a key is what is missing. */
+  constructor(needKey) {
+    this.needKey = needKey;
+    this.messages = [];
+    element("chat-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#ask();
+    });
+    element("question").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      element("chat-form").requestSubmit();
+    });
+    element("stop").addEventListener("click", () => this.answering.abort());
+    element("forget").addEventListener("click", () => this.#forget());
+  }
+
+  /** The tokenizer, and the language models behind the service or why there are none. */
+  describe(tokenizer, models, problem) {
+    const sizes = tokenizer.layers.map(([height, width]) => height * width);
+    element("chat-layers").replaceChildren(...sizes.map((_, i) => {
+      const words = sizes.slice(0, i + 1).reduce((a, b) => a + b);
+      return make("option", { value: i + 1, selected: i + 1 === Math.min(USUAL_LAYERS, sizes.length) }, count(words, "word"));
+    }));
+    element("model").replaceChildren(...models.map(({ id }) => make("option", {}, id)));
+    element("model-label").hidden = models.length < 2;
+    const name = models.length === 1 ? models[0].id : "The language model";
+    element("chat-intro").textContent = problem
+      ? `No language model answers at the moment: ${problem}`
+      : `${name} has never seen a picture. It is given the photograph's words, the top layers first, and answers in text; `
+        + "when it writes words between picture marks, they become a picture.";
+  }
+
+  /** Another photograph: another conversation. */
+  show({ square, dataUrl, name }) {
+    this.square = square;
+    this.dataUrl = dataUrl;
+    this.name = name;
+    this.#forget();
+  }
+
+  #forget() {
+    this.answering?.abort();
+    this.messages = [];
+    element("messages").replaceChildren();
+    element("forget").hidden = true;
+  }
+
+  async #ask() {
+    const field = element("question"), question = field.value.trim();
+    if (!question || this.answering) return;
+    const text = { type: "text", text: question };
+    const picture = { type: "image_url", image_url: { url: this.dataUrl } };
+    const content = this.messages.length ? question : [picture, text];
+    const asked = this.#bubble("user", this.messages.length ? null : this.#thumbnail());
+    asked.querySelector(".text").textContent = question;
+    const answer = this.#bubble("assistant");
+    field.value = "";
+    const asking = this.answering = new AbortController();
+    this.#busy(true);
+    const messages = [...this.messages, { role: "user", content }];
+    try {
+      const said = await this.#receive(messages, answer, asking.signal);
+      this.messages = [...messages, { role: "assistant", content: said }];
+      element("forget").hidden = false;
+    } catch (error) {
+      if (asking.signal.aborted) {
+        answer.append(make("p", { className: "faint" }, "Stopped."));
+      } else {
+        answer.classList.add("failed");
+        answer.append(make("p", { role: "alert" }, error.message));
+        this.needKey(error);
+      }
+      // It can be asked again as it was.
+      if (!field.value) field.value = question;
+    } finally {
+      this.answering = null;
+      answer.classList.remove("waiting");
+      this.#busy(false);
+    }
+  }
+
+  /** Shows an answer as it comes; gives its text. */
+  async #receive(messages, answer, signal) {
+    answer.classList.add("waiting");
+    const body = {
+      model: element("model").value || "default",
+      messages,
+      spae: { layers: Number(element("chat-layers").value) },
+      ...(element("draw").checked && { modalities: ["text", "image"] }),
+    };
+    const writing = new Writing(answer.querySelector(".text"));
+    let pictures = 0;
+    for await (const { choices } of chat(body, signal)) {
+      const delta = choices?.[0]?.delta ?? {};
+      if (delta.content) writing.add(delta.content);
+      for (const { image_url: image } of delta.images ?? []) {
+        pictures += 1;
+        const alt = "A picture that the language model wrote in words";
+        answer.append(make("figure", {}, make("img", { src: image.url, alt }), make("figcaption", {}, "its words as a picture")));
+      }
+      for (const { error } of delta.spae?.images ?? []) {
+        if (error) answer.append(make("p", { className: "faint" }, `A picture could not be made: ${error}`));
+      }
+      this.#scroll();
+    }
+    if (!writing.text && !pictures) throw new Refused("the language model answered nothing: ask in another way");
+    return writing.text;
+  }
+
+  #bubble(role, ...before) {
+    const who = role === "user" ? "You" : element("model").value || "The model";
+    const bubble = make(
+      "div", { className: `message ${role}` }, make("p", { className: "who" }, who), ...before.filter(Boolean),
+      make("p", { className: "text" }),
+    );
+    element("messages").append(bubble);
+    this.#scroll();
+    return bubble;
+  }
+
+  #thumbnail() {
+    const canvas = make("canvas", { width: 160, height: 160 });
+    canvas.getContext("2d").drawImage(this.square, 0, 0, 160, 160);
+    const words = element("chat-layers").selectedOptions[0].textContent;
+    return make("figure", {}, canvas, make("figcaption", {}, `${this.name}, sent as ${words}`));
+  }
+
+  #busy(busy) {
+    element("send").hidden = busy;
+    element("stop").hidden = !busy;
+    element("question").focus();
+  }
+
+  #scroll() {
+    const messages = element("messages");
+    messages.scrollTop = messages.scrollHeight;
+  }
+}
+
+/** Text as it comes; words of pictures, which stand between marks, are set apart. */
+class Writing {
+  constructor(place) {
+    this.place = place;
+    this.text = "";
+  }
+
+  add(text) {
+    this.text += text;
+    const parts = this.text.split(/(<image>[^]*?(?:<\/image>|$))/);
+    this.place.replaceChildren(...parts.filter(Boolean).map((part) => {
+      if (!part.startsWith("<image>")) return part;
+      return make("span", { className: "picture-words" }, part.replace(/<\/?image>/g, "").trim());
+    }));
+  }
+}

@@ -1,0 +1,243 @@
+// The first tab: a photograph's words, what they say of each place, and the picture that they make.
+
+import { Card } from "./card.js";
+import { Refused, count, element, fail, make, progress } from "./say.js";
+import { detokenize } from "./service.js";
+import { Stage } from "./stage.js";
+
+const OPEN_WORDS = 64; // layers with more are folded in the list
+
+export class Pyramid {
+  constructor() {
+    this.layers = []; // of each {height, width, words, ids, rivals}, and `was`: its words before any change
+    this.pictures = []; // what the first layer makes, the first two, ..
+    this.changes = Promise.resolve(); // one after the other
+    this.stage = new Stage((place) => this.#point(place), (place) => this.#choose(place));
+    this.card = new Card((word) => this.#change(word), () => this.#change(this.#was()));
+    element("prefix").addEventListener("input", () => this.#showPicture());
+    element("restore-all").addEventListener("click", () => this.#restoreAll());
+    element("copy-text").addEventListener("click", () => this.#copy("text"));
+    element("copy-json").addEventListener("click", () => this.#copy("JSON"));
+    const lines = element("lines");
+    lines.addEventListener("pointerover", ({ target }) => this.#pointInList(target));
+    lines.addEventListener("pointerleave", () => this.#pointInList(null));
+    lines.addEventListener("click", ({ target }) => {
+      const place = placeOf(target);
+      if (!place) return;
+      this.stage.open(place.layer);
+      this.#choose(place);
+    });
+    element("reconstruction").addEventListener("load", () => this.#showCard());
+  }
+
+  /** Which tokenizer the words are of. */
+  describe(model, tokenizer) {
+    this.model = model;
+    this.stage.meaningLayers = tokenizer.meaning_layers;
+  }
+
+  /** A photograph and its pyramid as the service gave it; done when its pictures are there. */
+  async show(photograph, found, signal) {
+    this.photograph = photograph;
+    this.layers = found.layers.map((layer) => ({ ...layer, was: [...layer.words] }));
+    this.pictures = [];
+    this.stage.show(photograph.square, this.layers);
+    this.chosen = this.pointed = { layer: this.stage.layer, index: 0 };
+    this.card.note("");
+    this.card.clear();
+    const prefix = element("prefix");
+    prefix.max = this.layers.length;
+    prefix.value = this.layers.length;
+    element("copy-by-hand").hidden = true;
+    this.#writeList();
+    this.#showPicture();
+    this.#mark();
+    this.#keep(0, await this.#decode(0, signal));
+  }
+
+  /** The page has another size, or this tab is open again. */
+  fit() {
+    this.stage.fit();
+  }
+
+  /** The chosen word as it was before any change. */
+  #was() {
+    return this.layers[this.chosen.layer].was[this.chosen.index];
+  }
+
+  #point(place) {
+    this.pointed = place ?? this.chosen;
+    this.#showCard();
+  }
+
+  #pointInList(target) {
+    const place = target && placeOf(target);
+    this.stage.mark("over", place);
+    this.#point(place);
+  }
+
+  #choose(place) {
+    this.chosen = this.pointed = place;
+    this.card.note("");
+    this.#mark();
+  }
+
+  #mark() {
+    this.stage.mark("chosen", this.chosen);
+    this.#showCard();
+  }
+
+  #showCard() {
+    if (!this.layers.length) return;
+    const { layer, index } = this.pointed;
+    this.card.show(layer + 1, this.layers[layer], index);
+  }
+
+  #showPicture() {
+    const layers = Number(element("prefix").value);
+    const words = this.#words(layers).flat().length, all = this.#words().flat().length;
+    const note = layers === this.layers.length ? `all ${count(words, "word")}`
+      : `${count(words, "word")} of ${all}: the first ${layers === 1 ? "layer" : `${layers} layers`}`;
+    element("prefix-note").textContent = note;
+    element("prefix").setAttribute("aria-valuetext", note);
+    const picture = element("reconstruction"), url = this.pictures[layers - 1];
+    picture.hidden = !url;
+    element("making").hidden = Boolean(url);
+    if (url) {
+      picture.src = url;
+      picture.alt = `The picture made from ${note}`;
+    }
+    element("copy-text").textContent = `Copy ${count(words, "word")} as text`;
+    element("copy-json").textContent = `Copy ${count(words, "word")} as JSON`;
+  }
+
+  #words(layers = this.layers.length) {
+    return this.layers.slice(0, layers).map(({ words }) => words);
+  }
+
+  /** What the service makes of every prefix that holds layer `from`. */
+  #decode(from, signal) {
+    const prefixes = this.layers.map((_, i) => i + 1).slice(from);
+    return detokenize(prefixes.map((layers) => ({ words: this.#words(layers) })), signal);
+  }
+
+  #keep(from, answers) {
+    answers.forEach(({ url }, i) => { this.pictures[from + i] = url; });
+    answers.at(-1).layers.forEach(({ ids }, i) => { this.layers[i].ids = ids; });
+    this.#showPicture();
+  }
+
+  #change(word) {
+    const place = this.chosen, photograph = this.photograph;
+    this.changes = this.changes.then(() => photograph === this.photograph && this.#changeNow(place, word));
+  }
+
+  async #changeNow({ layer, index }, word) {
+    const photograph = this.photograph, { words } = this.layers[layer], before = words[index];
+    fail(null);
+    this.card.note("");
+    try {
+      if (!/^\S+$/.test(word)) throw new Refused("wanted one word: write it without spaces");
+      progress(`Changing “${before}” to “${word}” …`);
+      words[index] = word;
+      const answers = await this.#decode(layer);
+      if (photograph !== this.photograph) return;
+      const made = answers.at(-1).layers;
+      words[index] = made[layer].words[index];
+      // What is no word at all is left out by the service, and all others move up.
+      if (made.some((one, l) => one.words.some((other, i) => other !== this.layers[l].words[i]))) {
+        throw new Refused(`“${word}” is no word: write one in letters`);
+      }
+      this.#keep(layer, answers);
+    } catch (error) {
+      if (photograph !== this.photograph) return;
+      words[index] = before;
+      progress("");
+      this.card.note(error.message);
+      return;
+    }
+    const used = words[index];
+    this.#written(layer);
+    this.card.clear();
+    this.card.note(used === word ? "" : `“${word}” is not one of the words: “${used}” was taken instead.`);
+    progress(used === before ? `The word is still “${used}”.`
+      : `Changed “${before}” to “${used}”: see the picture made from the words.`);
+    element("made").scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  #restoreAll() {
+    const photograph = this.photograph;
+    this.changes = this.changes.then(async () => {
+      const before = this.layers.map(({ words }) => words);
+      for (const layer of this.layers) layer.words = [...layer.was];
+      try {
+        progress("Undoing all changes …");
+        const answers = await this.#decode(0);
+        if (photograph !== this.photograph) return;
+        this.#keep(0, answers);
+        this.#written(0);
+        progress("All words are the photograph's own again.");
+      } catch (error) {
+        before.forEach((words, i) => { this.layers[i].words = words; });
+        progress("");
+        fail(error);
+      }
+    });
+  }
+
+  /** Words have changed; the picture shows them from layer `layer` on. */
+  #written(layer) {
+    this.stage.write();
+    this.#writeList();
+    const prefix = element("prefix");
+    if (Number(prefix.value) <= layer) prefix.value = layer + 1;
+    this.#showPicture();
+    this.#mark();
+  }
+
+  #writeList() {
+    const lines = element("lines");
+    const unfolded = new Set([...lines.querySelectorAll("details[open]")].map((one) => one.dataset.layer));
+    lines.replaceChildren(...this.layers.map(({ words, was }, layer) => {
+      const line = make("p", { className: `layer${Math.min(layer + 1, 4)}` });
+      words.forEach((word, index) => {
+        const span = make("span", { className: word === was[index] ? "word" : "word changed" }, word);
+        span.dataset.place = `${layer} ${index}`;
+        line.append(...(index ? [" ", span] : [span]));
+      });
+      if (words.length <= OPEN_WORDS) return line;
+      const folded = make("details", {}, make("summary", {}, `Layer ${layer + 1}: ${words.length} words`), line);
+      folded.dataset.layer = layer;
+      folded.open = unfolded.has(String(layer));
+      return folded;
+    }));
+    element("restore-all").hidden = this.layers.every(({ words, was }) => words.every((word, i) => word === was[i]));
+  }
+
+  async #copy(form) {
+    const layers = Number(element("prefix").value), words = this.#words(layers);
+    const record = {
+      image: this.photograph.name, model: this.model,
+      layers: this.layers.slice(0, layers).map(({ height, width, words, ids }) => ({ height, width, words, ids })),
+    };
+    const text = form === "text" ? words.flat().join(" ") : JSON.stringify(record);
+    const byHand = element("copy-by-hand");
+    try {
+      // Missing where the page came over http from another machine.
+      await navigator.clipboard.writeText(text);
+      byHand.hidden = true;
+      element("copy-note").textContent = `Copied ${count(words.flat().length, "word")} as ${form}.`;
+    } catch {
+      byHand.hidden = false;
+      byHand.value = text;
+      byHand.select();
+      element("copy-note").textContent = "This browser lets the page copy nothing by itself: copy the text below.";
+    }
+  }
+}
+
+function placeOf(target) {
+  if (!target.dataset.place) return null;
+  const [layer, index] = target.dataset.place.split(" ").map(Number);
+  return { layer, index };
+}

@@ -1,0 +1,30 @@
+// Progress and errors in words, and short ways to the elements of the page.
+
+export const element = (id) => document.getElementById(id);
+
+/** A new element with properties, and children. */
+export function make(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** Something that this page itself did not take. */
+export class Refused extends Error {
+  constructor(message) {
+    super(message.charAt(0).toUpperCase() + message.slice(1));
+  }
+}
+
+export function progress(text) {
+  element("status").textContent = text;
+}
+
+/** Shows an error, or with null that there is none any more. */
+export function fail(error, before = "") {
+  const place = element("error");
+  place.hidden = !error;
+  place.textContent = error ? before + error.message : "";
+}
+
+export const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
