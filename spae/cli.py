@@ -154,6 +154,7 @@ def _serve(options: argparse.Namespace) -> int:
             upstream=options.upstream,
             upstream_model=options.upstream_model,
             lm=options.lm,
+            preamble=options.preamble,
             api_keys_file=options.api_keys,
             no_auth=options.no_auth,
             allow_hosts=tuple(options.allow_host),
@@ -330,6 +331,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--upstream-model", metavar="NAME", help="its model (what each request names)")
     serve.add_argument(
         "--lm", default="default", metavar="NAME_OR_PATH", help="the embedded language model (SmolLM2-135M)"
+    )
+    serve.add_argument(
+        "--preamble",
+        metavar="TEXT",
+        help="what the model is told of pictures in words; '' for nothing (some lines)",
     )
     serve.add_argument("--api-keys", metavar="FILE", help="keys that may call, one a line; or sha256:DIGEST")
     serve.add_argument("--no-auth", action="store_true", help="no keys, though others can reach the address")

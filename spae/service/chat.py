@@ -95,7 +95,7 @@ async def chat(request: Request) -> Response:
             raise ApiError(415, message, code="unsupported_media_type")
         with state.telemetry.timed("read"):
             body = _object(await read_body(request, state.settings, share))
-        options = read_options(body, state.tokenizer.shape)
+        options = read_options(body, state.tokenizer.shape, state.settings.preamble)
         messages = check_messages(body.get("messages"))
         # The same image again, as in few-shot conversations, has the same words.
         urls = list(dict.fromkeys(image_urls(messages)))

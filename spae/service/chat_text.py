@@ -42,15 +42,18 @@ class Options:
     text: bool = True
 
 
-def read_options(body: Mapping[str, Any], shape: PyramidShape) -> Options:
-    """The options in the request's `spae` and `modalities`. Raises InputError for others than there are."""
+def read_options(body: Mapping[str, Any], shape: PyramidShape, preamble: str | None = None) -> Options:
+    """The options in the request's `spae` and `modalities`; `preamble` is for those that have none of their own.
+
+    Raises InputError for others than there are.
+    """
     own = body.get("spae")
     own = {} if own is None else own
     if not isinstance(own, Mapping) or not own.keys() <= {"layers", "preamble"}:
         raise InputError(
             f'spae: wanted an object such as {{"layers": 2, "preamble": ".."}}; got {_short(own)}'
         )
-    preamble = own.get("preamble")
+    preamble = preamble if own.get("preamble") is None else own["preamble"]
     if preamble is not None and not isinstance(preamble, str):
         raise InputError(f"spae.preamble: wanted a string; got {_short(preamble)}")
     modalities = body.get("modalities") or []

@@ -23,6 +23,7 @@ class Settings:
         None  # what the upstream calls its model; None: the name that a request gives
     )
     lm: str = "default"  # the embedded model
+    preamble: str | None = None  # tells the model what the words are; "": nothing does; None: the usual one
     api_keys_file: str | None = None  # a line each: a key, or sha256: and the hexadecimal digest of one
     no_auth: bool = False  # others may reach the address without keys
     allow_hosts: tuple[str, ...] = ()  # from which images may be fetched, by name

@@ -123,6 +123,8 @@ def test_options():
     body = {"spae": {"layers": 3, "preamble": ""}, "modalities": ["text", "image"]}
     assert read_options(body, SHAPE) == Options(3, "", True)
     assert read_options({"modalities": ["image"]}, SHAPE) == Options(2, None, True, False)
+    assert read_options({}, SHAPE, "ours") == Options(2, "ours")
+    assert read_options({"spae": {"preamble": ""}}, SHAPE, "ours") == Options(2, "")
     assert read_options({"modalities": ["text"]}, SHAPE) == Options(2, None, False, True)
 
 
