@@ -161,9 +161,12 @@ class _FormReader:
             raise _bad_form("a field occurs twice, or there are too many")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        limit = self.settings.max_image_bytes if self._is_file else _LONGEST_FIELD
-        if len(self._data) + end - start > limit:
-            raise too_large("an image" if self._is_file else "a field", limit, self.names[0])
+        size = len(self._data) + end - start
+        if self._is_file and size > self.settings.max_image_bytes:
+            raise too_large("an image", self.settings.max_image_bytes, self.names[0])
+        if not self._is_file and size > _LONGEST_FIELD:
+            message = f"wanted fields of at most {_LONGEST_FIELD} bytes beside the files, got a longer one"
+            raise ApiError(422, message, code="invalid_value", param="form")
         self._data += data[start:end]
 
     def _part_end(self) -> None:

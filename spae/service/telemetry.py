@@ -134,8 +134,12 @@ class Observed:
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
+_OURS = ("spae.", "uvicorn")
+
+
 class JsonLines(logging.Formatter):
-    """One JSON object for each record: time, level, event, and the record's `facts`."""
+    """One JSON object for each record: time, level, event, and the record's `facts`. What other libraries say may hold
+    what a user sent, so of theirs only the place is told."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -143,22 +147,24 @@ class JsonLines(logging.Formatter):
                 "T", "milliseconds"
             ),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": record.getMessage() if record.name.startswith(_OURS) else "a library's message",
         }
+        if not record.name.startswith(_OURS):
+            line["at"] = [f"{record.pathname}:{record.lineno} {record.funcName}"]
         if record.exc_info and record.exc_info[1] is not None:
             line |= _described(record.exc_info[1])
         return json.dumps(line | getattr(record, "facts", {}))
 
 
 def log_to_stderr() -> None:
-    """Sends the service's and the server's logs to stderr as JSON."""
+    """Sends the service's and the server's logs, and the warnings of others, to stderr as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("spae.service", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+        logging.getLogger(name).setLevel(logging.INFO)
+    # It warns of every form that is damaged; the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def log_error(logger: logging.Logger, event: str, error: BaseException, **facts: Any) -> None:

@@ -110,8 +110,14 @@ def test_logs_of_others_are_json_without_their_messages():
         raise ValueError("zanzibar")
     except ValueError as error:
         record = logging.makeLogRecord(
-            {"msg": "it failed", "levelname": "ERROR", "exc_info": (type(error), error, error.__traceback__)}
+            {
+                "name": "somebody.else",
+                "msg": "zanzibar failed",
+                "levelname": "ERROR",
+                "pathname": "else.py",
+                "exc_info": (type(error), error, error.__traceback__),
+            }
         )
     line = json.loads(JsonLines().format(record))
-    assert (line["event"], line["level"], line["error"]) == ("it failed", "error", "ValueError")
+    assert (line["event"], line["level"], line["error"]) == ("a library's message", "error", "ValueError")
     assert "zanzibar" not in json.dumps(line)
