@@ -56,7 +56,8 @@ async def _split_choice(
     choice: Mapping[str, Any], splitters: dict[int, Splitter], draw: Draw
 ) -> list[dict[str, Any]]:
     """One or more choices in the place of one: its text, pictures, and its end with the last."""
-    index = choice.get("index", 0)
+    index = choice.get("index")
+    index = index if isinstance(index, int) else 0
     delta = choice.get("delta")
     delta = dict(delta) if isinstance(delta, Mapping) else {}
     events: list[Event] = []

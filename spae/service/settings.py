@@ -1,11 +1,13 @@
 """What the operator of the service chooses."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from spae.errors import InputError
 
 MEBIBYTE = 1 << 20
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,9 @@ class Settings:
             raise InputError(f"wanted an upstream such as http://localhost:8080/v1, got {self.upstream!r}")
         if "*" in self.cors_origins:
             raise InputError("wanted the origins that may call by name, such as https://example.org, got *")
+        for entry in self.allow_hosts:
+            if not _HOST.fullmatch(entry):
+                raise InputError(f"wanted a host such as images.example.org (or with :port), got {entry!r}")
         if self.no_auth and self.api_keys_file is not None:
             raise InputError("wanted keys or no_auth, got both: leave one out")
         if not (self.is_local or self.no_auth or self.api_keys_file is not None):

@@ -1,6 +1,10 @@
 """Conversations with images become conversations of text, and say what is wrong with them."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
@@ -18,7 +22,7 @@ from spae.service.chat_text import (
 SHAPE = PyramidShape((1, 2, 4))
 
 
-def image(url):
+def image(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -170,3 +174,35 @@ def test_the_preamble_goes_into_the_first_system_message():
     system = {"role": "developer", "content": "Be brief."}
     assert with_preamble([system, user], "P") == [{"role": "developer", "content": "P\n\nBe brief."}, user]
     assert with_preamble([system, user], "") == [system, user]
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+_JSON = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner)
+)
+_TYPES = st.sampled_from(["text", "image_url", "input_audio"]) | _JSON
+_IMAGES = st.fixed_dictionaries({"url": st.text(max_size=5) | _JSON}) | _JSON
+_PARTS = (
+    st.fixed_dictionaries({"type": _TYPES}, optional={"text": st.text() | _JSON, "image_url": _IMAGES})
+    | _JSON
+)
+_MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system"]) | _JSON},
+    optional={
+        "content": st.text() | st.lists(_PARTS, max_size=3) | _JSON,
+        "images": st.lists(_PARTS, max_size=2) | _JSON,
+    },
+)
+
+
+@given(st.lists(_MESSAGE | _JSON, max_size=3) | _JSON)
+def test_any_json_is_a_conversation_or_an_input_error(messages):
+    try:
+        checked = check_messages(messages)
+    except InputError:
+        return
+    text = to_text(checked, {url: "words" for url in image_urls(checked)})
+    with_preamble(text, "P")
+    assert len(text) == len(messages)
+    assert not any("images" in message for message in text)
+    assert image_urls(text) == []

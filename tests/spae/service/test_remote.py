@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpcore2
 import pytest
 
+from spae.errors import InputError
 from spae.service.errors import ApiError
 from spae.service.remote import RemoteImages, is_public
 from spae.service.settings import Settings
@@ -206,6 +207,14 @@ def test_addresses_that_are_not_asked(url, host):
     refused(url, Names(a_example=[[PUBLIC]]), network)
     assert network.went == []
     assert host.log == []
+
+
+@pytest.mark.parametrize(
+    "entry", ["https://a.example", "a.example/x", "", "*", "*.example", "a b", "[::1]", "bücher.example"]
+)
+def test_hosts_that_would_never_match(entry):
+    with pytest.raises(InputError, match="wanted a host"):
+        Settings(allow_hosts=(entry,))
 
 
 def test_nothing_is_fetched_unless_allowed(host):
