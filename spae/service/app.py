@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 import spae
 from spae.demo import PHOTOGRAPHS
-from spae.errors import InputError
+from spae.errors import BundleError, InputError
 from spae.service import chat, remote, schemas, tokens, upstream, words
 from spae.service.auth import Guard, Keys
 from spae.service.batching import Batcher, Overloaded, Unavailable
@@ -99,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_api_route("/metrics", _metrics, response_class=Response, tags=["service"])
     # Not mounted at "/" as a whole: that would answer 404 to a wrong method of every other route.
     app.add_route("/", _index)
+    app.add_route("/docs", _docs)
     app.mount("/page", _Page(directory=PAGE))
     app.mount("/photographs", _Page(directory=PHOTOGRAPHS))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -112,7 +113,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         # In threads: the server must hear signals meanwhile.
         state.tokenizer = await asyncio.to_thread(spae.load, settings.bundle)
         state.upstream = await asyncio.to_thread(upstream.open_upstream, settings, state.tokenizer.vocabulary)
-    except Exception as error:
+    except (InputError, BundleError) as error:
         state.failure = error
         raise
     state.fingerprint = await asyncio.to_thread(lambda: state.tokenizer.fingerprint)
@@ -147,6 +148,10 @@ async def _index(request: Request) -> Response:
     return await _Page(directory=PAGE).get_response("index.html", request.scope)
 
 
+async def _docs(request: Request) -> Response:
+    return await _Page(directory=PAGE).get_response("docs.html", request.scope)
+
+
 async def _answer(request: Request, error: Exception) -> Response:
     """An error on the wire."""
     if isinstance(error, Overloaded):
@@ -156,7 +161,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     elif isinstance(error, InputError):
         error = ApiError(422, str(error), code="invalid_value")
     elif isinstance(error, HTTPException):
-        message = f"{error.detail}: see /openapi.json for what there is"
+        message = f"{error.detail}: see /docs for what there is"
         headers = dict(error.headers or {})
         error = ApiError(error.status_code, message, code="no_such_route", headers=headers)
     assert isinstance(error, ApiError)
