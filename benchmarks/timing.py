@@ -96,7 +96,7 @@ def table(results: Mapping[str, Mapping[str, Result]]) -> str:
 
 def _notes(entry: Result) -> str:
     notes = []
-    for key, unit in (("images_per_s", "images/s"), ("steps_per_s", "steps/s")):
+    for key, unit in (("images_per_s", "images/s"), ("steps_per_s", "steps/s"), ("tokens_per_s", "tokens/s")):
         if key in entry:
             notes.append(f"{entry[key]['median']:.3g} {unit}")
     if entry.get("temporary_bytes") is not None:

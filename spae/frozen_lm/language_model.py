@@ -22,7 +22,7 @@ from spae.frozen_lm.writing import Generation, Rules, Writing, log_sum_exp
 _CHUNKS = (1, 8, 32, 128, 256)
 _SMALLEST_CAPACITY = 512  # tokens; at least the largest chunk
 _BATCHES = (1, 2, 4, 8, 16)
-_BATCH_BYTES = 1 << 30  # of caches of texts that are generated side by side
+_BATCH_BYTES = 1 << 29  # of caches of texts that are generated side by side
 _PREFIX_BYTES = 1 << 30  # of caches of recent prompts
 
 
@@ -184,7 +184,8 @@ class FrozenLM:
             for prompt, constraint in zip(checked, constraints, strict=True)
         ]
         longest = max((len(prompt) for prompt in checked), default=0)
-        most = max(1, min(_BATCHES[-1], _BATCH_BYTES // self._bytes(_capacity(longest + 1))))
+        fitting = _BATCH_BYTES // self._bytes(_capacity(longest + 1))
+        most = max((size for size in _BATCHES if size <= fitting), default=1)
         with self._lock:
             for begin in range(0, len(texts), most):
                 self._write(texts[begin : begin + most], max_tokens)

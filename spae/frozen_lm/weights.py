@@ -50,8 +50,8 @@ _GGUF_BLOCK = {
     "ffn_down.weight": "down",
     "post_ffw_norm.weight": "post_ffn_norm",
 }
-_HF_NAMES = {"model.embed_tokens.weight": "embed", "model.norm.weight": "norm", "lm_head.weight": "head"}
-_HF_BLOCK = {
+HF_NAMES = {"model.embed_tokens.weight": "embed", "model.norm.weight": "norm", "lm_head.weight": "head"}
+HF_BLOCK = {
     "input_layernorm.weight": "attn_norm",
     "self_attn.q_proj.weight": "q",
     "self_attn.k_proj.weight": "k",
@@ -68,7 +68,7 @@ _HF_BLOCK = {
     "mlp.down_proj.weight": "down",
 }
 # Gemma 3 norms the outputs too, and names the norms anew.
-_HF_GEMMA_BLOCK = _HF_BLOCK | {
+_HF_GEMMA_BLOCK = HF_BLOCK | {
     "post_attention_layernorm.weight": "post_attn_norm",
     "pre_feedforward_layernorm.weight": "ffn_norm",
     "post_feedforward_layernorm.weight": "post_ffn_norm",
@@ -145,12 +145,12 @@ def _read_gguf(path: Path) -> ModelFiles:
 def _read_folder(folder: Path) -> ModelFiles:
     settings = _read_json(folder / "config.json")
     config = configs.from_hugging_face(settings)
-    block = _HF_GEMMA_BLOCK if config.gemma else _HF_BLOCK
+    block = _HF_GEMMA_BLOCK if config.gemma else HF_BLOCK
     tensors = {}
     for name, file in safetensors_files(folder).items():
         if name.endswith("rotary_emb.inv_freq") or (config.tied and name == "lm_head.weight"):
             continue
-        ours = _rename(name, "model.layers.", _HF_NAMES, block, folder)
+        ours = _rename(name, "model.layers.", HF_NAMES, block, folder)
         array = read_safetensors_tensor(file, name)
         # Gemma stores its norms' weights less one; GGUF files hold them whole.
         tensors[ours] = array + 1 if config.gemma and ours.endswith("norm") else array
