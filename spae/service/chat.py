@@ -48,17 +48,24 @@ _BODY = {
             "minItems": 1,
             "items": {"type": "object", "properties": {"role": {"type": "string"}}, "required": ["role"]},
         },
-        "stream": {"type": "boolean"},
+        "stream": {"type": ["boolean", "null"]},
         "modalities": {
-            "type": "array",
+            "type": ["array", "null"],
             "items": {"type": "string"},
             "description": 'With "image" the answer is to have a picture',
         },
         "spae": {
-            "type": "object",
+            "type": ["object", "null"],
             "properties": {
-                "layers": {"type": "integer", "minimum": 1, "description": "Of every image; 2 by default"},
-                "preamble": {"type": "string", "description": "In place of the one that explains the words"},
+                "layers": {
+                    "type": ["integer", "null"],
+                    "minimum": 1,
+                    "description": "Of every image; 2 by default",
+                },
+                "preamble": {
+                    "type": ["string", "null"],
+                    "description": "In place of the one that explains the words",
+                },
             },
             "additionalProperties": False,
         },

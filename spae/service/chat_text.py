@@ -47,6 +47,8 @@ def read_options(body: Mapping[str, Any], shape: PyramidShape, preamble: str | N
 
     Raises InputError for others than there are.
     """
+    if not isinstance(body.get("stream"), bool | None):
+        raise InputError(f"stream: wanted true or false; got {_short(body['stream'])}")
     own = body.get("spae")
     own = {} if own is None else own
     if not isinstance(own, Mapping) or not own.keys() <= {"layers", "preamble"}:

@@ -36,7 +36,7 @@ def converted(messages):
 
 
 def test_an_image_becomes_words_in_its_place():
-    messages = [{"role": "user", "content": [text("Look:"), image("data:1"), text("What is it?")]}]
+    messages: list[Any] = [{"role": "user", "content": [text("Look:"), image("data:1"), text("What is it?")]}]
     assert image_urls(messages) == ["data:1"]
     content = "Look:\n<image> words of data:1 </image>\nWhat is it?"
     assert converted(messages) == [{"role": "user", "content": content}]
@@ -145,10 +145,11 @@ def test_options():
         {"spae": {"preamble": 1}},
         {"modalities": "image"},
         {"modalities": [1]},
+        {"stream": "yes"},
     ],
 )
 def test_bad_options(body):
-    with pytest.raises(InputError, match=r"layers|spae|modalities"):
+    with pytest.raises(InputError, match=r"layers|spae|modalities|stream"):
         read_options(body, SHAPE)
 
 
