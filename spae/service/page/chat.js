@@ -28,15 +28,17 @@ export class Chat {
     const sizes = tokenizer.layers.map(([height, width]) => height * width);
     element("chat-layers").replaceChildren(...sizes.map((_, i) => {
       const words = sizes.slice(0, i + 1).reduce((a, b) => a + b);
-      return make("option", { value: i + 1, selected: i + 1 === Math.min(USUAL_LAYERS, sizes.length) }, count(words, "word"));
+      const selected = i + 1 === Math.min(USUAL_LAYERS, sizes.length);
+      return make("option", { value: i + 1, selected }, count(words, "word"));
     }));
     element("model").replaceChildren(...models.map(({ id }) => make("option", {}, id)));
     element("model-label").hidden = models.length < 2;
     const name = models.length === 1 ? models[0].id : "The language model";
     element("chat-intro").textContent = problem
       ? `No language model answers at the moment: ${problem}`
-      : `${name} has never seen a picture. It is given the photograph's words, the top layers first, and answers in text; `
-        + "when it writes words between picture marks, they become a picture.";
+      : `${name} has never seen a picture. It is given the photograph's words, the top layers first, and answers in `
+        + "text; where it writes a picture in words, you see the picture, too."
+        + (models[0]?.owned_by === "spae" ? " It is a very small model: expect simple answers, often wrong ones." : "");
   }
 
   /** Another photograph: another conversation. */
@@ -102,12 +104,15 @@ export class Chat {
     for await (const { choices } of chat(body, signal)) {
       const delta = choices?.[0]?.delta ?? {};
       if (delta.content) writing.add(delta.content);
-      for (const { image_url: image } of delta.images ?? []) {
+      const reports = delta.spae?.images ?? [];
+      for (const { image_url: image, index } of delta.images ?? []) {
         pictures += 1;
+        const words = reports.find((report) => report.index === index)?.words.split(" ") ?? [];
         const alt = "A picture that the language model wrote in words";
-        answer.append(make("figure", {}, make("img", { src: image.url, alt }), make("figcaption", {}, "its words as a picture")));
+        const caption = `a picture made from ${count(words.length, "word")}`;
+        answer.append(make("figure", {}, make("img", { src: image.url, alt }), make("figcaption", {}, caption)));
       }
-      for (const { error } of delta.spae?.images ?? []) {
+      for (const { error } of reports) {
         if (error) answer.append(make("p", { className: "faint" }, `A picture could not be made: ${error}`));
       }
       this.#scroll();

@@ -7,7 +7,9 @@ import { models, tokenize, useKey } from "./service.js";
 
 const RIVALS = 8;
 const LARGEST_SIDE = 1024; // pixels of the photograph as the page shows it
-const KINDS = [["image/jpeg", [0xff, 0xd8, 0xff]], ["image/png", [0x89, 0x50, 0x4e, 0x47]], ["image/webp", [0x52, 0x49, 0x46, 0x46]]];
+const KINDS = [ // and how their files begin
+  ["image/jpeg", [0xff, 0xd8, 0xff]], ["image/png", [0x89, 0x50, 0x4e, 0x47]], ["image/webp", [0x52, 0x49, 0x46, 0x46]],
+];
 
 const pyramid = new Pyramid();
 const chat = new Chat(needKey);

@@ -55,7 +55,7 @@ export class Stage {
       element("layers").replaceChildren(legend, ...layers.map(({ words }, i) => make(
         "label", { title: `Layer ${i + 1}: ${count(words.length, "word")}` },
         make("input", { type: "radio", name: "layer", value: i }),
-        make("span", {}, `${words.length}`, make("span", { className: "unit" }, words.length === 1 ? " word" : " words")),
+        make("span", {}, `${words.length}`, make("span", { className: "unit" }, ` word${words.length === 1 ? "" : "s"}`)),
       )));
       this.layer = Math.min(1, layers.length - 1);
     }
