@@ -18,6 +18,7 @@ $(VENV)/installed: requirements.lock materials.lock pyproject.toml
 
 demo: setup
 	$(BIN)/spae demo
+	$(BIN)/spae-icl demo
 
 test: setup
 	$(BIN)/python -m pytest
