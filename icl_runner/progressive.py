@@ -284,10 +284,10 @@ def read_words(text: str, count: int, vocabulary: Vocabulary) -> tuple[list[str 
 
     The parser of `spae.text` reads it, as one row of words; so a word that is near no word of the vocabulary
     becomes the first of the answer that is. An answer without any word of the vocabulary is
-    `count` times None.
+    `count` times None. White space around the words is no fault: a text goes on behind a space.
     """
     try:
-        parsed = parse(text, vocabulary, PyramidShape(((1, count),)))
+        parsed = parse(text.strip(), vocabulary, PyramidShape(((1, count),)))
     except InputError:  # nothing in it is a word of the vocabulary: the only thing parse refuses here
         return [None] * count, Counter()
     words: list[str | None] = list(parsed.pyramid.words()[0])

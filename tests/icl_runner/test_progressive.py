@@ -147,6 +147,11 @@ def test_wrong_few_and_many_words_are_repaired_filled_and_counted(vocabulary):
     assert decoded.repairs == {"case": 1, "punctuation": 1, "unknown": 1, "missing": 2, "surplus": 1}
 
 
+def test_an_answer_as_models_continue_a_text_needs_no_repair(vocabulary):
+    assert read_words(" snow pale\n", 2, vocabulary) == (["snow", "pale"], {})
+    assert read_words(" snow\npale", 2, vocabulary) == (["snow", "pale"], {"whitespace": 1})
+
+
 def test_an_answer_in_no_word_of_the_vocabulary_leaves_the_rest(vocabulary):
     async def ask(prompt, count, seed):
         return Answer("Lo siento, pero no puedo" if count == 1 else "snow pale mist grey")
