@@ -36,8 +36,11 @@ def chosen(answer: str, names: Sequence[str]) -> str | None:
 
     Meant for answers whose decoding was restricted to the names. Case and what stands before the first letter or
     digit do not count; a name must end where a word ends. Of several names that fit the longest is taken, so that
-    "hot dog" is no "hot".
+    "hot dog" is no "hot". An answer that is a name to the letter is that name, also where another differs from it in
+    case or signs only ("Turkey", "turkey"; "+", "-").
     """
+    if answer.strip() in names:
+        return answer.strip()
     answer = _plain(answer)
     fitting = [name for name in names if re.match(re.escape(_plain(name)) + r"(?!\w)", answer)]
     return max(fitting, key=len, default=None)

@@ -47,7 +47,9 @@ def test_chosen(answer, name):
     assert scoring.chosen(answer, ["hot", "hot dog", "cat"]) == name
 
 
-@given(st.lists(st.text("abc ", min_size=1).map(str.strip).filter(bool), min_size=1, unique=True), st.data())
+@given(
+    st.lists(st.text("abA+- ", min_size=1).map(str.strip).filter(bool), min_size=1, unique=True), st.data()
+)
 def test_an_answer_that_is_a_name_chooses_it(names, data):
     name = data.draw(st.sampled_from(names))
     assert scoring.chosen(f" {name}", names) == name
