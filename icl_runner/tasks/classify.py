@@ -51,8 +51,16 @@ def _item(episode: Episode, words: Mapping[str, str], length: int, constrains: b
 
 
 def max_tokens(names: Sequence[str]) -> int:
-    """Room for the longest name and for what shows that an answer goes on: a token has two bytes or more, mostly."""
-    return max(len(name.encode()) for name in names) // 2 + 4
+    """Room for the longest name and for what shows that an answer goes on.
+
+    A token of Latin letters has two or more, mostly; digits may have a token each, other scripts one for each byte.
+    """
+
+    def most(name: str) -> float:
+        halves = (char.isascii() and not char.isdigit() for char in name)
+        return sum(0.5 if half else len(char.encode()) for char, half in zip(name, halves, strict=True))
+
+    return int(max(map(most, names))) + 4
 
 
 def score(shown: Mapping[str, Any], answers: Mapping[str, str]) -> tuple[dict[str, float], dict[str, Any]]:

@@ -8,6 +8,11 @@ from icl_runner import prompts
 from icl_runner.episodes import Episode, Shot
 from icl_runner.examples import Example
 from icl_runner.tasks import TextCell, caption, classify, interpret, shuffled, vqa
+from spae.errors import InputError
+from spae.frozen_lm.constraint import encode_behind
+from spae.frozen_lm.gguf_file import read_gguf
+from spae.frozen_lm.model_file import smollm2_file
+from spae.frozen_lm.tokenizer import HuggingFaceTokenizer
 
 WORDS = {"b1": "dog pup", "b2": "hound ear", "s1": "boat sea", "t1": "wall stone"}
 EPISODE = Episode(
@@ -53,8 +58,22 @@ def test_classify_without_control_and_with_repeats():
 
 @pytest.mark.parametrize("names", [["beagle"], ["a", "chocolate sauce"], ["dax", "blicket"]])
 def test_the_answer_has_room_for_the_longest_name(names):
-    # Fewer than two bytes a token are left to names of rare letters; those models' names are short.
     assert classify.max_tokens(names) >= max(len(name) for name in names) / 2 + 2
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> HuggingFaceTokenizer:
+    try:
+        return HuggingFaceTokenizer.from_gguf(read_gguf(smollm2_file()).metadata)
+    except InputError as error:
+        pytest.skip(f"needs SmolLM2's tokenizer: {error}")
+
+
+@pytest.mark.parametrize(
+    "name", ["beagle", "201500001234", "n02099601", "ブルドッグ犬種", "斗牛犬", "крокодил"]
+)
+def test_the_answer_has_room_for_the_tokens_of_any_name_and_its_end(smollm2, name):
+    assert classify.max_tokens([name]) > len(encode_behind(f" {name}", smollm2))
 
 
 def test_all_answers_have_the_same_room():
