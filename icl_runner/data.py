@@ -77,11 +77,16 @@ def asked(path: str | Path, split: str | None = None) -> ExampleSet:
 
 
 def pictured(path: str | Path, split: str | None = None) -> ExampleSet:
-    """Images of which nothing else need be known: as `labelled`, but images without a class are welcome.
+    """Images of which nothing else need be known: as `labelled` and `captioned`, but images without are welcome.
 
     Raises:
         InputError: nothing there that is understood.
     """
-    if str(path) == "photographs" or Path(path).suffix == ".npz" or (Path(path) / "mnist.npz").is_file():
+    folder = Path(path)
+    if layouts.caption_files(folder):
+        return layouts.coco_captions(folder, split)
+    by_lists = (folder / "images").is_dir() and layouts.lists(folder)
+    digits = folder.suffix == ".npz" or (folder / "mnist.npz").is_file()
+    if str(path) == "photographs" or digits or by_lists:
         return labelled(path, split)
     return layouts.source(path, split, wanted=None)

@@ -50,7 +50,9 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
     for (key, number), label in zip(index.items(), opened.labels, strict=True):
         if by_class and (label is None or label not in table or table[label][0] != split):
             continue
-        caption = opened.caption(number) if wanted == "caption" else None
+        # Captions are read where they may be wanted: for some sources that reads the image's file, too.
+        captioned = wanted == "caption" or (wanted is None and label is None)
+        caption = opened.caption(number) if captioned else None
         if (wanted == "label" and label is None) or (wanted == "caption" and not caption):
             what = (
                 "a class (a folder around it)" if wanted == "label" else "a caption (a .txt file beside it)"

@@ -279,6 +279,21 @@ def test_coco_captions(tmp_path):
     assert data.captioned(tmp_path, "train2017").name == f"{tmp_path.name} train2017"
 
 
+def test_images_of_which_little_is_known_keep_what_there_is(tmp_path):
+    write_coco(tmp_path / "coco")
+    assert data.pictured(tmp_path / "coco").examples == data.captioned(tmp_path / "coco").examples
+    picture(tmp_path / "mixed/a.png")
+    picture(tmp_path / "mixed/b.png")
+    (tmp_path / "mixed/a.txt").write_text("a red square\n")
+    known = [(one.key, one.label, one.captions) for one in data.pictured(tmp_path / "mixed").examples]
+    assert known == [("a.png", None, ("a red square",)), ("b.png", None, ())]
+    # `images` is no class.
+    picture(tmp_path / "mini/images/x.jpg")
+    (tmp_path / "mini/test.csv").write_text("filename,label\nx.jpg,grey_cat\n")
+    assert data.pictured(tmp_path / "mini", "test").labels == {"x.jpg": "grey_cat"}
+    assert data.pictured(tmp_path / "mini").class_names == {"grey_cat": "grey cat"}
+
+
 def test_bad_coco_captions(tmp_path):
     document = write_coco(tmp_path)
     file = tmp_path / "annotations/captions_val2017.json"
