@@ -1,14 +1,14 @@
 """The settings of a run: everything that its results depend on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from spae.errors import InputError
 
-_SECRET = re.compile("key|secret|token$|password|credential", re.IGNORECASE)
+_SECRET = re.compile("key|secret|token$|password|credential|auth", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +90,25 @@ class Settings:
 
     def __post_init__(self) -> None:
         # Settings are kept beside the logs, and in them: nothing secret may be among them.
-        secret = [name for name in self.model_args if _SECRET.search(name)]
+        secret = [name for name in _names(self.model_args) if _SECRET.search(name)]
         if secret:
             raise InputError(
                 f"-M {secret[0]}: keys are read from the environment, because arguments are written to the logs"
             )
-        if self.base_url is not None and urlsplit(self.base_url).username is not None:
+        url = urlsplit(self.base_url or "")
+        if url.username is not None or any(_SECRET.search(name) for name, _ in parse_qsl(url.query)):
             raise InputError(
-                "--model-base-url: wanted no user and password in it, because it is written to the logs; "
+                "--model-base-url: wanted no user, password or key in it, because it is written to the logs; "
                 "give them in the environment"
             )
+
+
+def _names(arguments: Any) -> Iterator[str]:
+    """Of arguments, and of what they hold (`default_headers`, ..)."""
+    if isinstance(arguments, Mapping):
+        for name, value in arguments.items():
+            yield str(name)
+            yield from _names(value)
+    elif isinstance(arguments, list):
+        for value in arguments:
+            yield from _names(value)

@@ -180,9 +180,15 @@ def test_wrong_settings(class_folders):
 
 
 def test_secrets_are_no_settings(class_folders):
-    with pytest.raises(InputError, match="environment") as error:
-        settings(class_folders, model_args={"api_key": "sk-123"})
-    assert "sk-123" not in str(error.value)
-    with pytest.raises(InputError, match="environment") as error:
-        settings(class_folders, base_url="https://me:sk-123@example.org/v1")
-    assert "sk-123" not in str(error.value)
+    headers = {"default_headers": {"Authorization": "Bearer sk-123"}}
+    for given in (
+        {"model_args": {"api_key": "sk-123"}},
+        {"model_args": headers},
+        {"model_args": {"clients": [headers]}},
+        {"base_url": "https://me:sk-123@example.org/v1"},
+        {"base_url": "https://example.org/v1?api-version=1&api-key=sk-123"},
+    ):
+        with pytest.raises(InputError, match="environment") as error:
+            settings(class_folders, **given)
+        assert "sk-123" not in str(error.value)
+    settings(class_folders, model_args={"max_tokens": 5}, base_url="https://example.org/v1?api-version=1")
