@@ -99,7 +99,7 @@ def _episode(answered: Sequence[Answered], words: Mapping[str, str]) -> str:
     return f"""<h3>The context</h3>
 <div class="context">{context}</div>
 <h3>The questions</h3>
-<div class="scroll"><table>
+<div class="scroll"><table class="questions">
 <thead><tr><td></td><th>its words</th><th>written freely</th><th>chosen of the two</th>
 <th>control: asked with the words of</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
@@ -110,13 +110,18 @@ def _episode(answered: Sequence[Answered], words: Mapping[str, str]) -> str:
 
 def _question(one: Answered, words: Mapping[str, str]) -> str:
     query, other = one.episode.query.key, one.episode.other
-    cells = [_answer(one, "open"), _answer(one, "constrained")]
-    return (
-        f'<tr><td class="thumb">{_photograph(query)}</td><td>{escape(words[query])}</td>'
-        f"<td>{cells[0]}</td><td>{cells[1]}</td>"
-        f'<td class="faint">{escape(_stem(other))}: {escape(words[other])} → '
-        f"{escape(one.answers['constrained_other'].strip())}</td></tr>\n"
+    control = (
+        f"{escape(_stem(other))}: {escape(words[other])} → {escape(one.answers['constrained_other'].strip())}"
     )
+    cells = {
+        "its words": escape(words[query]),
+        "written freely": _answer(one, "open"),
+        "chosen of the two": _answer(one, "constrained"),
+        "control": control,
+    }
+    # The names again, for narrow screens, where a row becomes a card.
+    columns = "".join(f'<td data-name="{name}">{cell}</td>' for name, cell in cells.items())
+    return f'<tr><td class="thumb">{_photograph(query)}</td>{columns}</tr>\n'
 
 
 def _answer(one: Answered, key: str) -> str:
@@ -183,9 +188,9 @@ def _paintings(paintings: Sequence[Painting], prompt: Prompt) -> str:
         )
     counts = {how: sum(one.right[how] for one in paintings) for how in paintings[0].right}
     return f"""{"".join(articles)}
-<p>Of {len(paintings)} pictures, nearest to the picture wanted and not to one of the other colours: <b>{counts["greedy"]}</b>
-by likeliest words, <b>{counts["contrast"]}</b> with first words by contrast, {counts["random"]} of random words,
-{counts["oracle"]} of the words of the pictures wanted.</p>
+<p>Of {len(paintings)} pictures, nearest to the picture wanted and not to one of the other colours:
+<b>{counts["greedy"]}</b> by likeliest words, <b>{counts["contrast"]}</b> with first words by contrast,
+{counts["random"]} of random words, {counts["oracle"]} of the words of the pictures wanted.</p>
 {_prompt(prompt, "one of the prompts, whole")}"""
 
 

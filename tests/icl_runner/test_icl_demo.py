@@ -1,0 +1,159 @@
+"""The demonstration: its episodes, its counting and its page, with a model that is quick; once with the real one."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from icl_runner import prompts, showpieces
+from icl_runner.demo import write_demo
+from icl_runner.showpieces import KINDS, contrast, episodes
+from icl_runner.tasks import Call
+from spae.demo import read_credits
+from spae.errors import InputError
+
+
+def test_episodes_ask_for_every_photograph_of_a_kind_and_never_for_one_in_context():
+    made = episodes(list(read_credits()))
+    assert len(made) == 3 * 4 * (3 + 4 - 2)
+    kinds = {key: kind for kind, keys in KINDS.items() for key in keys}
+    for one in made:
+        assert [kinds[shot.key] for shot in one.support] == ["animal", "landscape"]
+        assert kinds[one.query.key] == one.query.label
+        assert one.other not in kinds
+    assert len({one.id for one in made}) == len(made)
+    # Each photograph of a kind is asked as often as any other of it.
+    counts = {key: sum(one.query.key == key for one in made) for key in kinds}
+    assert set(counts.values()) == {8, 9}
+    assert {counts[key] for key in KINDS["animal"]} == {8}
+
+
+def test_contrast_prefers_what_this_condition_makes_likelier_among_the_plausible():
+    p = np.array([[0.6, 0.3, 0.1 - 1e-3, 1e-3], [0.6, 0.05, 0.3, 0.05]])
+    scores = contrast(np.log(p).astype(np.float32))
+    assert scores.argmax(1).tolist() == [1, 2]
+    # Word 3 of the first row, and word 1 of the second, are less than a tenth as likely as the likeliest.
+    assert np.isneginf(scores).tolist() == [[False, False, False, True], [False, True, False, True]]
+    assert scores[0, 1] == pytest.approx(np.log(0.3 / 0.175), abs=1e-6)
+
+
+class Tokens:
+    """A tokenizer of whole words, each with the space before it."""
+
+    def __init__(self):
+        self.words: list[str] = []
+
+    def encode(self, text):
+        pieces = re.findall(r"\s?\S+|\s", text)
+        for piece in pieces:
+            if piece not in self.words:
+                self.words.append(piece)
+        return [self.words.index(piece) for piece in pieces]
+
+
+class Fake:
+    """Answers every constrained call with its first choice and every free one with "animal"; counts calls."""
+
+    name = "<fake>"
+
+    def __init__(self):
+        self.tokenizer = Tokens()
+        self.batches: list[int] = []
+
+    def encode(self, text):
+        return self.tokenizer.encode(text)
+
+    def generate(self, contexts, max_tokens, *, stop=(), constraints=None):
+        self.batches.append(len(contexts))
+        found = []
+        for constraint in constraints or [None] * len(contexts):
+            text = " animal"
+            if constraint is not None:
+                text = self.tokenizer.words[int(constraint.allowed(constraint.start())[0])]
+            found.append(type("Generation", (), {"text": text}))
+        return found
+
+
+def test_answers_come_back_in_the_order_of_the_calls():
+    lm = Fake()
+    prompt = prompts.Prompt("Input: a\n", "Output:")
+    calls = [Call("x", prompt, 4, (name,) if name else ()) for name in ("dog", "", "cat", "", "dog")] * 9
+    assert showpieces.answer(lm, calls) == [" dog", " animal", " cat", " animal", " dog"] * 9
+    # Side by side: far fewer calls of the model than questions.
+    assert len(lm.batches) == 3 * 3
+    assert sum(lm.batches) == 45
+
+
+def test_rules_and_controls_are_scored_as_the_runner_does():
+    keys = list(read_credits())
+    asked = episodes(keys)[:5]
+    found = showpieces.classified(Fake(), asked, {key: f"words of {key}" for key in keys})
+    for one in found:
+        right = float(one.episode.query.label == "animal")
+        assert dict(one.values) == dict.fromkeys(
+            ("open", "constrained", "open_other", "constrained_other"), right
+        )
+        assert f"words of {one.episode.query.key}" in one.prompt.query
+        assert f"words of {one.episode.query.key}" not in one.prompt.context
+
+
+def test_another_provider_is_refused(tmp_path):
+    with pytest.raises(InputError, match="embedded model"):
+        write_demo(tmp_path, model="openai/gpt-4o")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot make the folder"):
+        write_demo(tmp_path / "file" / "page")
+
+
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.depth, self.links, self.classes = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "img":
+            assert attributes["alt"]
+        elif tag != "meta":
+            self.depth.append(tag)
+        self.classes += attributes.get("class", "").split()
+        self.links += [attributes[name] for name in ("href", "src") if name in attributes]
+
+    def handle_endtag(self, tag):
+        assert self.depth.pop() == tag
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """The real model on a small part of the work."""
+    from spae.bundle import find
+    from spae.errors import BundleError
+    from spae.frozen_lm.model_file import smollm2_file
+
+    try:
+        find("default")
+        smollm2_file()
+    except (BundleError, InputError) as error:
+        pytest.skip(f"the demonstration runs with what is shipped: {error}")
+    monkeypatch.setattr(showpieces, "COLOURS", {"red": (200, 30, 30), "blue": (40, 60, 200)})
+    monkeypatch.setattr(showpieces, "COLOUR_SHOTS", 2)
+    monkeypatch.setattr(showpieces, "LAYERS", 1)
+    monkeypatch.setattr(showpieces, "CAPTION_TOKENS", 2)
+    monkeypatch.setattr(showpieces, "episodes", lambda keys: episodes(keys)[:2])
+
+
+def test_page_of_the_real_model(few, tmp_path, capsys):
+    path = write_demo(tmp_path / "new" / "folder", model="spae-lm/default")
+    text = path.read_text("utf-8")
+    page = Page()
+    page.feed(text)
+    assert not page.depth
+    assert not re.search(r"https?://|@import|url\(|\{\{", text)
+    # Two in context, two asked, fourteen captioned, two pictures in five ways.
+    assert len(page.links) == 2 + 2 + 14 + 2 * 5
+    assert all(link.startswith("data:image/") for link in page.links)
+    assert page.classes.count("painting") == 2
+    for credit in read_credits().values():
+        assert credit.author.replace('"', "&quot;") in text
+    assert capsys.readouterr().out.splitlines()[-1] == f"the page: {path.resolve()}"
