@@ -19,10 +19,11 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from icl_runner import constraints, prompts
+from icl_runner import constraints, prompts, scoring
 from icl_runner.progressive import Answer, Ask, Decoded, decode, max_tokens
 from icl_runner.prompts import Prompt
 from icl_runner.tasks.drawing import DrawingCell, number
+from icl_runner.tasks.texts import CHAT_MAX_TOKENS
 
 # Where a sample's words are kept in the log, also of one that failed half-way.
 DECODED = "decoded"
@@ -86,14 +87,17 @@ def ask(model: Model, cell: DrawingCell) -> Ask:
             # A greedy answer needs no seed, and the embedded model answers calls with equal settings side by side.
             seed=seed if cell.progress.temperature else None,
             logprobs=True if wants_log_probs else None,
-            stop_seqs=list(prompt.stop),
         )
         if takes_constraints:
+            config.stop_seqs = list(prompt.stop)
             config.extra_body = constraints.Words(count, cell.bundle).extra_body()
-        else:
-            messages.insert(0, ChatMessageSystem(content=prompts.chat_words(count)))
+            output = await model.generate(messages, config=config)
+            return Answer(output.completion, _mean_log_prob(output))
+        # As in the tasks with text answers: room to think, and no stop texts, which several endpoints refuse.
+        config.max_tokens = CHAT_MAX_TOKENS + max_tokens(count)
+        messages.insert(0, ChatMessageSystem(content=prompts.chat_words(count)))
         output = await model.generate(messages, config=config)
-        return Answer(output.completion, _mean_log_prob(output))
+        return Answer(scoring.finished(output.completion.strip(), prompt.stop), _mean_log_prob(output))
 
     return put
 
