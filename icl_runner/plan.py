@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icl_runner import constraints, episodes
+from icl_runner import constraints, episodes, nonsense
 from icl_runner.episodes import Episode, Names
 from icl_runner.examples import Example, ExampleSet
 from icl_runner.settings import Settings
@@ -128,8 +128,10 @@ class Plan:
                 for shots, repeats in itertools.product(settings.shots, settings.repeats)
             ]
         drawn: list[tuple[tuple[bool, int, int], list[Episode]]] = []
+        kind_of_names = settings.names
         if settings.episodes_file is not None:
             listed = self._listed()
+            kind_of_names = self._kind_of_names(listed)
             # The number of shots is the file's: of the columns, those that have it.
             columns = list(
                 dict.fromkeys((induction, listed[0].shots, repeats) for induction, _, repeats in columns)
@@ -165,7 +167,7 @@ class Plan:
                     "shots": shots,
                     "induction": induction,
                     "repeats": repeats,
-                    "names": settings.names,
+                    "names": kind_of_names,
                     "layers": layers,
                     "tokens_per_image": self._tokens(layers),
                     "words": settings.words,
@@ -188,7 +190,24 @@ class Plan:
             found = episodes.read(path)
         if not found:
             raise InputError(f"wanted episodes, {path} has none")
+        sizes = sorted({(episode.ways, episode.shots) for episode in found})
+        if len(sizes) > 1:
+            shown = " and ".join(f"{ways}-way {shots}-shot" for ways, shots in sizes[:3])
+            raise InputError(
+                f"wanted as many ways and shots in every episode, {path} has {shown}: they are columns of their own, "
+                "give a file for each"
+            )
         return found[: settings.count]
+
+    def _kind_of_names(self, listed: Sequence[Episode]) -> str:
+        """ "real" or "nonsense"; ours and Frozen's files of episodes bring their names, V2L's take those asked for."""
+        path = Path(self.settings.episodes_file or "")
+        if path.suffix == ".csv":
+            return self.settings.names
+        shown = {name for episode in listed for name in episode.names.values()}
+        # The benchmark with made-up names is called so by its authors.
+        made_up = path.name.startswith("open_ended") or shown <= set(nonsense.WORDS)
+        return "nonsense" if made_up else "real"
 
     def _image_words(self, every: Sequence[Episode], layers: int) -> dict[str, str]:
         keys = _keys(every)

@@ -11,13 +11,14 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from icl_runner import episodes
+from icl_runner.episodes import Episode
 from icl_runner.plan import Plan
 from icl_runner.settings import Settings
 from icl_runner.tasks import EMBEDDED
@@ -63,7 +64,7 @@ def run(
     with _locked(folder):
         _check_settings(folder / SETTINGS_FILE, plan.record())
         for name, listed in plan.episodes.items():
-            episodes.write(folder / f"{name}.episodes", listed)
+            _keep_episodes(folder / f"{name}.episodes", listed)
         return _run(plan, folder, max_connections, max_retries)
 
 
@@ -149,6 +150,26 @@ def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
         f"{path.parent} holds a run with other settings ({'; '.join(differing[:3])}): choose another --log-dir, "
         "or run with the same settings"
     )
+
+
+def _keep_episodes(path: Path, listed: Sequence[Episode]) -> None:
+    """Write the episodes of a new cell; `InputError` when its samples are of others with the same ids.
+
+    They are what settings do not tell: the content of a file of episodes, and what the data calls its classes.
+    """
+    before = episodes.read(path) if path.exists() else None
+    if before is None:
+        episodes.write(path, listed)
+    elif list(map(_in_order, before)) != list(map(_in_order, listed)):
+        raise InputError(
+            f"{path} holds other episodes than this run's (images or names of classes have changed): choose another "
+            "--log-dir"
+        )
+
+
+def _in_order(episode: Episode) -> tuple[Episode, list[str]]:
+    """The episode, and the order of its names, which equality of mappings does not see."""
+    return episode, list(episode.names)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -76,6 +76,19 @@ def test_plan_of_a_file_of_episodes(class_folders, tmp_path):
         Plan(settings(class_folders, episodes_file=str(tmp_path / "none.json")))
 
 
+def test_a_file_of_episodes_says_itself_what_they_are(class_folders, tmp_path):
+    file = tmp_path / "mine.episodes"
+    made_up = Plan(settings(class_folders, names="nonsense"))
+    episodes.write(file, next(iter(made_up.episodes.values())))
+    again = Plan(settings(class_folders, episodes_file=str(file)))
+    assert again.cells == made_up.cells
+    assert again.cells[0].setting["names"] == "nonsense"
+    mixed = Plan(settings(class_folders, shots=(1, 2), ways=(2,)))
+    episodes.write(file, [one for listed in mixed.episodes.values() for one in listed])
+    with pytest.raises(InputError, match=r"has 2-way 1-shot and 2-way 2-shot: .* a file for each"):
+        Plan(settings(class_folders, episodes_file=str(file)))
+
+
 @pytest.mark.usefixtures("no_tokenizer")
 def test_words_of_layers_are_cells_of_their_own(class_folders):
     plan = Plan(settings(class_folders, words="image", layers=(2, 3), ways=(2,)))
@@ -150,6 +163,7 @@ def test_plan_of_frozens_questions(class_folders, tmp_path):
     listed.write_text(json.dumps([question, other]))
     plan = Plan(settings(tmp_path, episodes_file=str(listed), words="image", repeats=(0, 2)))
     assert [cell.setting["repeats"] for cell in plan.cells] == [0, 2]
+    assert {cell.setting["names"] for cell in plan.cells} == {"nonsense"}
     first, second = plan.cells[0].items
     assert first.target == second.target == "dax"
     assert [queried(first), queried(second)] == ["c.png", "d.png"]

@@ -1,6 +1,7 @@
 """Runs: what a broken run loses (nothing finished), and that settings are never mixed."""
 
 import contextlib
+import dataclasses
 import json
 import signal
 import subprocess
@@ -128,6 +129,31 @@ def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
         run(Plan(settings(class_folders)), tmp_path)
 
 
+def test_other_episodes_of_the_same_name_are_refused(class_folders, tmp_path, fake_model):
+    file = tmp_path / "mine.episodes"
+    drawn = next(iter(Plan(settings(class_folders)).episodes.values()))
+    episodes.write(file, drawn)
+    given = settings(class_folders, episodes_file=str(file))
+    assert run(Plan(given), tmp_path / "logs")
+    fake_model.prompts.clear()
+    for changed in (
+        dataclasses.replace(drawn[1], query=dataclasses.replace(drawn[1].query, key=unused_key(drawn[1]))),
+        dataclasses.replace(drawn[1], names=dict(reversed(drawn[1].names.items()))),
+    ):
+        episodes.write(file, [drawn[0], changed, *drawn[2:]])
+        with pytest.raises(InputError, match=r"holds other episodes.* choose another --log-dir"):
+            run(Plan(given), tmp_path / "logs")
+    assert fake_model.prompts == []
+    episodes.write(file, drawn)
+    assert run(Plan(given), tmp_path / "logs")
+
+
+def unused_key(episode: episodes.Episode) -> str:
+    """Of another image of the query's class."""
+    used = {episode.query.key, *(shot.key for shot in episode.support)}
+    return next(key for key in (f"{episode.query.label}/{i}.png" for i in range(7)) if key not in used)
+
+
 def test_a_provider_that_does_not_exist(class_folders, tmp_path):
     with pytest.raises(InputError, match="nosuch"):
         run(Plan(settings(class_folders, model="nosuch/model")), tmp_path / "logs")
@@ -144,10 +170,14 @@ def test_an_env_file_is_not_read(class_folders, tmp_path, fake_model, monkeypatc
 
 
 class Endpoint:
-    """Text completions over HTTP: each takes 30 ms, and its answer depends on the prompt alone."""
+    """Text completions over HTTP: each takes 30 ms, and its answer depends on the prompt alone.
 
-    def __init__(self) -> None:
+    After the first `most` none is answered until `go_on` is set: so a run cannot end before it is killed.
+    """
+
+    def __init__(self, most: int) -> None:
         self.prompts: list[str] = []
+        self.go_on = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -155,6 +185,8 @@ class Endpoint:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 time.sleep(0.03)
                 outer.prompts.append(request["prompt"])
+                if len(outer.prompts) > most:
+                    outer.go_on.wait()
                 choice = {"text": first_name(request["prompt"]), "index": 0, "finish_reason": "stop"}
                 usage = {"prompt_tokens": 50, "completion_tokens": 3, "total_tokens": 53}
                 body = json.dumps({"choices": [choice], "usage": usage, "model": "m"}).encode()
@@ -178,6 +210,7 @@ class Endpoint:
         return self
 
     def __exit__(self, *_) -> None:
+        self.go_on.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -199,7 +232,7 @@ def without_clock(log_dir: Path) -> dict:
 def test_a_killed_run_goes_on_where_it_was(class_folders, tmp_path, capsys):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     program = "import sys; from icl_runner.cli import main; sys.exit(main(sys.argv[1:]))"
-    with Endpoint() as endpoint:
+    with Endpoint(most=70) as endpoint:
         process = subprocess.Popen(
             [sys.executable, "-c", program, *arguments(class_folders, endpoint, broken)],
             stdout=subprocess.PIPE,
@@ -212,6 +245,7 @@ def test_a_killed_run_goes_on_where_it_was(class_folders, tmp_path, capsys):
         output = process.communicate()
         assert process.returncode == -signal.SIGKILL, output
         asked = len(endpoint.prompts)
+        endpoint.go_on.set()
 
         cells = collect([broken])
         finished = {sample.id for cell in cells for sample in cell.samples}
