@@ -109,7 +109,13 @@ def from_gguf(
             raise InputError(f"model: the GGUF file has no {name}.{key}; is it whole?")
         return value
 
-    width, heads, layers = (get(key) for key in ("embedding_length", "attention.head_count", "block_count"))
+    keys = ("embedding_length", "attention.head_count", "block_count")
+    width, heads, layers = (get(key) for key in keys)
+    if not all(isinstance(size, int) and size > 0 for size in (width, heads, layers)):
+        raise InputError(
+            f"model: wanted {', '.join(keys)} of the GGUF file as one number from 1 each, the same for all layers; "
+            f"got {width}, {heads}, {layers}"
+        )
     head_size = get("attention.key_length", width // heads)
     scaling = _gguf_scaling(metadata, name, rope_factors)
     gemma: dict[str, Any] = {}

@@ -76,7 +76,7 @@ def read_gguf(path: Path) -> GGUFFile:
     reader = _Reader(data.data)
     try:
         return _read(reader, data, gguf)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError, RecursionError, struct.error) as error:
         raise InputError(f"model: {path} is not a whole GGUF file: {error}; copy it again") from error
 
 
@@ -142,6 +142,8 @@ def _read(reader: _Reader, data: UInt8[np.ndarray, " bytes"], gguf: ModuleType) 
         kind = gguf.GGMLQuantizationType(reader.number("I"))
         entries.append((name, shape, kind, reader.number("Q")))
     alignment = metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise ValueError(f"wanted general.alignment in bytes; got {alignment!r}")
     start = math.ceil(reader.at / alignment) * alignment
     tensors = {}
     for name, shape, kind, offset in entries:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import gguf
@@ -194,6 +195,10 @@ def test_gemmas_sixth_layers_see_everything():
     assert [i for i in range(18) if not config.slides(i)] == [5, 11, 17]
     assert config.attention_scale == 1 / 16
     assert (config.rope_base, config.rope_base_local, config.head_size) == (1e6, 1e4, 256)
+    for heads in (0, [4, 4]):
+        wrong = metadata | {"gemma3.attention.head_count": heads}
+        with pytest.raises(InputError, match="one number from 1 each"):
+            configs.from_gguf(wrong, vocabulary=262144, tied=True, rope_factors=())
     del metadata["gemma3.block_count"]
     with pytest.raises(InputError, match=r"no gemma3\.block_count"):
         configs.from_gguf(metadata, vocabulary=262144, tied=True, rope_factors=())
@@ -252,6 +257,17 @@ def test_damaged_files_are_refused(tmp_path):
     (tmp_path / "text.gguf").write_bytes(b"GGUF but not really")
     with pytest.raises(InputError, match="not a whole GGUF"):
         frozen_lm.load(tmp_path / "text.gguf")
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+    alignment = head + struct.pack("<Q", 17) + b"general.alignment"
+    nested = head + struct.pack("<Q", 1) + b"a" + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000
+    for spoilt in (
+        alignment + struct.pack("<II", 4, 0),
+        alignment + struct.pack("<IQ", 8, 1) + b"x",
+        nested,
+    ):
+        (tmp_path / "spoilt.gguf").write_bytes(spoilt + bytes(64))
+        with pytest.raises(InputError, match="not a whole GGUF"):
+            read_gguf(tmp_path / "spoilt.gguf")
     whole = write_gguf("qwen2", tmp_path / "whole.gguf").read_bytes()
     for part in (len(whole) // 20, len(whole) // 2, len(whole) - 64):
         (tmp_path / "cut.gguf").write_bytes(whole[:part])
