@@ -259,6 +259,10 @@ class Plan:
             for example in self.examples.examples
             if interpret.names(example, self.examples.class_names)
         ]
+        if not usable:
+            raise InputError(
+                f"interpret: wanted images with a class or a caption, {self.examples.name} has none"
+            )
         queries, others = _with_others(
             shuffled(usable, settings.seed, lambda example: example.key), settings.count, "interpret"
         )

@@ -184,11 +184,15 @@ def test_the_record_tells_runs_apart(class_folders):
     )
 
 
-def test_wrong_settings(class_folders):
+def test_wrong_settings(class_folders, tmp_path):
     with pytest.raises(InputError, match="wanted a task of classify"):
         Plan(settings(class_folders, task="paint"))
     with pytest.raises(InputError, match="ask for fewer ways"):
         Plan(settings(class_folders, ways=(5,)))
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/0.png").write_bytes((class_folders / "tower/0.png").read_bytes())
+    with pytest.raises(InputError, match="interpret: wanted images with a class or a caption, bare has none"):
+        Plan(settings(tmp_path / "bare", task="interpret", words="image"))
     with pytest.raises(InputError, match="ask for fewer shots"):
         Plan(settings("photographs", task="caption", shots=(14,), words="image"))
 
