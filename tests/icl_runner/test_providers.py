@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -397,6 +398,7 @@ class MadeUpModel:
     def __init__(self):
         self.tokenizer = MadeUpTokenizer()
         self.calls = []
+        self.given = 0  # prompts, answered or not
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -404,7 +406,8 @@ class MadeUpModel:
         return self.tokenizer.encode(text)
 
     def generate(self, prompts, max_tokens, *, stop, temperature, top_p, seed, constraints):
-        assert self.go_on.wait(5)
+        self.given += len(prompts)
+        assert self.go_on.wait(60)
         self.calls.append((len(prompts), max_tokens, stop, temperature, top_p, seed, threading.get_ident()))
         if any("explode" in self.tokenizer.decode(prompt) for prompt in prompts):
             raise InputError("exploded")
@@ -497,11 +500,23 @@ def together(model, prompts, **config):
     return asyncio.run(calls())
 
 
-def test_calls_that_wait_together_are_generated_side_by_side(made_up):
+def held_until_all_have_come(made_up, model, count):
+    """The made-up model does not answer before `count` calls are with it or wait for it."""
+
+    def watch():
+        while len(model.api._waiting) + made_up.given < count:
+            time.sleep(0.005)
+        made_up.go_on.set()
+
     made_up.go_on.clear()
+    threading.Thread(target=watch, daemon=True).start()
+    return model
+
+
+def test_calls_that_wait_together_are_generated_side_by_side(made_up):
     prompts = [(f"a w{i}", {"max_tokens": 4 if i == 5 else 3}) for i in range(10)]
-    threading.Timer(0.5, made_up.go_on.set).start()
-    outputs = together(spae_lm(batch=4), prompts, max_connections=20)
+    model = held_until_all_have_come(made_up, spae_lm(batch=4), 10)
+    outputs = together(model, prompts, max_connections=20)
     assert [output.completion for output in outputs] == [f" w{i}" for i in range(10)]
     sizes = [call[0] for call in made_up.calls]
     assert sum(sizes) == 10
@@ -518,12 +533,9 @@ def test_those_with_the_same_context_go_together(made_up, monkeypatch):
         return MadeUpModel.generate(made_up, prompts, *rest, **settings)
 
     monkeypatch.setattr(made_up, "generate", generate)
-    made_up.go_on.clear()
-    threading.Timer(0.5, made_up.go_on.set).start()
+    model = held_until_all_have_come(made_up, spae_lm(batch=2), 12)
     # Three contexts in turn; the first call is on its way alone, perhaps, when the others come.
-    outputs = together(
-        spae_lm(batch=2), [(f"{'abc'[i % 3]} x w{i}", {}) for i in range(12)], max_connections=20
-    )
+    outputs = together(model, [(f"{'abc'[i % 3]} x w{i}", {}) for i in range(12)], max_connections=20)
     assert [output.completion for output in outputs] == [f" w{i}" for i in range(12)]
     order = "".join(context for batch in batches for context in batch)
     changes = sum(one != other for one, other in pairwise(order))
