@@ -33,13 +33,14 @@ def exhibits(cell: Cell, count: int) -> list[Exhibit]:
     if not shown:
         return []
     import spae
+    from spae import bundle
 
-    tokenizer = spae.load(cell.bundle)
-    if tokenizer.fingerprint != cell.bundle_sha256:
+    if bundle.sha256(cell.bundle) != cell.bundle_sha256:
         raise InputError(
             f"the bundle {cell.bundle!r} that is here now is not the one of the logs of {cell.task}: "
             "put the one the run was made with in its place"
         )
+    tokenizer = spae.load(cell.bundle)
     # All at once: one compiled decoder for every number of layers.
     layers = [int(sample.metadata["layers"]) for sample in shown]
     made = _decode(tokenizer, [sample.metadata["words"] for sample in shown], layers)

@@ -1,7 +1,6 @@
 """From settings to cells: which images, which words, which questions. No model is asked here."""
 
 import dataclasses
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +44,7 @@ class Plan:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._bundle = bundle.find(settings.bundle)
+        self._bundle_sha256 = bundle.sha256(settings.bundle)
         self.episodes: dict[str, Sequence[Episode]] = {}  # by the name of the cell, of `classify` only
         makers = {
             "classify": self._classify,
@@ -61,14 +60,12 @@ class Plan:
 
     def metadata(self, cell: Cell) -> dict[str, Any]:
         """What the log of a cell says of it, under the key "spae"."""
-        name = self.settings.bundle.rstrip("/").rpartition("/")[2]
-        digest = hashlib.sha256((self._bundle / "bundle.json").read_bytes()).hexdigest()
         return {
             "spae": {
                 "task": cell.task,
                 "cell": dict(cell.setting),
-                "bundle": name,
-                "bundle_sha256": digest,
+                "bundle": self.settings.bundle,
+                "bundle_sha256": self._bundle_sha256,
                 "data": self.examples.name,
                 "data_fingerprint": self.examples.fingerprint,
                 "seed": self.settings.seed,

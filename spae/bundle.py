@@ -48,6 +48,15 @@ def find(name: str | os.PathLike) -> epath.Path:
     return folder
 
 
+def sha256(name: str | os.PathLike) -> str:
+    """The identity of a bundle, in hexadecimal: of its bundle.json, which holds the checksums of its other files.
+
+    Raises:
+        BundleError: no bundle is there.
+    """
+    return hashlib.sha256((find(name) / "bundle.json").read_bytes()).hexdigest()
+
+
 def write(
     folder: str | os.PathLike, info: Mapping[str, Any], files: Mapping[str, Tensors | list[str]]
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from icl_runner import episodes
 from icl_runner.plan import PAPER, Plan
 from icl_runner.settings import Drawing, Settings
+from spae import bundle
 from spae.errors import InputError
 
 
@@ -47,7 +48,9 @@ def test_plan_has_a_cell_for_each_combination(class_folders):
         "tokens_per_image": 0,
         "words": "class-name",
     }
-    assert len(spae["bundle_sha256"]) == len(spae["data_fingerprint"]) == 64
+    # The report looks the bundle up by these two.
+    assert (spae["bundle"], spae["bundle_sha256"]) == ("default", bundle.sha256("default"))
+    assert len(spae["data_fingerprint"]) == 64
 
 
 def test_plan_of_the_published_columns(class_folders):

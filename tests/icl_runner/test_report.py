@@ -311,12 +311,11 @@ class Page(HTMLParser):
 @pytest.fixture
 def no_decoder(monkeypatch):
     class Decoder:
-        fingerprint = "ab" * 32
-
         def decode(self, texts, layers):
             return np.stack([np.full((8, 8, 3), 7 * len(text), np.uint8) for text in texts])
 
     monkeypatch.setattr("spae.load", lambda name: Decoder())
+    monkeypatch.setattr("spae.bundle.sha256", lambda name: "ab" * 32)
 
 
 def test_page_shows_generations_beside_their_targets(tmp_path, no_decoder):
