@@ -32,7 +32,8 @@ TITLES = {
     "transform": "Images from images",
 }
 ABOUT = {
-    "open": "The model writes freely; right is exactly the name, its end included. The floor is 0.",
+    "open": "The model writes freely; right is exactly the name, its end included. The floor is 0; a model that "
+    "writes one of the names without looking gets 1/ways, which its control shows.",
     "constrained": "Decoding is restricted to the names of the episode. The floor is 1/ways.",
     "instructed": "The model is told to answer with one of the names; nothing holds it to them. "
     "The floor is 1/ways for one that does as it is told.",
