@@ -9,7 +9,9 @@ export class Card {
   /** `change`: called with the new word; `restore`: when the word as it was is wanted back. */
   constructor(change, restore) {
     this.word = "";
-    element("rivals").addEventListener("click", ({ target }) => target.matches("button") && change(target.textContent));
+    for (const list of [element("rivals"), element("suggestions")]) {
+      list.addEventListener("click", ({ target }) => target.matches("button") && change(target.textContent));
+    }
     element("restore").addEventListener("click", restore);
     element("change").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -21,7 +23,8 @@ export class Card {
       asking.abort();
       asking = new AbortController();
       const { signal } = asking, prefix = target.value.trim();
-      if (prefix) timer = setTimeout(() => this.#suggest(prefix, signal), PAUSE_MS);
+      if (!prefix) this.#offer("suggestions", []);
+      else timer = setTimeout(() => this.#suggest(prefix, signal), PAUSE_MS);
     });
   }
 
@@ -33,9 +36,7 @@ export class Card {
     const [row, column] = [Math.floor(index / width), index % width];
     element("where").textContent = words.length === 1 ? `Layer ${number}: the whole photograph`
       : `Layer ${number}: row ${row + 1} of ${height}, column ${column + 1} of ${width}`;
-    element("rivals").replaceChildren(...rivals[index].filter((rival) => rival !== words[index]).map(
-      (rival) => make("li", {}, make("button", { type: "button" }, rival)),
-    ));
+    this.#offer("rivals", rivals[index].filter((rival) => rival !== words[index]));
     const changed = words[index] !== was[index];
     element("restore").hidden = !changed;
     element("restore").textContent = `Put back “${was[index]}”`;
@@ -52,13 +53,17 @@ export class Card {
   /** Empties the field for the next word. */
   clear() {
     element("new-word").value = "";
-    element("suggestions").replaceChildren();
+    this.#offer("suggestions", []);
+  }
+
+  #offer(list, words) {
+    element(list).replaceChildren(...words.map((word) => make("li", {}, make("button", { type: "button" }, word))));
   }
 
   async #suggest(prefix, signal) {
     try {
       const { data } = await vocabulary(prefix, signal);
-      element("suggestions").replaceChildren(...data.map((value) => make("option", { value })));
+      this.#offer("suggestions", data);
     } catch (error) {
       if (error.name !== "AbortError") this.note(`No suggestions: ${error.message}`);
     }

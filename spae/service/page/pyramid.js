@@ -1,7 +1,7 @@
 // The first tab: a photograph's words, what they say of each place, and the picture that they make.
 
 import { Card } from "./card.js";
-import { Refused, count, element, fail, make, progress } from "./say.js";
+import { Refused, count, element, fail, make, onPoint, progress } from "./say.js";
 import { detokenize } from "./service.js";
 import { Stage } from "./stage.js";
 
@@ -19,8 +19,7 @@ export class Pyramid {
     element("copy-text").addEventListener("click", () => this.#copy("text"));
     element("copy-json").addEventListener("click", () => this.#copy("JSON"));
     const lines = element("lines");
-    lines.addEventListener("pointerover", ({ target }) => this.#pointInList(target));
-    lines.addEventListener("pointerleave", () => this.#pointInList(null));
+    onPoint(lines, (target) => this.#pointInList(target));
     lines.addEventListener("click", ({ target }) => {
       const place = placeOf(target);
       if (!place) return;

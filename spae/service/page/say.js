@@ -1,4 +1,4 @@
-// Progress and errors in words, and short ways to the elements of the page.
+// Progress and errors in words, and short ways to the elements of the page and to what happens there.
 
 export const element = (id) => document.getElementById(id);
 
@@ -28,3 +28,17 @@ export function fail(error, before = "") {
 }
 
 export const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+
+/** Calls `point` with the element inside `place` that is pointed at whenever it is another one, and null at the end. */
+export function onPoint(place, point) {
+  let last = null;
+  const now = (target) => {
+    if (target !== last) point(target);
+    last = target;
+  };
+  place.addEventListener("pointermove", ({ target, movementX, movementY }) => {
+    // Without movement it is the page that moved, under a pointer that rests.
+    if (movementX || movementY) now(target);
+  });
+  place.addEventListener("pointerleave", () => now(null));
+}

@@ -1,6 +1,6 @@
 // The photograph with the words of one layer over their places.
 
-import { count, element, make } from "./say.js";
+import { count, element, make, onPoint } from "./say.js";
 
 const LARGEST = 44, SMALLEST = 8; // pixels of letters; smaller ones nobody reads
 const EASY = 12; // pixels; smaller words are written once more, larger, when they are pointed at
@@ -28,8 +28,7 @@ export class Stage {
       this.choose(this.#under(this.chosen));
     });
     const places = this.places;
-    places.addEventListener("pointerover", ({ target }) => this.#over(target));
-    places.addEventListener("pointerleave", () => this.#over(null));
+    onPoint(places, (target) => this.#over(target));
     places.addEventListener("focusin", ({ target }) => {
       this.#over(target);
       if (target.matches(":focus-visible")) this.choose(this.#place(target));
