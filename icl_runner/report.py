@@ -15,7 +15,7 @@ from typing import Any
 from icl_runner.cells import Cell, collect
 from icl_runner.figures import Figure, figures
 from icl_runner.gallery import Exhibit, exhibits
-from icl_runner.tables import CONTROLS, Prices, Row, Table, cost, describe, tables
+from icl_runner.tables import CONTROLS, SPENT, Prices, Row, Table, cost, describe, tables
 from spae.errors import InputError
 from spae.files import write_file
 
@@ -23,7 +23,8 @@ __all__ = ["as_json", "collect", "markdown", "read_prices", "tables", "write_htm
 
 MARK = "†"
 NOTES = (
-    "Brackets hold 95 % intervals over samples: Wilson's for shares (right or wrong), else mean ∓ 1.96 s / √n. "
+    "Beside or below a mean its 95 % interval over samples: Wilson's for shares (right or wrong), else "
+    "mean ± 1.96 s / √n. "
     "An average over columns has none: the columns are of the same episodes."
 )
 MARK_NOTE = (
@@ -143,10 +144,12 @@ def write_html(
     `tables`. Raises InputError if the page cannot be written, BundleError without that bundle.
     """
     made = tables(cells, prices, published)
+    results = [table.title for table in made].index(SPENT)
     galleries = [(cell, exhibits(cell, PICTURES)) for cell in cells if cell.task in ("generate", "transform")]
     filled = {
         "SUMMARY": escape(_summary(cells)),
-        "TABLES": "\n".join(map(_html_table, made)),
+        "RESULTS": "\n".join(map(_html_table, made[:results])),
+        "BOOKS": "\n".join(map(_html_table, made[results:])),
         "GALLERIES": "\n".join(_html_gallery(cell, shown) for cell, shown in galleries if shown),
         "NOTES": "".join(f"<p>{escape(note)}</p>" for note in _notes(made)),
     }

@@ -9,7 +9,7 @@ from math import fsum
 from typing import Any
 
 from icl_runner.cells import Cell
-from icl_runner.figures import MEASURES, OPEN, Figure, Measure, figure, figures
+from icl_runner.figures import DIGIT, MEASURES, OPEN, Figure, Measure, figure, figures
 
 Prices = Mapping[str, Mapping[str, float]]  # model -> {"input", "output"}: money per million tokens
 
@@ -38,12 +38,16 @@ ABOUT = {
     "instructed": "The model is told to answer with one of the names; nothing holds it to them. "
     "The floor is 1/ways for one that does as it is told.",
 }
+SPENT = "What it took"  # the table behind the results
 WORD_COUNT = "tokens_per_image"
+# What comes first in a description, in this order; the rest follows by name.
+FIRST = ("condition", "context", "shots", "ways", "names")
 
 
 @dataclass(frozen=True)
 class Row:
-    """`kind`: "result", "control", "ceiling", "floor" or "published"; as many values as the table has columns."""
+    """`kind`: "result", "control", "ceiling", "floor", "published", or "entry" in tables of other things than results;
+    as many values as the table has columns."""
 
     kind: str
     label: str
@@ -65,8 +69,9 @@ def tables(cells: Sequence[Cell], prices: Prices | None = None, published: bool 
     """
     made = _classification([cell for cell in cells if cell.task == "classify"], published)
     for task, of_task in groupby(cells, lambda cell: cell.task):
-        if task != "classify":
-            made.append(_plain(task, list(of_task)))
+        scored = [cell for cell in of_task if cell.samples]
+        if task != "classify" and scored:
+            made.append(_plain(task, scored))
     made.append(_spent(cells, prices))
     if any(cell.failures for cell in cells):
         made.append(_failures(cells))
@@ -171,6 +176,8 @@ def _label(cell: Cell, varying: Sequence[str]) -> str:
 
 
 def _words(cell: Cell) -> str:
+    if _is_ceiling(cell):
+        return "names as words"
     count = cell.setting.get(WORD_COUNT)
     return f"{count} word{'' if count == 1 else 's'}" if count is not None else "words"
 
@@ -200,7 +207,8 @@ def _plain(task: str, cells: Sequence[Cell]) -> Table:
     for of_cell in found:
         for of_row in of_cell.values():
             measures += [one.measure for one in of_row if one.measure not in measures]
-    varying = _varying(cells)
+    # What the settings say is in the description already.
+    varying = [key for key in _varying(cells) if not any(key in cell.setting for cell in cells)]
     for cell, of_cell in zip(cells, found, strict=True):
         for suffix, of_row in of_cell.items():
             by_measure = {one.measure: one for one in of_row}
@@ -208,6 +216,9 @@ def _plain(task: str, cells: Sequence[Cell]) -> Table:
             kind = "ceiling" if suffix == "_oracle" else "control" if suffix else "result"
             label = CONTROLS[suffix] if suffix else f"{describe(cell)}, {_label(cell, varying)}"
             rows.append(Row(kind, label, (*(by_measure.get(m, "–") for m in measures), counts)))
+    if DIGIT in measures:
+        floors = ["10.0" if measure is DIGIT else "–" for measure in measures]
+        rows.append(Row("floor", "floor: one digit in ten", (*floors, "")))
     return Table(TITLES[task], "", (*(measure.title for measure in measures), "examples"), tuple(rows))
 
 
@@ -217,7 +228,7 @@ def _results(cell: Cell) -> dict[str, list[Figure]]:
 
 
 def describe(cell: Cell) -> str:
-    """The setting in a few words: "classify 2-way 1-shot, induction, 0 repeats, .."."""
+    """The setting in a few words, such as "2-way 1-shot, names real"."""
     setting = dict(cell.setting)
     parts = [cell.task]
     if cell.task == "classify":
@@ -226,9 +237,13 @@ def describe(cell: Cell) -> str:
             setting.pop(key, None)
     for key in ("layers", WORD_COUNT):
         setting.pop(key, None)
-    return ", ".join(
-        [*parts, *(f"{key} {value}" for key, value in sorted(setting.items()) if value is not None)]
-    )
+    if cell.task in setting:  # which transform
+        parts = [f"{cell.task} {setting.pop(cell.task)}"]
+    if setting.get("words") == "image":  # as ever
+        del setting["words"]
+    keys = sorted(setting, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
+    told = [f"{key.replace('_', ' ')} {setting[key]}" for key in keys if setting[key] is not None]
+    return ", ".join([*parts, *told])
 
 
 def _spent(cells: Sequence[Cell], prices: Prices | None) -> Table:
@@ -243,7 +258,7 @@ def _spent(cells: Sequence[Cell], prices: Prices | None) -> Table:
             values.append(_money(money))
         state = " (unfinished)" if cell.missing else ""
         label = f"{describe(cell)}, {cell.model}, {_words(cell)}{state}"
-        rows.append(Row("result", label, tuple(values)))
+        rows.append(Row("entry", label, tuple(values)))
     read, written = (sum(tokens(cell)[i] for cell in cells) for i in (0, 1))
     counts = [
         sum(len(c.samples) for c in cells),
@@ -258,7 +273,7 @@ def _spent(cells: Sequence[Cell], prices: Prices | None) -> Table:
         values.append(_money(fsum(known)) + ("" if len(known) == len(costs) else ", and what has no price"))
     rows.append(Row("floor", "together", tuple(values)))
     about = "Samples without a score are in no mean. Tokens are as the models count them, prompts read again included."
-    return Table("What it took", about, tuple(columns), tuple(rows))
+    return Table(SPENT, about, tuple(columns), tuple(rows))
 
 
 def tokens(cell: Cell) -> tuple[int, int]:
@@ -287,7 +302,7 @@ def _failures(cells: Sequence[Cell]) -> Table:
         for failure in cell.failures:
             by_reason.setdefault(failure.reason, []).append(failure.id)
         for reason, ids in sorted(by_reason.items()):
-            rows.append(Row("result", describe(cell), (reason, str(len(ids)), ", ".join(ids))))
+            rows.append(Row("entry", describe(cell), (reason, str(len(ids)), ", ".join(ids))))
     return Table("Samples without a score", "", ("reason", "samples", "which"), tuple(rows))
 
 
@@ -296,7 +311,7 @@ def _provenance(cells: Sequence[Cell]) -> Table:
         {(c.bundle, c.bundle_sha256, c.data, c.data_fingerprint, str(c.seed), c.version) for c in cells}
     )
     rows = [
-        Row("result", bundle, (sha256[:12], data, print_[:12], seed, version))
+        Row("entry", bundle, (sha256[:12], data, print_[:12], seed, version))
         for bundle, sha256, data, print_, seed, version in seen
     ]
     columns = ("sha256 of the bundle", "data", "its fingerprint", "seed", "version of spae")

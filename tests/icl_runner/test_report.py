@@ -340,6 +340,38 @@ def test_page_shows_generations_beside_their_targets(tmp_path, no_decoder):
     row = find(tables(cells), "Images from images").rows
     assert [one.kind for one in row] == ["result", "ceiling", "control"]
     assert row[2].values[0].not_beaten
+    # What the target's own words decode to is there to be fallen short of.
+    assert not row[1].values[0].not_beaten
+    assert text.index("Images from images") < text.index("darker") < text.index("What it took")
+
+
+def test_digits_have_their_floor(tmp_path):
+    write_log(
+        tmp_path, "a", binary(4, 0, key="digit"), task="generate", cell={"condition": "class", "layers": 4}
+    )
+    rows = find(tables(collect([tmp_path])), "Images from text").rows
+    assert rows[0].values[0].text() == "20.0"
+    assert (rows[-1].kind, rows[-1].values[0]) == ("floor", "10.0")
+
+
+def test_a_cell_without_any_score_has_no_table_of_results(tmp_path):
+    write_log(tmp_path, "a", [sample("e0", None)], task="vqa", cell={"shots": 4})
+    write_log(tmp_path, "b", [sample("e0", None)], cell=CELL)
+    cells = collect([tmp_path])
+    assert [table.title for table in tables(cells)] == [
+        "What it took",
+        "Samples without a score",
+        "What it was measured with",
+    ]
+    write_html(cells, tmp_path / "page.html")
+    assert "2 more have no score" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_labels_say_what_tells_rows_apart(tmp_path):
+    for seed in (0, 1):
+        write_log(tmp_path, f"seed{seed}", binary(9, 4), spae={"seed": seed})
+    labels = [row.label for row in find(tables(collect([tmp_path])), "2-way").rows if row.kind == "result"]
+    assert labels == [f"{MODEL}, 5 words, seed {seed}" for seed in (0, 1)]
 
 
 def test_another_bundle_than_the_logs(tmp_path, no_decoder):
