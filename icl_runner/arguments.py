@@ -21,13 +21,12 @@ DATA = {
     "vqa": "a folder of VQAv2, or easy-vqa",
     "interpret": "images with classes or captions, or photographs",
     "generate": "as for classify, such as mnist.npz; for --condition caption as for caption",
-    "transform": "any images, or photographs",
+    "transform": "any images",
 }
 DEFAULT_DATA = {
     "caption": "photographs",
     "vqa": "easy-vqa",
     "interpret": "photographs",
-    "transform": "photographs",
 }
 EXAMPLES = {
     "classify": "spae-icl run classify --model spae-lm/default --data tiny-imagenet-64 --split novel --ways 2 5",
