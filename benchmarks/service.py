@@ -4,18 +4,19 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Result, rates, result, spread, timed
+from benchmarks.timing import Result, interleaved, rates, result, spread
 from spae.demo import PHOTOGRAPHS
 from spae.images import open_image, to_array
 from spae.tokenizer import Tokenizer
 
-BATCH = 32
+BATCHES = (8, 16, 32)  # the service is compared with the fastest
 PROGRAM = "import sys; from spae.cli import main; sys.exit(main())"
 CLIENTS = (1, 8, 64)
 # The largest of them is taken for saturation: two batches, one in work and one that waits.
@@ -26,7 +27,7 @@ def under_load(
     tokenizer: Tokenizer, bundle: str, rounds: int, seconds: float, options: Sequence[str] = ()
 ) -> dict[str, Result]:
     """Images/s, median and 99th percentile with 1, 8 and 64 clients, and at twice the requests/s that the service
-    answers with 64; each a JPEG file of 256 x 256 pixels to all of its words. In process: batches of 32 arrays.
+    answers with 64; each a JPEG file of 256 x 256 pixels to all of its words. In process: batches of arrays.
 
     Args:
         rounds: how often all of it takes its turn; the spread is theirs.
@@ -34,14 +35,16 @@ def under_load(
         options: more options of `spae serve`.
     """
     squares = [to_array(open_image(path), tokenizer.image_size) for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
-    batch_bhwc = np.stack([squares[i % len(squares)] for i in range(BATCH)])
-    tokenizer.encode(batch_bhwc)
-    in_process: list[float] = []
+    largest_bhwc = np.stack([squares[i % len(squares)] for i in range(BATCHES[-1])])
+    calls = {
+        f"in process, batch {batch}": partial(tokenizer.encode, largest_bhwc[:batch]) for batch in BATCHES
+    }
+    in_process: dict[str, list[float]] = {name: [] for name in calls}
     loads: dict[str, list[dict[str, Any]]] = {}
     with _service(bundle, options) as url:
         _load(url, "--clients", SATURATION, 1.0)  # the first requests are slower
         for _ in range(rounds):
-            in_process += [timed(lambda: tokenizer.encode(batch_bhwc)) for _ in range(5)]
+            _in_turn(calls, in_process)
             for clients in CLIENTS:
                 load = _load(url, "--clients", clients, seconds)
                 loads.setdefault(_named(clients), []).append(load)
@@ -49,18 +52,26 @@ def under_load(
             loads.setdefault("twice saturation", []).append(
                 _load(url, "--rate", rate, seconds) | {"rate": rate}
             )
-            in_process += [timed(lambda: tokenizer.encode(batch_bhwc)) for _ in range(5)]
+            _in_turn(calls, in_process)
     return _results(in_process, loads)
 
 
-def _results(in_process: Sequence[float], loads: dict[str, list[dict[str, Any]]]) -> dict[str, Result]:
-    facts = {"photographs": "JPEG, 256 x 256", "dtype": "float32", "batch": BATCH}
-    results = {"in process": rates(result(in_process, **facts), BATCH, "images_per_s")}
-    whole = results["in process"]["images_per_s"]["median"]
+def _in_turn(calls: dict[str, Callable[[], Any]], seconds: dict[str, list[float]]) -> None:
+    for name, times in interleaved(calls, repeats=4).items():
+        seconds[name] += times
+
+
+def _results(in_process: dict[str, list[float]], loads: dict[str, list[dict[str, Any]]]) -> dict[str, Result]:
+    facts: dict[str, Any] = {"photographs": "JPEG, 256 x 256", "dtype": "float32"}
+    results = {
+        name: rates(result(in_process[name], dtype="float32", batch=batch), batch, "images_per_s")
+        for name, batch in zip(in_process, BATCHES, strict=True)
+    }
+    whole = max(entry["images_per_s"]["median"] for entry in results.values())
     for name, turns in loads.items():
         served = [one["seconds"] for turn in turns for one in turn["answers"] if one["status"] == 200]
         per_s = [sum(one["status"] == 200 for one in turn["answers"]) / turn["seconds"] for turn in turns]
-        results[name] = result(served, warmup=0, photographs=facts["photographs"]) | {
+        results[name] = result(served, warmup=0, **facts) | {
             "images_per_s": spread(per_s),
             "part_of_in_process": statistics.median(per_s) / whole,
             "p99_s": float(np.percentile(served, 99)),

@@ -20,3 +20,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SPAE_DATA to a folder with tiny-imagenet-64/ and mnist/")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def inspect_trace(tmp_path_factory) -> Path:
+    """Where inspect-ai writes what it does. It opens the file once in a process, so this comes before every test."""
+    file = tmp_path_factory.mktemp("trace") / "trace.log"
+    os.environ["INSPECT_TRACE_FILE"] = str(file)
+    return file

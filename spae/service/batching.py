@@ -26,6 +26,7 @@ Kind = tuple[str, int | None]
 Ranked = tuple[Pyramid, tuple[Int[np.ndarray, "*grid count"], ...]]
 MOST_RIVALS = 8
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0  # after a crash, doubled by every further one
+_TRIALS, _WORTH_IT = 2, 0.95  # a batch size is worth it with this part of the best size's images/s
 _STOPPED = "the tokenizer is not running: it is being started again; try in a few seconds"
 
 
@@ -82,7 +83,7 @@ class Batcher:
         self.sizes = tuple(sizes)
         self.ready = False
         self._taken = 0
-        self._rate = 50.0  # images/s, a running mean; the first value is a guess
+        self._rate = 1.0  # images/s, a running mean
         self._waiting: dict[Kind, deque[_Job]] = {}
         self._working: list[_Job] = []
         self._changed = threading.Condition()
@@ -91,12 +92,29 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="spae-batches", daemon=True)
 
     def warm_up(self) -> None:
-        """Compile every batch size, of encoding and of decoding from every prefix, and the search of rivals."""
+        """Compile every batch size, of encoding and of decoding from every prefix, and the search of rivals; then keep
+        the sizes up to the largest that is worth it.
+
+        Larger batches only wait longer where they are no faster for each image, as on CPUs, whose caches they leave.
+        """
         self._rivals(self._blank())
+        rates = {}
         for batch in self.sizes:
-            pyramids = self.tokenizer.encode([self._blank()] * batch)
+            images = [self._blank()] * batch
+            pyramids = self.tokenizer.encode(images)
             for layers in range(1, len(self.tokenizer.shape) + 1):
                 self.tokenizer.decode(pyramids, layers)
+            rates[batch] = batch / min(self._seconds(images) for _ in range(_TRIALS))
+        largest = max(size for size in self.sizes if rates[size] >= _WORTH_IT * max(rates.values()))
+        self.sizes = tuple(size for size in self.sizes if size <= largest)
+        self._rate = rates[largest]
+        facts = {"largest_batch": largest, "images_per_s": round(self._rate, 1)}
+        LOG.info("warmed up", extra={"facts": facts})
+
+    def _seconds(self, images: Sequence[UInt8[np.ndarray, "s s 3"]]) -> float:
+        start = time.perf_counter()
+        self.tokenizer.encode(images)
+        return time.perf_counter() - start
 
     async def start(self) -> None:
         """Compile, then begin; ready afterwards. Raises what the tokenizer raises."""

@@ -10,8 +10,8 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from jaxtyping import UInt8
 from PIL import Image
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 
 from spae.errors import InputError
 from spae.pyramid import Pyramid
@@ -82,18 +82,16 @@ async def tokenize(request: Request) -> Response:
             )
         if rivals is None:
             pyramids = await until_gone(request, state.batcher.encode(squares, held))
-            data = [{"object": "pyramid"} | _described(p, i, layers) for i, p in enumerate(pyramids)]
+            others: Sequence[np.ndarray] = ()
         else:
             pyramid, others = await until_gone(request, state.batcher.rivals(squares[0], held))
-            data = [{"object": "pyramid"} | _described(pyramid, 0, layers)]
-            for entry, ids in zip(data[0]["layers"], others, strict=False):
-                words = tokenizer.vocabulary.words
-                entry["rivals"] = [
-                    [words[i] for i in few[:rivals]] for few in ids.reshape(-1, ids.shape[-1]).tolist()
-                ]
+            pyramids = [pyramid]
         state.telemetry.images.labels("in").inc(len(images))
-        state.telemetry.words.labels("out").inc(sum(entry["count"] for entry in data))
-        return JSONResponse({"object": "list", "model": state.model, "data": data})
+        count = tokenizer.shape.tokens(layers)
+        state.telemetry.words.labels("out").inc(len(images) * count)
+        # Thousands of words: enough work to keep others waiting.
+        body = await _in_thread(request, _written, state.model, pyramids, layers, others, rivals)
+        return Response(body, media_type="application/json")
 
 
 @router.post(
@@ -143,13 +141,8 @@ async def detokenize(request: Request) -> Response:
         if as_png:
             count = str(len(parsed[0].repairs))
             return Response(pngs[0], media_type="image/png", headers={"X-Spae-Repairs": count})
-        data = [
-            {"object": "image"}
-            | _described(one.pyramid, index, None)
-            | {"url": png_url(png), "repairs": [repair_json(repair) for repair in one.repairs]}
-            for index, (one, png) in enumerate(zip(parsed, pngs, strict=True))
-        ]
-        return JSONResponse({"object": "list", "model": state.model, "data": data})
+        body = await _in_thread(request, _made, state.model, parsed, pngs)
+        return Response(body, media_type="application/json")
 
 
 async def until_gone(request: Request, work: Awaitable[T]) -> T:
@@ -271,6 +264,34 @@ def _open(image: bytes | str, request: Request, param: str) -> UInt8[np.ndarray,
     state = request.app.state
     data = from_data_url(image, state.settings, param) if isinstance(image, str) else image
     return open_square(data, state.settings, state.tokenizer.image_size, param)
+
+
+def _written(
+    model: str,
+    pyramids: Sequence[Pyramid],
+    layers: int | None,
+    others: Sequence[np.ndarray],
+    rivals: int | None,
+) -> bytes:
+    """The JSON of a TokenizeResponse; `others`: of each layer of the only pyramid the ids of every place's rivals."""
+    data = [{"object": "pyramid"} | _described(one, index, layers) for index, one in enumerate(pyramids)]
+    words = pyramids[0].vocabulary.words if pyramids[0].vocabulary is not None else ()
+    for entry, ids in zip(data[0]["layers"], others, strict=False):
+        entry["rivals"] = [
+            [words[i] for i in few[:rivals]] for few in ids.reshape(-1, ids.shape[-1]).tolist()
+        ]
+    return to_json({"object": "list", "model": model, "data": data})
+
+
+def _made(model: str, parsed: Sequence[Parsed], pngs: Sequence[bytes]) -> bytes:
+    """The JSON of a DetokenizeResponse."""
+    data = [
+        {"object": "image"}
+        | _described(one.pyramid, index, None)
+        | {"url": png_url(png), "repairs": [repair_json(repair) for repair in one.repairs]}
+        for index, (one, png) in enumerate(zip(parsed, pngs, strict=True))
+    ]
+    return to_json({"object": "list", "model": model, "data": data})
 
 
 def _described(pyramid: Pyramid, index: int, layers: int | None) -> dict[str, Any]:

@@ -30,8 +30,9 @@ def test_every_figure_is_there(monkeypatch):
     monkeypatch.setattr(service, "CLIENTS", (1, 4, 64))
     # 16 places for 64 clients: most are refused.
     found = service.under_load(FakeTokenizer(), "default", 1, 0.3, ["--queue", "16"])
-    assert list(found) == ["in process", "1 client", "4 clients", "64 clients", "twice saturation"]
-    for name in list(found)[1:]:
+    loads = ["1 client", "4 clients", "64 clients", "twice saturation"]
+    assert list(found) == [*(f"in process, batch {n}" for n in (8, 16, 32)), *loads]
+    for name in loads:
         entry = found[name]
         assert entry["images_per_s"]["min"] > 0
         assert 0 < entry["seconds"]["median"] <= entry["p99_s"] <= entry["seconds"]["max"]

@@ -73,12 +73,8 @@ def by_open_match():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def trace(tmp_path_factory):
-    """Where inspect writes what it does; it opens the file once in a process."""
-    file = tmp_path_factory.mktemp("trace") / "trace.log"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INSPECT_TRACE_FILE", str(file))
-        yield file
+def collected():
+    yield
     gc.collect()  # while the streams' warnings are ignored
 
 
@@ -241,7 +237,7 @@ def test_nobody_listens(tmp_path):
 
 
 @pytest.mark.parametrize("with_user", [False, True])
-def test_keys_are_nowhere_to_be_seen(server, tmp_path, trace, monkeypatch, capfd, caplog, with_user):
+def test_keys_are_nowhere_to_be_seen(server, tmp_path, inspect_trace, monkeypatch, capfd, caplog, with_user):
     """The endpoint repeats all that it was sent, logs are at their loudest, and tracebacks show variables."""
     monkeypatch.setenv("INSPECT_TRACEBACK_LOCALS", "1")
     caplog.set_level(logging.DEBUG)
@@ -268,7 +264,7 @@ def test_keys_are_nowhere_to_be_seen(server, tmp_path, trace, monkeypatch, capfd
     shown += [text for error in errors for text in (error.message, error.traceback, error.traceback_ansi)]
     output = capfd.readouterr()
     shown += [output.out, output.err, caplog.text, log.model_dump_json()]
-    files = [trace, *(tmp_path / "logs").glob("*.json")]
+    files = [inspect_trace, *(tmp_path / "logs").glob("*.json")]
     assert len(files) == 2
     shown += [path.read_text() for path in files]
     assert any(secrets[-1] in asked.headers["Authorization"] for asked in server.asked)
