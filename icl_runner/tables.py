@@ -1,6 +1,7 @@
 """The report's tables, as values: what stands in every row and column, before any of it becomes text."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -38,6 +39,7 @@ ABOUT = {
     "instructed": "The model is told to answer with one of the names; nothing holds it to them. "
     "The floor is 1/ways for one that does as it is told.",
 }
+DRAWN = ("generate", "transform")  # tasks whose answers are words of pictures
 SPENT = "What it took"  # the table behind the results
 WORD_COUNT = "tokens_per_image"
 # What comes first in a description, in this order; the rest follows by name.
@@ -72,6 +74,9 @@ def tables(cells: Sequence[Cell], prices: Prices | None = None, published: bool 
         scored = [cell for cell in of_task if cell.samples]
         if task != "classify" and scored:
             made.append(_plain(task, scored))
+    drawn = [cell for cell in cells if cell.task in DRAWN and cell.samples]
+    if drawn:
+        made.append(_repairs(drawn))
     made.append(_spent(cells, prices))
     if any(cell.failures for cell in cells):
         made.append(_failures(cells))
@@ -220,6 +225,27 @@ def _plain(task: str, cells: Sequence[Cell]) -> Table:
         floors = ["10.0" if measure is DIGIT else "–" for measure in measures]
         rows.append(Row("floor", "floor: one digit in ten", (*floors, "")))
     return Table(TITLES[task], "", (*(measure.title for measure in measures), "examples"), tuple(rows))
+
+
+def _repairs(cells: Sequence[Cell]) -> Table:
+    """How much of what the models wrote had to be mended before it was a picture; see `spae.text.Repair`."""
+    counts: list[Counter[str]] = [Counter() for _ in cells]
+    for count, cell in zip(counts, cells, strict=True):
+        for sample in cell.samples:
+            count.update(sample.metadata.get("repairs") or {})
+    kinds = sorted({kind for count in counts for kind in count})
+    rows = [
+        Row(
+            "entry",
+            f"{describe(cell)}, {_words(cell)}",
+            (str(len(cell.samples)), *(str(count[k]) for k in kinds)),
+        )
+        for count, cell in zip(counts, cells, strict=True)
+    ]
+    about = (
+        "Of all pictures together. A missing or unknown word was filled in by us." if kinds else "None was."
+    )
+    return Table("Words that were repaired", about, ("pictures", *kinds), tuple(rows))
 
 
 def _results(cell: Cell) -> dict[str, list[Figure]]:

@@ -333,6 +333,9 @@ def test_page_shows_generations_beside_their_targets(tmp_path, no_decoder):
     assert not re.search(r"https?://|@import|url\(|\{\{", text)
     assert "darker &lt;0&gt;" in text
     assert "2 unknown" in text
+    repaired = find(tables(cells), "Words that were repaired")
+    assert repaired.columns == ("pictures", "unknown")
+    assert repaired.rows[0].values == ("14", "28")
     assert "the first 12 of 14" in text.lower()
     assert "reported, unverified: arXiv 2403.07874" in text
     # PSNR of the input left alone is higher by two in every sample.

@@ -10,6 +10,7 @@ from fake_tokenizer import FakeTokenizer
 from spae.errors import InputError
 from spae.service.batching import Batcher, Overloaded, Unavailable
 from spae.service.telemetry import Telemetry
+from spae.tokenizer import BUCKETS
 
 PATIENCE_S = 20
 
@@ -56,6 +57,7 @@ def running(test, **options):
         options.setdefault("max_wait_s", 0.02)
         batcher = Batcher(tokenizer, Telemetry(), **options)
         await batcher.start()
+        batcher.sizes = options.get("sizes", BUCKETS)  # whichever of them was the fastest
         warm = list(tokenizer.batches)
         tokenizer.batches.clear()
         tokenizer.threads.clear()
@@ -82,6 +84,21 @@ def test_every_shape_is_compiled_before_it_is_ready():
     assert set(warm) == {
         (what, n) for n in (1, 2, 4) for what in ("encode", *(("decode", l) for l in (1, 2, 3)))
     }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kept"),
+    [
+        ({1: 1, 2: 1, 4: 1, 8: 1}, (1, 2, 4, 8)),  # an accelerator: larger is faster for each image
+        ({1: 1, 2: 1.9, 4: 3.9, 8: 9}, (1, 2, 4)),  # 8 leaves the caches
+        ({1: 1, 2: 2.5, 4: 5, 8: 10}, (1,)),
+    ],
+)
+def test_batches_only_as_large_as_is_worth_it(monkeypatch, seconds, kept):
+    monkeypatch.setattr(Batcher, "_seconds", lambda self, images: seconds[len(images)])
+    batcher = Batcher(Watched(), Telemetry(), queue=8, max_wait_s=0, sizes=(1, 2, 4, 8))
+    batcher.warm_up()
+    assert batcher.sizes == kept
 
 
 def test_each_gets_its_own_result_and_one_thread_works():
