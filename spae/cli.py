@@ -357,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=60.0, metavar="S", help="seconds a request may take (60)"
     )
     serve.add_argument(
-        "--queue", type=_positive, default=96, metavar="N", help="images at once; more get 429 (96)"
+        "--queue", type=_positive, default=80, metavar="N", help="images at once; more get 429 (80)"
     )
     _add_bundle(serve)
 

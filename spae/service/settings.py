@@ -34,7 +34,7 @@ class Settings:
     max_held_bytes: int = 512 * MEBIBYTE  # of all bodies that are in memory at once
     max_pixels: int = 1 << 25  # of an image, 8192 x 4096; looked at before it is decoded
     max_images: int = 16  # of a request
-    queue: int = 96  # images in the service at once, three of the largest batch; more only wait longer
+    queue: int = 80  # images in the service at once: a largest batch in work, another and a half waiting
     max_wait_ms: float = 5.0  # that an image waits for others to fill its batch
     timeout_s: float = 60.0  # without an answer, or between two parts of a streamed one
     max_concurrent_per_key: int = 64  # requests
