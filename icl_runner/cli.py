@@ -5,7 +5,6 @@ Exit status: 0 done, 1 failed (one line on stderr), 2 bad usage, 130 interrupted
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,25 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from icl_runner.arguments import EXAMPLES, add_bundle, add_prices, add_tasks, model_name
-from spae.errors import BundleError, InputError
+from spae.cli import run_command
 
 # inspect-ai and JAX take seconds to import: whatever needs them is imported where it is used.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except (InputError, BundleError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader left (`spae-icl report .. | head`); what is still buffered has nowhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        print(f"spae-icl: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run_command(_parser(), arguments)
 
 
 def _run(options: argparse.Namespace) -> int:

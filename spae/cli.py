@@ -27,7 +27,12 @@ PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEB
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    return run_command(_parser(), arguments)
+
+
+def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Run the command that `parser` leaves in `run`; errors in one line behind the program's name. The exit status."""
+    options = parser.parse_args(arguments)
     try:
         return options.run(options)
     except (InputError, BundleError, OSError) as error:
@@ -35,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # The reader left (`spae encode .. | head`); what is still buffered has nowhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        print(f"spae: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
