@@ -76,6 +76,9 @@ def semantic(
     return jnp.mean(distance_bn / temperature + normaliser_bn)
 
 
+DEALT = 4096
+
+
 def deal(
     score_bv: Float[Array, "b v"], pool_bv: Bool[Array, "b v"], first: int, count: int
 ) -> Bool[Array, "b n v"]:
@@ -84,7 +87,7 @@ def deal(
     With one pool for a whole layer every position is pulled to the same few words and they choose the same one.
     Position j of the layer gets the words of rank first + j, first + j + count, .. as far as they are in the
     pool, and the first of those always; `first` is the number of positions in the layers above, which have the
-    better words.
+    better words. Of a pool larger than `DEALT` words only the best so many are dealt.
 
     Args:
         score_bv: s(I, k).
@@ -92,10 +95,10 @@ def deal(
         first: positions in the layers above.
         count: n, positions in this layer.
     """
-    order_bv = jnp.argsort(-score_bv, axis=1)
-    rank_bv = jax.vmap(lambda order_v: jnp.zeros_like(order_v).at[order_v].set(jnp.arange(order_v.size)))(
-        order_bv
-    )
+    words = score_bv.shape[1]
+    # Sorting the whole vocabulary would be a sixth of a step on a CPU; the best few are found in no time.
+    best_bk = jax.lax.top_k(score_bv, min(words, DEALT))[1]
+    rank_bv = jax.vmap(lambda best_k: jnp.full(words, -1).at[best_k].set(jnp.arange(best_k.size)))(best_bk)
     behind_bnv = rank_bv[:, None] - (first + jnp.arange(count))[:, None]
     return (behind_bnv == 0) | (pool_bv[:, None] & (behind_bnv > 0) & (behind_bnv % count == 0))
 
@@ -139,11 +142,20 @@ def draw_prefix(
     shape: PyramidShape,
     rate: float,
     key: jax.Array,
+    first_layer: int = 1,
 ) -> Float[Array, "b h w c"]:
     """What the decoder sees: all layers, or with probability `rate` a random shorter prefix (ours: prefix dropout).
 
-    Straight-through to z where the prefix has a word; where it has none, the decoder sees a filler that says
-    nothing of z, so nothing flows back there.
+    Straight-through to z where the prefix has a word that z chose; elsewhere the decoder sees a filler, or words
+    chosen by meaning alone, which say nothing of z, so nothing flows back there.
+
+    Args:
+        z_bhwc: latents.
+        averages: zhat of every prefix 1 .. D.
+        shape: the pyramid.
+        rate: share of images that lose layers.
+        key: of the draws.
+        first_layer: the first layer that quantizes z, as for `commitment`.
     """
     depth = len(averages)
     key_drop, key_length = jax.random.split(key)
@@ -152,6 +164,7 @@ def draw_prefix(
     index_b = jnp.where(dropped_b, length_b, depth - 1)
     pick = (index_b, jnp.arange(z_bhwc.shape[0]))
     seen_bhwc = jnp.stack(list(averages))[pick]
-    covered_lhw = np.stack([shape.coverage(layer) > 0 for layer in range(1, depth + 1)])
+    above = shape.coverage(first_layer - 1) if first_layer > 1 else np.zeros(shape.grid, np.int64)
+    covered_lhw = np.stack([shape.coverage(layer) > above for layer in range(1, depth + 1)])
     covered_bhw1 = jnp.asarray(covered_lhw, jnp.float32)[index_b][..., None]
     return jax.lax.stop_gradient(seen_bhwc) + covered_bhw1 * (z_bhwc - jax.lax.stop_gradient(z_bhwc))

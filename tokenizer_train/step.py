@@ -71,7 +71,9 @@ def _autoencoder_loss(config: Config, modules: Modules):
         z_bhwc, meaning = model.encode(images_bhwc, features_bf, constants.meaning_codebook_vd)
         words = quantize(z_bhwc, constants.codebook_vc, shape, meaning, config.tokenizer.fill)
         key_prefix, key_positions = jax.random.split(key)
-        seen_bhwc = losses.draw_prefix(z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix)
+        seen_bhwc = losses.draw_prefix(
+            z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1
+        )
         decoded_bhwc = model.decoder(seen_bhwc)
 
         metrics = {

@@ -127,6 +127,22 @@ def test_prefix_dropout_shows_prefixes_and_lets_gradients_through_where_words_ar
         np.testing.assert_array_equal(gradient[i, ..., 0] > 0, SHAPE.coverage(int(lengths[i]) + 1) > 0)
 
 
+def test_words_that_z_did_not_choose_pass_no_gradient_to_it():
+    z, codebook = jnp.asarray(normal(64, 4, 4, 3)), jnp.asarray(normal(9, 3))
+    averages = streaming_average(z, codebook, SHAPE).averages
+    key = jax.random.key(0)
+    seen = np.asarray(losses.draw_prefix(z, averages, SHAPE, 1.0, key, first_layer=3))
+    gradient = jax.grad(lambda z: jnp.sum(losses.draw_prefix(z, averages, SHAPE, 1.0, key, first_layer=3)))(z)
+    lengths = (
+        np.stack([np.abs(seen - np.asarray(a)).max((1, 2, 3)) < 1e-5 for a in averages])[:3].argmax(0) + 1
+    )
+    assert set(lengths) == {1, 2, 3}
+    own = np.zeros((4, 4), bool)
+    own[tuple(SHAPE.positions(3).T)] = True
+    for i in range(64):
+        np.testing.assert_array_equal(gradient[i, ..., 0], own * (lengths[i] == 3))
+
+
 @pytest.mark.parametrize("decay", ["rsqrt", "cosine", "constant"])
 def test_schedules(decay):
     config = OptimizerConfig(steps=1000, warmup_steps=100, decay=decay, learning_rate=0.5, cooldown_steps=100)
