@@ -1,0 +1,1 @@
+"""The commands of `spae`, one noun a file: each adds its parser, and runs what was asked for."""

@@ -1,0 +1,28 @@
+"""`spae demo`: the page of photographs, their words and reconstructions."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from spae.commands.options import add_bundle, add_command, model_name, tokenizer_of
+
+
+def add(commands: Any) -> None:
+    demo = add_command(
+        commands,
+        "demo",
+        "photographs, their words and every reconstruction on one HTML page",
+        "spae demo --output demo",
+        _demo,
+    )
+    demo.add_argument(
+        "--output", type=Path, default=Path("demo"), metavar="DIR", help="where to write (./demo)"
+    )
+    add_bundle(demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from spae.demo import write_demo
+
+    write_demo(tokenizer_of(options), model_name(options), options.output)
+    return 0

@@ -1,0 +1,181 @@
+"""`spae encode`, `decode` and `draw`: one picture, or some, and their words."""
+
+import argparse
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spae.commands.options import (
+    add_bundle,
+    add_command,
+    add_json,
+    add_layers,
+    add_output,
+    model_name,
+    tokenizer_of,
+)
+from spae.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BATCH = 32
+PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+def add(commands: Any) -> None:
+    encode = add_command(
+        commands,
+        "encode",
+        "an image to words, one line for each layer",
+        "spae encode cat.jpg --layers 3",
+        _encode,
+    )
+    encode.add_argument("images", nargs="+", metavar="IMAGE", help="JPEG, PNG or WebP")
+    add_layers(encode)
+    add_json(encode, "one JSON object a line: image, model, and of each layer height, width, words, ids")
+    add_bundle(encode)
+
+    decode = add_command(
+        commands, "decode", "words to an image", "spae encode cat.jpg | spae decode - -o back.png", _decode
+    )
+    decode.add_argument(
+        "text", metavar="TEXT_OR_FILE", help="words, a file of words or of JSON, or - for stdin"
+    )
+    add_output(decode, "OUT.png", "the image to write (.png, .jpg, .webp)")
+    add_layers(decode)
+    add_json(decode, "print the words used, and the repairs, as JSON")
+    add_bundle(decode)
+
+    draw = add_command(
+        commands,
+        "draw",
+        "the pyramid as a picture: words in place, and what every prefix decodes to",
+        "spae draw cat.jpg -o pyramid.png",
+        _draw,
+    )
+    draw.add_argument("image", metavar="IMAGE", help="JPEG, PNG or WebP")
+    add_output(draw, "OUT.png", "the picture to write (.png, .jpg, .webp)")
+    add_layers(draw)
+    add_bundle(draw)
+
+
+def _encode(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from spae.images import open_image
+
+    tokenizer = tokenizer_of(options)
+    failed = False
+    several = len(options.images) > 1
+    # On stderr, and only on a terminal.
+    with tqdm(total=len(options.images), unit="image", disable=None if several else True) as progress:
+        for start in range(0, len(options.images), BATCH):
+            opened = []
+            for path in options.images[start : start + BATCH]:
+                try:
+                    opened.append((path, open_image(path, tokenizer.image_size)))
+                except InputError as error:
+                    failed = True
+                    progress.write(f"spae: {error}", file=sys.stderr)
+            pyramids = tokenizer.encode([image for _, image in opened]) if opened else []
+            for (path, _), pyramid in zip(opened, pyramids, strict=True):
+                pyramid = pyramid.prefix(options.layers or pyramid.layers)
+                if options.json:
+                    record = {"image": path, "model": model_name(options), "layers": pyramid.json()}
+                    progress.write(json.dumps(record, ensure_ascii=False))
+                else:
+                    heading = f"{path}:\n" if several else ""
+                    progress.write(heading + "\n".join(" ".join(words) for words in pyramid.words()))
+            progress.update(len(options.images[start : start + BATCH]))
+    return 1 if failed else 0
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from PIL import Image
+
+    text = _text(options.text)
+    form = _picture_format(options.output)
+    tokenizer = tokenizer_of(options)
+    parsed = tokenizer.parse(text, options.layers)
+    _save(Image.fromarray(tokenizer.decode(parsed.pyramid)), options.output, form)
+    repairs: list[dict[str, Any]] = [
+        {"kind": repair.kind, "position": repair.position, "found": repair.found, "used": repair.used}
+        for repair in parsed.repairs
+    ]
+    if options.json:
+        record = {
+            "output": str(options.output),
+            "model": model_name(options),
+            "layers": parsed.pyramid.json(),
+            "repairs": repairs,
+        }
+        print(json.dumps(record, ensure_ascii=False))
+    else:
+        for repair in repairs:
+            instead = f", used {repair['used']!r}" if repair["used"] else ""
+            line = (
+                f"spae: repaired word {repair['position'] + 1}: {repair['kind']} {repair['found']!r}{instead}"
+            )
+            print(line, file=sys.stderr)
+    return 0
+
+
+def _draw(options: argparse.Namespace) -> int:
+    from spae.draw import draw_pyramid
+    from spae.images import open_image
+
+    form = _picture_format(options.output)
+    image = open_image(options.image)
+    tokenizer = tokenizer_of(options)
+    pyramid = tokenizer.encode(image)
+    pyramid = pyramid.prefix(options.layers or pyramid.layers)
+    reconstructions = [tokenizer.decode(pyramid, layers) for layers in range(1, pyramid.layers + 1)]
+    _save(draw_pyramid(image, pyramid, reconstructions), options.output, form)
+    return 0
+
+
+def _text(argument: str) -> str:
+    """The words: the argument itself, or of a file (text, or JSON of `spae encode --json`), or of stdin."""
+    if argument == "-" or os.path.isfile(argument):
+        try:
+            text = sys.stdin.read() if argument == "-" else Path(argument).read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{argument} is not text in UTF-8: wanted words, or JSON of spae encode"
+            ) from error
+    elif len(argument.split()) == 1 and ("/" in argument or argument.endswith((".txt", ".json"))):
+        raise InputError(f"no file at {argument}: give words, a file of words, or - for standard input")
+    else:
+        text = argument
+    if not text.lstrip().startswith("{"):
+        # Line breaks are how encode prints layers; they are nothing to repair.
+        return " ".join(text.split())
+    try:
+        record = json.loads(text)
+        return " ".join(word for layer in record["layers"] for word in layer["words"])
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            "the JSON is not one record of spae encode --json: wanted layers with words"
+        ) from error
+
+
+def _picture_format(output: Path) -> str:
+    """Checked before the work is done, not after it."""
+    form = PICTURE_FORMATS.get(output.suffix.lower())
+    if form is None:
+        raise InputError(f"wanted an output file ending {', '.join(PICTURE_FORMATS)}, got {output}")
+    if not output.parent.is_dir():
+        raise InputError(f"cannot write {output}: there is no folder {output.parent}")
+    return form
+
+
+def _save(image: "Image.Image", output: Path, form: str) -> None:
+    from spae.files import write_file
+
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    write_file(output, buffer.getvalue())
