@@ -24,6 +24,9 @@ _TABLE_NAMES = (
     "transformer.wte.weight",
     "wte.weight",
     "gpt_neox.embed_in.weight",
+    "embeddings.word_embeddings.weight",
+    "bert.embeddings.word_embeddings.weight",
+    "roberta.embeddings.word_embeddings.weight",
 )
 _SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 

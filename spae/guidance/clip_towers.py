@@ -1,14 +1,15 @@
 """The two transformers of CLIP (Radford et al., arXiv 2103.00020), one for images and one for texts."""
 
 from dataclasses import dataclass
+from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from spae.guidance.resize import resize_square
 from spae.guidance.weights import StateDict, fill, hollow, normal
+from spae.transformer import Activation, Block
 
 _EPSILON = 1e-5
 
@@ -19,7 +20,7 @@ class TransformerSizes:
     inner: int  # width between the two layers of the perceptron
     layers: int
     heads: int
-    activation: str  # "quick_gelu" (OpenAI's weights) or "gelu" (most of open_clip's)
+    activation: Activation  # "quick_gelu" (OpenAI's weights) or "gelu" (most of open_clip's)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,33 +40,9 @@ class TextSizes(TransformerSizes):
     out: int
 
 
-class Block(nnx.Module):
-    def __init__(self, sizes: TransformerSizes, *, causal: bool, rngs: nnx.Rngs):
-        self.heads, self.causal, self.activation = sizes.heads, causal, sizes.activation
-        width = sizes.width
-        self.norm1 = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
-        self.query = nnx.Linear(width, width, rngs=rngs)
-        self.key = nnx.Linear(width, width, rngs=rngs)
-        self.value = nnx.Linear(width, width, rngs=rngs)
-        self.out = nnx.Linear(width, width, rngs=rngs)
-        self.norm2 = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
-        self.up = nnx.Linear(width, sizes.inner, rngs=rngs)
-        self.down = nnx.Linear(sizes.inner, width, rngs=rngs)
-
-    def __call__(self, x_btc: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
-        b, t, c = x_btc.shape
-        heads = (b, t, self.heads, c // self.heads)
-        y = self.norm1(x_btc)
-        query, key, value = (layer(y).reshape(heads) for layer in (self.query, self.key, self.value))
-        attended = jax.nn.dot_product_attention(query, key, value, is_causal=self.causal)
-        x = x_btc + self.out(attended.reshape(b, t, c))
-        y = self.up(self.norm2(x))
-        y = (
-            y * jax.nn.sigmoid(1.702 * y)
-            if self.activation == "quick_gelu"
-            else jax.nn.gelu(y, approximate=False)
-        )
-        return x + self.down(y)
+def _blocks(sizes: TransformerSizes, *, causal: bool, rngs: nnx.Rngs) -> nnx.List:
+    block = partial(Block, causal=causal, activation=sizes.activation, epsilon=_EPSILON, rngs=rngs)
+    return nnx.List([block(sizes.width, sizes.inner, sizes.heads) for _ in range(sizes.layers)])
 
 
 class ClipImageTower(nnx.Module):
@@ -78,7 +55,7 @@ class ClipImageTower(nnx.Module):
         self.summary = nnx.Param(normal(rngs, (width,), width**-0.5))
         self.positions = nnx.Param(normal(rngs, (positions, width), width**-0.5))
         self.norm_in = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
-        self.blocks = nnx.List([Block(sizes, causal=False, rngs=rngs) for _ in range(sizes.layers)])
+        self.blocks = _blocks(sizes, causal=False, rngs=rngs)
         self.norm_out = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
         self.projection = nnx.Param(normal(rngs, (width, sizes.out), width**-0.5))
 
@@ -110,7 +87,7 @@ class ClipTextTower(nnx.Module):
         self.sizes = sizes
         self.words = nnx.Param(normal(rngs, (sizes.vocabulary, sizes.width), 0.02))
         self.positions = nnx.Param(normal(rngs, (sizes.context, sizes.width), 0.01))
-        self.blocks = nnx.List([Block(sizes, causal=True, rngs=rngs) for _ in range(sizes.layers)])
+        self.blocks = _blocks(sizes, causal=True, rngs=rngs)
         self.norm_out = nnx.LayerNorm(sizes.width, epsilon=_EPSILON, rngs=rngs)
         self.projection = nnx.Param(normal(rngs, (sizes.width, sizes.out), sizes.width**-0.5))
 

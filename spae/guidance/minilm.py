@@ -16,56 +16,28 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from spae.errors import InputError
+from spae.frozen_lm.masked_lm import BertEncoder, BertSizes, fill_encoder
 from spae.guidance.batches import padded
 from spae.guidance.packages import package_file
 from spae.guidance.weights import StateDict, hollow
 
-VOCABULARY, POSITIONS, WIDTH, INNER, HEADS, LAYERS = 30522, 512, 384, 1536, 12, 6
-_EPSILON = 1e-12
+VOCABULARY, WIDTH = 30522, 384
+SIZES = BertSizes(
+    width=WIDTH, inner=1536, layers=6, heads=12, positions=512, segments=2, first=0, epsilon=1e-12
+)
 _MAX_TOKENS = 256  # what the sentence model was trained with, shorter than the encoder's 512
-
-
-class Layer(nnx.Module):
-    def __init__(self, *, rngs: nnx.Rngs):
-        self.query = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
-        self.key = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
-        self.value = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
-        self.out = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
-        self.attention_norm = nnx.LayerNorm(WIDTH, epsilon=_EPSILON, rngs=rngs)
-        self.up = nnx.Linear(WIDTH, INNER, rngs=rngs)
-        self.down = nnx.Linear(INNER, WIDTH, rngs=rngs)
-        self.norm = nnx.LayerNorm(WIDTH, epsilon=_EPSILON, rngs=rngs)
-
-    def __call__(self, x_btc: Float[Array, "b t c"], mask_bt: Bool[Array, "b t"]) -> Float[Array, "b t c"]:
-        b, t, c = x_btc.shape
-        heads = (b, t, HEADS, c // HEADS)
-        attended = jax.nn.dot_product_attention(
-            self.query(x_btc).reshape(heads),
-            self.key(x_btc).reshape(heads),
-            self.value(x_btc).reshape(heads),
-            mask=mask_bt[:, None, None, :],
-        )
-        x = self.attention_norm(x_btc + self.out(attended.reshape(b, t, c)))
-        return self.norm(x + self.down(jax.nn.gelu(self.up(x), approximate=False)))
 
 
 class MiniLM(nnx.Module):
     """Token ids and their mask -> one unit vector per sentence."""
 
     def __init__(self, *, rngs: nnx.Rngs):
-        self.words = nnx.Embed(VOCABULARY, WIDTH, rngs=rngs)
-        self.positions = nnx.Embed(POSITIONS, WIDTH, rngs=rngs)
-        self.segments = nnx.Embed(2, WIDTH, rngs=rngs)
-        self.norm = nnx.LayerNorm(WIDTH, epsilon=_EPSILON, rngs=rngs)
-        self.layers = nnx.List([Layer(rngs=rngs) for _ in range(LAYERS)])
+        self.words = nnx.Embed(VOCABULARY, SIZES.width, rngs=rngs)
+        self.encoder = BertEncoder(SIZES, rngs=rngs)
 
     def __call__(self, ids_bt: Int[Array, "b t"], mask_bt: Bool[Array, "b t"]) -> Float[Array, "b 384"]:
         """ids_bt: int32 in [0, 30522); mask_bt: False where padded, at least one True per row."""
-        position = jnp.arange(ids_bt.shape[1])
-        x = self.words(ids_bt) + self.positions(position)[None] + self.segments(jnp.zeros_like(ids_bt))
-        x = self.norm(x)
-        for layer in self.layers:
-            x = layer(x, mask_bt)
+        x = self.encoder(self.words(ids_bt), mask_bt)
         weight_bt1 = mask_bt[..., None].astype(x.dtype)
         mean = (x * weight_bt1).sum(axis=1) / weight_bt1.sum(axis=1)
         return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
@@ -82,19 +54,7 @@ def from_torch(tensors: dict[str, np.ndarray]) -> MiniLM:
     state.ignore("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids")
     model = hollow(lambda rngs: MiniLM(rngs=rngs))
     state.embedding(model.words, "embeddings.word_embeddings")
-    state.embedding(model.positions, "embeddings.position_embeddings")
-    state.embedding(model.segments, "embeddings.token_type_embeddings")
-    state.norm(model.norm, "embeddings.LayerNorm")
-    for number, layer in enumerate(model.layers):
-        name = f"encoder.layer.{number}."
-        state.linear(layer.query, f"{name}attention.self.query")
-        state.linear(layer.key, f"{name}attention.self.key")
-        state.linear(layer.value, f"{name}attention.self.value")
-        state.linear(layer.out, f"{name}attention.output.dense")
-        state.norm(layer.attention_norm, f"{name}attention.output.LayerNorm")
-        state.linear(layer.up, f"{name}intermediate.dense")
-        state.linear(layer.down, f"{name}output.dense")
-        state.norm(layer.norm, f"{name}output.LayerNorm")
+    fill_encoder(state, model.encoder)
     state.finish()
     return model
 

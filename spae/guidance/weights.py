@@ -90,6 +90,9 @@ class StateDict:
     def embedding(self, layer: nnx.Embed, name: str) -> None:
         fill(layer.embedding, self.take(f"{name}.weight"), f"{name}.weight")
 
+    def vector(self, variable: nnx.Variable, name: str) -> None:
+        fill(variable, self.take(name), name)
+
     def finish(self) -> None:
         """
         Raises:
