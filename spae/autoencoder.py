@@ -1,11 +1,16 @@
-"""The tokenizer's networks in Flax NNX: the MAGVIT 2-D CNN, and a head that chooses words by meaning.
+"""The tokenizer's networks in Flax NNX: MAGVIT's CNN, and a head that chooses words by meaning.
 
-Encoder and decoder follow SPAE, section 4.1 and appendix (= MAGVIT's 2-D VQGAN, size L): residual blocks of
+Encoder and decoder follow SPAE, section 4.1 and appendix (= MAGVIT's VQGAN, size L): residual blocks of
 GroupNorm - swish - 3x3 convolution, average-pooled down, nearest-neighbour up. With `AutoencoderConfig(
 image_size=128, downsamplings=3)` and c = 1536 they have the paper's 23.7M + 35.7M parameters.
+
+The same classes are the 3-D CNN of clips where `config.frames` is more than 1: kernels are 3x3x3, and the first
+`temporal_downsamplings` halvings halve time as well (MAGVIT's 3-D VQGAN; 176M parameters at the paper's size).
+`x_bhwc` is then (B, T, H, W, C).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -25,7 +30,8 @@ class AutoencoderConfig:
     """Everything that, with a vocabulary, defines a tokenizer's function."""
 
     image_size: int = 64  # pixels a side
-    pyramid: tuple[int, ...] = (1, 2, 4, 8, 16, 16)  # side of every layer, top to bottom
+    # side of every layer, top to bottom; (t, h, w) of every layer for clips
+    pyramid: tuple[int, ...] | tuple[tuple[int, int, int], ...] = (1, 2, 4, 8, 16, 16)
     filters: int = 128  # channels at full resolution
     multipliers: tuple[int, ...] = (1, 2, 2, 4)  # of `filters`, per scale
     blocks: int = 2  # residual blocks per scale, and again as bottleneck
@@ -39,6 +45,8 @@ class AutoencoderConfig:
     )
     quantizer: Literal["saq", "rq"] = "saq"
     fill: Fill = "nearest"  # positions that a prefix leaves without a word
+    frames: int = 1  # of a clip; 1: the tokenizer is one of images, and its convolutions are 2-D
+    temporal_downsamplings: int = 0  # the first so many halvings halve time as well
 
     def __post_init__(self):
         sizes = (self.image_size, self.filters, *self.multipliers, self.blocks, self.patch, self.head_width)
@@ -47,11 +55,27 @@ class AutoencoderConfig:
         for name, choices in (("quantizer", ("saq", "rq")), ("fill", ("nearest", "zeros"))):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if self.frames < 1 or not 0 <= self.temporal_downsamplings <= self.downsamplings * (self.frames > 1):
+            raise InputError(
+                "frames is at least 1, and temporal_downsamplings 0 .. downsamplings (0 for images, frames=1), "
+                f"got {self.frames} and {self.temporal_downsamplings}"
+            )
+        if len(self.shape.grid) != self.rank:
+            raise InputError(
+                f"with frames={self.frames} every layer of the pyramid is "
+                f"{'a side such as 16' if self.rank == 2 else 'a triple (t, h, w)'}, got {self.pyramid}"
+            )
         grid = self.image_size / self.stride
-        if grid != self.pyramid[-1]:
+        if grid != self.shape.grid[-2] or grid != self.shape.grid[-1]:
             raise InputError(
                 f"a {self.image_size}-px image in patches of {self.patch}, halved {self.downsamplings} times, has side "
-                f"{grid:g}, but the last layer of the pyramid has side {self.pyramid[-1]}: change one of the four"
+                f"{grid:g}, but the last layer of the pyramid has side {self.shape.grid[-1]}: change one of the four"
+            )
+        if self.rank == 3 and self.frames / self.strides[0] != self.shape.grid[0]:
+            raise InputError(
+                f"{self.frames} frames, halved {self.temporal_downsamplings} times, are "
+                f"{self.frames / self.strides[0]:g}, but the last layer of the pyramid has {self.shape.grid[0]}: "
+                "change one of the three"
             )
         if not 0 <= self.downsamplings <= len(self.multipliers):
             raise InputError(f"{self.downsamplings} downsamplings do not fit {len(self.multipliers)} scales")
@@ -74,17 +98,44 @@ class AutoencoderConfig:
         """Pixels a side that one position of the finest layer stands for."""
         return self.patch * 2**self.downsamplings
 
+    @property
+    def rank(self) -> int:
+        """Axes that the convolutions run over: 2 (H, W) for images, 3 (T, H, W) for clips."""
+        return 3 if self.frames > 1 else 2
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Frames and pixels along every axis that one position of the finest layer stands for."""
+        return self._cell(2**self.temporal_downsamplings, self.stride)
+
+    @property
+    def patches(self) -> tuple[int, ...]:
+        """Frames and pixels along every axis that are folded into channels: patches are of one frame."""
+        return self._cell(1, self.patch)
+
+    @property
+    def halvings(self) -> tuple[tuple[int, ...], ...]:
+        """By how much each downsampling shrinks every axis, finest scale first."""
+        times = (2 if i < self.temporal_downsamplings else 1 for i in range(self.downsamplings))
+        return tuple(self._cell(time, 2) for time in times)
+
+    def _cell(self, time: int, side: int) -> tuple[int, ...]:
+        return (time, side, side)[-self.rank :]
+
 
 class ResidualBlock(nnx.Module):
-    """GN - swish - conv - GN - swish - conv, plus the block's input (through a 1x1 convolution if widths differ)."""
+    """GN - swish - conv - GN - swish - conv, plus the block's input (through a 1x1 convolution if widths differ).
 
-    def __init__(self, inputs: int, outputs: int, *, dtype, rngs: nnx.Rngs):
+    `rank` is the number of axes that the convolutions run over.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, *, dtype, rngs: nnx.Rngs):
         conv = partial(nnx.Conv, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm1 = _norm(inputs, dtype, rngs)
-        self.conv1 = conv(inputs, outputs, (3, 3))
+        self.conv1 = conv(inputs, outputs, (3,) * rank)
         self.norm2 = _norm(outputs, dtype, rngs)
-        self.conv2 = conv(outputs, outputs, (3, 3))
-        self.shortcut = conv(inputs, outputs, (1, 1)) if inputs != outputs else None
+        self.conv2 = conv(outputs, outputs, (3,) * rank)
+        self.shortcut = conv(inputs, outputs, (1,) * rank) if inputs != outputs else None
 
     def __call__(self, x_bhwc):
         y_bhwc = self.conv1(jax.nn.swish(self.norm1(x_bhwc)))
@@ -93,7 +144,7 @@ class ResidualBlock(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Images to latents.
+    """Images, or clips, to latents.
 
     Args:
         config: the architecture.
@@ -101,10 +152,11 @@ class Encoder(nnx.Module):
     """
 
     def __init__(self, config: AutoencoderConfig, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        self.patch, self.downsamplings = config.patch, config.downsamplings
+        self.patches, self.halvings, rank = config.patches, config.halvings, config.rank
         channels = [config.filters * m for m in config.multipliers]
-        block = partial(ResidualBlock, dtype=dtype, rngs=rngs)
-        self.stem = nnx.Conv(3 * config.patch**2, channels[0], (3, 3), use_bias=False, dtype=dtype, rngs=rngs)
+        block = partial(ResidualBlock, rank=rank, dtype=dtype, rngs=rngs)
+        conv = partial(nnx.Conv, dtype=dtype, rngs=rngs)
+        self.stem = conv(3 * math.prod(self.patches), channels[0], (3,) * rank, use_bias=False)
         self.scales: nnx.List[nnx.List[ResidualBlock]] = nnx.List()
         before = channels[0]
         for after in channels:
@@ -114,69 +166,77 @@ class Encoder(nnx.Module):
             before = after
         self.bottleneck = nnx.List([block(before, before) for _ in range(config.blocks)])
         self.norm = _norm(before, dtype, rngs)
-        self.head = nnx.Conv(before, width, (1, 1), dtype=dtype, rngs=rngs)
+        self.head = conv(before, width, (1,) * rank)
         # GroupNorm takes brightness and contrast of the whole image away; the linear path brings them at once.
-        self.stride = config.stride
-        self.skip = nnx.Linear(3 * self.stride**2, width, dtype=dtype, rngs=rngs) if config.skip else None
+        self.strides = config.strides
+        pixels = 3 * math.prod(self.strides)
+        self.skip = nnx.Linear(pixels, width, dtype=dtype, rngs=rngs) if config.skip else None
 
     def __call__(
-        self, images_bhwc: Float[Array, "b H W 3"]
-    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b features"]]:
-        """(B, H, W, 3) in [0, 1] to latents (B, h, w, c) and the pooled last hidden features, both float32."""
-        x_bhwc = self.stem(space_to_depth(images_bhwc, self.patch))
+        self, images_bhwc: Float[Array, "b *pixels 3"]
+    ) -> tuple[Float[Array, "b *space c"], Float[Array, "b features"]]:
+        """Images (B, H, W, 3), or clips (B, T, H, W, 3), in [0, 1] to latents (B, h, w, c), or (B, t, h, w, c),
+        and the pooled last hidden features, both float32."""
+        x_bhwc = self.stem(space_to_depth(images_bhwc, self.patches))
         for i, blocks in enumerate(self.scales):
             for block in blocks:
                 x_bhwc = block(x_bhwc)
-            if i < self.downsamplings:
-                x_bhwc = nnx.avg_pool(x_bhwc, (2, 2), (2, 2))
+            if i < len(self.halvings):
+                x_bhwc = nnx.avg_pool(x_bhwc, self.halvings[i], self.halvings[i])
         for block in self.bottleneck:
             x_bhwc = block(x_bhwc)
         x_bhwc = jax.nn.swish(self.norm(x_bhwc))
         z_bhwc = self.head(x_bhwc)
         if self.skip is not None:
-            z_bhwc += self.skip(space_to_depth(images_bhwc - 0.5, self.stride))
-        return z_bhwc.astype(jnp.float32), jnp.mean(x_bhwc, axis=(1, 2)).astype(jnp.float32)
+            z_bhwc += self.skip(space_to_depth(images_bhwc - 0.5, self.strides))
+        hidden_bf = jnp.mean(x_bhwc, axis=tuple(range(1, x_bhwc.ndim - 1)))
+        return z_bhwc.astype(jnp.float32), hidden_bf.astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
-    """Averages of word embeddings to images; the encoder's mirror."""
+    """Averages of word embeddings to images, or clips; the encoder's mirror."""
 
     def __init__(self, config: AutoencoderConfig, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        self.patch, self.downsamplings = config.patch, config.downsamplings
+        self.patches, self.halvings, rank = config.patches, config.halvings, config.rank
         channels = [config.filters * m for m in config.multipliers]
-        block = partial(ResidualBlock, dtype=dtype, rngs=rngs)
+        block = partial(ResidualBlock, rank=rank, dtype=dtype, rngs=rngs)
+        conv = partial(nnx.Conv, kernel_size=(3,) * rank, dtype=dtype, rngs=rngs)
         before = channels[-1]
-        self.stem = nnx.Conv(width, before, (3, 3), dtype=dtype, rngs=rngs)
+        self.stem = conv(width, before)
         self.bottleneck = nnx.List([block(before, before) for _ in range(config.blocks)])
         self.scales: nnx.List[nnx.List[ResidualBlock]] = nnx.List()
         self.ups: nnx.List[nnx.Conv] = nnx.List()
         for i, after in reversed(list(enumerate(channels))):
-            if i < self.downsamplings:
-                self.ups.append(nnx.Conv(before, before, (3, 3), dtype=dtype, rngs=rngs))
+            if i < len(self.halvings):
+                self.ups.append(conv(before, before))
             self.scales.append(
                 nnx.List([block(before if j == 0 else after, after) for j in range(config.blocks)])
             )
             before = after
         self.norm = _norm(before, dtype, rngs)
-        self.head = nnx.Conv(before, 3 * config.patch**2, (3, 3), dtype=dtype, rngs=rngs)
-        self.stride = config.stride
-        self.skip = nnx.Linear(width, 3 * self.stride**2, dtype=dtype, rngs=rngs) if config.skip else None
+        self.head = conv(before, 3 * math.prod(self.patches))
+        self.strides = config.strides
+        pixels = 3 * math.prod(self.strides)
+        self.skip = nnx.Linear(width, pixels, dtype=dtype, rngs=rngs) if config.skip else None
 
-    def __call__(self, zhat_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
-        """(B, h, w, c) float to images (B, H, W, 3) float32, in [0, 1] but for overshoot."""
+    def __call__(self, zhat_bhwc: Float[Array, "b *space c"]) -> Float[Array, "b *pixels 3"]:
+        """(B, h, w, c) float to images (B, H, W, 3) float32, in [0, 1] but for overshoot; or (B, t, h, w, c) to
+        clips (B, T, H, W, 3)."""
         x_bhwc = self.stem(zhat_bhwc)
         for block in self.bottleneck:
             x_bhwc = block(x_bhwc)
-        first = len(self.scales) - self.downsamplings
+        first = len(self.scales) - len(self.halvings)
         for i, blocks in enumerate(self.scales):
             if i >= first:
-                x_bhwc = self.ups[i - first](x_bhwc.repeat(2, axis=1).repeat(2, axis=2))
+                for axis, factor in enumerate(self.halvings[len(self.scales) - 1 - i], start=1):
+                    x_bhwc = x_bhwc.repeat(factor, axis=axis)
+                x_bhwc = self.ups[i - first](x_bhwc)
             for block in blocks:
                 x_bhwc = block(x_bhwc)
         x_bhwc = self.head(jax.nn.swish(self.norm(x_bhwc)))
-        images_bhwc = depth_to_space(x_bhwc, self.patch)
+        images_bhwc = depth_to_space(x_bhwc, self.patches)
         if self.skip is not None:
-            images_bhwc += depth_to_space(self.skip(zhat_bhwc), self.stride)
+            images_bhwc += depth_to_space(self.skip(zhat_bhwc), self.strides)
         return images_bhwc.astype(jnp.float32)
 
 
@@ -242,14 +302,14 @@ class Autoencoder(nnx.Module):
 
     def encode(
         self,
-        images_bhwc: Float[Array, "b H W 3"],
+        images_bhwc: Float[Array, "b *pixels 3"],
         features_bf: Float[Array, "b f"] | None,
         meaning_codebook_vd: Float[Array, "v d"],
-    ) -> tuple[Float[Array, "b h w c"], Meaning | None]:
+    ) -> tuple[Float[Array, "b *space c"], Meaning | None]:
         """Latents z, and what the meaning layers search by (None without a meaning head).
 
         Args:
-            images_bhwc: (B, H, W, 3) float in [0, 1].
+            images_bhwc: (B, H, W, 3) float in [0, 1]; clips (B, T, H, W, 3).
             features_bf: (B, trunk_width) float32 of the frozen trunk; not looked at without one.
             meaning_codebook_vd: (V, d) float32.
         """
@@ -264,18 +324,28 @@ class Autoencoder(nnx.Module):
         return z_bhwc, Meaning(queries, meaning_codebook_vd)
 
 
-def space_to_depth(x_bhwc: Float[Array, "b H W c"], patch: int) -> Float[Array, "b h w p"]:
-    """(B, H, W, c) to (B, H / patch, W / patch, patch^2 c): each patch becomes channels."""
-    b, h, w, c = x_bhwc.shape
-    x = x_bhwc.reshape(b, h // patch, patch, w // patch, patch, c)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // patch, w // patch, patch**2 * c)
+def space_to_depth(x_bhwc: Float[Array, "b *pixels c"], patch: Sequence[int]) -> Float[Array, "b *space p"]:
+    """(B, H, W, c) to (B, H / ph, W / pw, ph pw c) with `patch` = (ph, pw): each patch becomes channels, row-major.
+
+    The same over time for (B, T, H, W, c) and `patch` = (pt, ph, pw).
+    """
+    b, *sides, c = x_bhwc.shape
+    places = [side // p for side, p in zip(sides, patch, strict=True)]
+    x = x_bhwc.reshape(b, *(n for pair in zip(places, patch, strict=True) for n in pair), c)
+    last = x.ndim - 1
+    return x.transpose(0, *range(1, last, 2), *range(2, last, 2), last).reshape(
+        b, *places, math.prod(patch) * c
+    )
 
 
-def depth_to_space(x_bhwp: Float[Array, "b h w p"], patch: int) -> Float[Array, "b H W c"]:
+def depth_to_space(x_bhwp: Float[Array, "b *space p"], patch: Sequence[int]) -> Float[Array, "b *pixels c"]:
     """The inverse of `space_to_depth`."""
-    b, h, w, p = x_bhwp.shape
-    x = x_bhwp.reshape(b, h, w, patch, patch, p // patch**2)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * patch, w * patch, p // patch**2)
+    b, *places, p = x_bhwp.shape
+    rank = len(places)
+    x = x_bhwp.reshape(b, *places, *patch, p // math.prod(patch))
+    order = (axis for i in range(1, rank + 1) for axis in (i, i + rank))
+    sides = [n * size for n, size in zip(places, patch, strict=True)]
+    return x.transpose(0, *order, 2 * rank + 1).reshape(b, *sides, p // math.prod(patch))
 
 
 def _norm(channels: int, dtype, rngs: nnx.Rngs) -> nnx.GroupNorm:

@@ -3,7 +3,8 @@
     L = L_appearance + alpha w L_semantic,   w = sg(L_appearance / L_semantic)
     L_appearance = ||I - Ihat||^2 + beta sum_l ||z - sg(zhat_{<=l})||^2 + lambda L_GAN + eta L_perceptual
 
-The LeCAM term, phi L_LeCAM, belongs to the discriminator's loss, as in MAGVIT.
+The LeCAM term, phi L_LeCAM, belongs to the discriminator's loss, as in MAGVIT. Images (B, H, W, 3) may be clips
+(B, T, H, W, 3) everywhere, and their latents (B, t, h, w, c).
 """
 
 from collections.abc import Sequence
@@ -18,15 +19,15 @@ from spae.pyramid import PyramidShape
 
 
 def reconstruction(
-    images_bhwc: Float[Array, "b h w 3"], decoded_bhwc: Float[Array, "b h w 3"]
+    images_bhwc: Float[Array, "b *pixels 3"], decoded_bhwc: Float[Array, "b *pixels 3"]
 ) -> Float[Array, ""]:
     """||I - Ihat||^2, as the mean over batch, pixels and channels; images in [0, 1]."""
     return jnp.mean((images_bhwc - decoded_bhwc) ** 2)
 
 
 def commitment(
-    z_bhwc: Float[Array, "b h w c"],
-    averages: Sequence[Float[Array, "b h w c"]],
+    z_bhwc: Float[Array, "b *space c"],
+    averages: Sequence[Float[Array, "b *space c"]],
     shape: PyramidShape,
     first_layer: int = 1,
 ) -> Float[Array, ""]:
@@ -130,20 +131,20 @@ def lecam(
     return jax.nn.relu(real - ema_2[1]) ** 2 + jax.nn.relu(ema_2[0] - fake) ** 2, ema_2
 
 
-def r1(discriminator, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, ""]:
+def r1(discriminator, images_bhwc: Float[Array, "b *pixels 3"]) -> Float[Array, ""]:
     """R1: the mean over images of ||dD(I) / dI||^2 at real images; its weight (10 in MAGVIT) is the config's."""
     gradient_bhwc = jax.grad(lambda x: jnp.sum(discriminator(x)))(images_bhwc)
-    return jnp.mean(jnp.sum(gradient_bhwc**2, axis=(1, 2, 3)))
+    return jnp.mean(jnp.sum(gradient_bhwc**2, axis=tuple(range(1, gradient_bhwc.ndim))))
 
 
 def draw_prefix(
-    z_bhwc: Float[Array, "b h w c"],
-    averages: Sequence[Float[Array, "b h w c"]],
+    z_bhwc: Float[Array, "b *space c"],
+    averages: Sequence[Float[Array, "b *space c"]],
     shape: PyramidShape,
     rate: float,
     key: jax.Array,
     first_layer: int = 1,
-) -> Float[Array, "b h w c"]:
+) -> Float[Array, "b *space c"]:
     """What the decoder sees: all layers, or with probability `rate` a random shorter prefix (ours: prefix dropout).
 
     Straight-through to z where the prefix has a word that z chose; elsewhere the decoder sees a filler, or words

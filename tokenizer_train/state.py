@@ -93,7 +93,11 @@ def create(
     if config.loss.adversarial > 0:
         discriminator_graph, discriminator_params = _parameters(
             lambda rngs: Discriminator(
-                config.tokenizer.image_size, config.tokenizer.filters, dtype=dtype, rngs=rngs
+                config.tokenizer.image_size,
+                config.tokenizer.filters,
+                frames=config.tokenizer.frames,
+                dtype=dtype,
+                rngs=rngs,
             ),
             jax.random.fold_in(key, 1),
         )

@@ -20,9 +20,9 @@ Metrics = dict[str, Array]
 def make_step(config: Config, modules: Modules) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """The jitted step: (state, batch) -> (state, metrics); the old state's memory is reused.
 
-    The batch: `images` (B, H, W, 3) uint8 and `features` (B, f) float32, the guidance's image features. Metrics
-    are float32 scalars: the losses, `psnr` (dB, of what the decoder saw, before rounding) and `words/l`, the
-    distinct words that layer l used in this batch.
+    The batch: `images` (B, H, W, 3), or clips (B, T, H, W, 3), uint8 and `features` (B, f) float32, the guidance's
+    image features. Metrics are float32 scalars: the losses, `psnr` (dB, of what the decoder saw, before rounding)
+    and `words/l`, the distinct words that layer l used in this batch.
     """
     autoencoder_loss = _autoencoder_loss(config, modules)
     if modules.discriminator is not None:
@@ -82,9 +82,9 @@ def _autoencoder_loss(config: Config, modules: Modules):
         }
         total = loss.reconstruction * metrics["reconstruction"] + loss.commitment * metrics["commitment"]
         if modules.perceptual is not None:
-            metrics["perceptual"] = jnp.mean(
-                modules.perceptual(constants.perceptual, images_bhwc, decoded_bhwc)
-            )
+            # Of clips, every frame is an image to the perceptual network.
+            frames = [x.reshape(-1, *x.shape[-3:]) for x in (images_bhwc, decoded_bhwc)]
+            metrics["perceptual"] = jnp.mean(modules.perceptual(constants.perceptual, *frames))
             total += loss.perceptual * metrics["perceptual"]
         if modules.discriminator is not None:
             logit_b = nnx.merge(modules.discriminator, state.discriminator)(decoded_bhwc)

@@ -72,12 +72,90 @@ def test_the_trunk_s_features_alone_decide_the_meaning_queries():
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 def test_patches_fold_and_unfold(patch, side, channels):
     x = np.random.default_rng(0).normal(size=(2, side * patch, side * patch, channels)).astype(np.float32)
-    folded = space_to_depth(x, patch)
+    folded = space_to_depth(x, (patch, patch))
     assert folded.shape == (2, side, side, patch * patch * channels)
     np.testing.assert_array_equal(
         np.asarray(folded)[0, 0, 0].reshape(patch, patch, channels), x[0, :patch, :patch]
     )
-    np.testing.assert_array_equal(depth_to_space(folded, patch), x)
+    np.testing.assert_array_equal(depth_to_space(folded, (patch, patch)), x)
+
+
+VIDEO = ((1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16), (4, 16, 16))
+
+
+def test_the_paper_s_size_for_clips_has_the_paper_s_176_million_without_a_discriminator():
+    config = AutoencoderConfig(
+        image_size=128, downsamplings=3, frames=16, temporal_downsamplings=2, pyramid=VIDEO
+    )
+    model = nnx.eval_shape(lambda: Autoencoder(config, 1536, 1536, rngs=nnx.Rngs(0)))
+    assert round(parameters(model.encoder) / 1e6, 1) == 69.1
+    assert round(parameters(model.decoder) / 1e6, 1) == 106.8
+    assert round(parameters(model) / 1e6) == 176
+    # As in images, the four upper layers share no position: three searches.
+    assert config.shape.waves == ((1, 2, 3, 4), (5,), (6,))
+    assert config.shape.tokens() == 1 + 4 + 16 + 128 + 1024 + 1024
+
+
+def tiny_clips(**changes) -> AutoencoderConfig:
+    fields = {
+        "image_size": 16,
+        "pyramid": ((1, 1, 1), (1, 2, 2), (2, 4, 4)),
+        "frames": 8,
+        "filters": 8,
+        "multipliers": (1, 2, 2),
+        "blocks": 1,
+        "downsamplings": 2,
+        "temporal_downsamplings": 2,
+        "meaning_layers": 2,
+        "head_width": 8,
+    }
+    return AutoencoderConfig(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"skip": True},
+        {"patch": 2, "downsamplings": 1, "temporal_downsamplings": 1, "frames": 4},
+        {"temporal_downsamplings": 0, "frames": 2},
+    ],
+)
+def test_shapes_of_clips(changes):
+    config = tiny_clips(**changes)
+    model = Autoencoder(config, 5, 7, rngs=nnx.Rngs(0))
+    clips = jax.random.uniform(jax.random.key(0), (2, config.frames, 16, 16, 3))
+    z, meaning = model.encode(clips, None, jnp.zeros((11, 7)))
+    assert z.shape == (2, 2, 4, 4, 5)
+    assert [q.shape for q in meaning.queries] == [(2, 1, 7), (2, 4, 7)]
+    assert model.decoder(z).shape == clips.shape
+    # Time matters: the order of the frames is seen.
+    backwards, _ = model.encode(clips[:, ::-1], None, jnp.zeros((11, 7)))
+    assert not np.allclose(backwards[:, ::-1], z, atol=1e-4)
+
+
+def test_patches_of_clips_fold_and_unfold():
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 8, 3)).astype(np.float32)
+    folded = np.asarray(space_to_depth(x, (2, 3, 4)))
+    assert folded.shape == (2, 2, 2, 2, 72)
+    np.testing.assert_array_equal(folded[1, 1, 0, 1].reshape(2, 3, 4, 3), x[1, 2:4, :3, 4:])
+    np.testing.assert_array_equal(depth_to_space(folded, (2, 3, 4)), x)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": 6}, "last layer of the pyramid has 2"),
+        ({"frames": 1}, "temporal_downsamplings"),
+        ({"frames": 1, "temporal_downsamplings": 0}, "a side such as 16"),
+        ({"temporal_downsamplings": 3}, "temporal_downsamplings"),
+        ({"pyramid": (1, 2, 4)}, "triple"),
+        ({"pyramid": ((1, 1, 1), (2, 4, 8))}, "last layer"),
+    ],
+)
+def test_a_config_of_clips_that_does_not_fit_is_an_error(change, message):
+    with pytest.raises(InputError, match=message):
+        tiny_clips(**change)
 
 
 @pytest.mark.parametrize(
