@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
 from spae.quantize import Fill, Meaning
+from spae.vit import ViTDecoder, ViTEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class AutoencoderConfig:
     image_size: int = 64  # pixels a side
     # side of every layer, top to bottom; (t, h, w) of every layer for clips
     pyramid: tuple[int, ...] | tuple[tuple[int, int, int], ...] = (1, 2, 4, 8, 16, 16)
+    network: Literal["cnn", "vit"] = "cnn"  # "vit": `filters` wide, `blocks` deep, one latent a patch (LQAE)
+    heads: int = 8  # of the ViT's attention
     filters: int = 128  # channels at full resolution
     multipliers: tuple[int, ...] = (1, 2, 2, 4)  # of `filters`, per scale
     blocks: int = 2  # residual blocks per scale, and again as bottleneck
@@ -44,6 +47,7 @@ class AutoencoderConfig:
         "none"  # frozen network that feeds the meaning head; none: the encoder does
     )
     quantizer: Literal["saq", "rq"] = "saq"
+    unit: bool = False  # latents and codebook are scaled to length 1 for the search (LQAE)
     fill: Fill = "nearest"  # positions that a prefix leaves without a word
     frames: int = 1  # of a clip; 1: the tokenizer is one of images, and its convolutions are 2-D
     temporal_downsamplings: int = 0  # the first so many halvings halve time as well
@@ -88,6 +92,21 @@ class AutoencoderConfig:
             raise InputError(
                 f'trunk "{self.trunk}" feeds the meaning head, so meaning_layers must be at least 1'
             )
+        if self.network not in ("cnn", "vit"):
+            raise InputError(f"network is cnn or vit, not {self.network!r}")
+        if self.network == "vit":
+            self._check_vit()
+
+    def _check_vit(self) -> None:
+        wanted = {"multipliers": (1,), "downsamplings": 0, "skip": False, "frames": 1}
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise InputError(
+                    f'network "vit" has one scale, no path beside it and reads images: wanted {name} {value}, '
+                    f"got {getattr(self, name)}"
+                )
+        if self.heads < 1 or self.filters % self.heads:
+            raise InputError(f"heads must divide filters, got {self.heads} and {self.filters}")
 
     @property
     def shape(self) -> PyramidShape:
@@ -288,8 +307,15 @@ class Autoencoder(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.encoder = Encoder(config, width, dtype=dtype, rngs=rngs)
-        self.decoder = Decoder(config, width, dtype=dtype, rngs=rngs)
+        self.encoder: Encoder | ViTEncoder
+        self.decoder: Decoder | ViTDecoder
+        if config.network == "vit":
+            sizes = (config.shape.grid[-1], config.patch, config.filters, config.blocks, config.heads, width)
+            self.encoder = ViTEncoder(*sizes, dtype=dtype, rngs=rngs)
+            self.decoder = ViTDecoder(*sizes, dtype=dtype, rngs=rngs)
+        else:
+            self.encoder = Encoder(config, width, dtype=dtype, rngs=rngs)
+            self.decoder = Decoder(config, width, dtype=dtype, rngs=rngs)
         self.has_trunk = config.trunk != "none"
         inputs = trunk_width if self.has_trunk else config.filters * config.multipliers[-1]
         self.meaning = (

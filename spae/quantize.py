@@ -51,6 +51,7 @@ def streaming_average(
     shape: PyramidShape,
     meaning: Meaning | None = None,
     fill: Fill = "nearest",
+    unit: bool = False,
 ) -> Quantized:
     """SAQ: z_l = z + sum_{i<l} (z - e(k_i)) = (m + 1) z - sum e(k_i) at the positions P(l), where m words came before.
 
@@ -63,11 +64,13 @@ def streaming_average(
         meaning: queries for the first layers in a view of their own, or None (the paper).
         fill: what positions without a word hold in `averages`: the value of the nearest covered position
             (ours: the paper does not say), or zeros.
+        unit: search by direction: queries and codebook are scaled to length 1 before they are compared (LQAE,
+            arXiv 2302.00902). The average takes the embeddings as they are.
 
     Raises:
         InputError: latents, codebook and pyramid do not fit each other.
     """
-    return _quantize(z_bhwc, codebook_vc, shape, meaning, "saq", fill)
+    return _quantize(z_bhwc, codebook_vc, shape, meaning, "saq", fill, unit)
 
 
 def residual(
@@ -76,9 +79,10 @@ def residual(
     shape: PyramidShape,
     meaning: Meaning | None = None,
     fill: Fill = "nearest",
+    unit: bool = False,
 ) -> Quantized:
     """RQ, the paper's ablation: z_l = z - sum_{i<l} e(k_i), and zhat is the sum of the words. Else as SAQ."""
-    return _quantize(z_bhwc, codebook_vc, shape, meaning, "rq", fill)
+    return _quantize(z_bhwc, codebook_vc, shape, meaning, "rq", fill, unit)
 
 
 QUANTIZERS = {"saq": streaming_average, "rq": residual}
@@ -123,11 +127,17 @@ def straight_through(z: Float[Array, "..."], quantized: Float[Array, "..."]) -> 
     return z + jax.lax.stop_gradient(quantized - z)
 
 
-def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill) -> Quantized:
+def normalised(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+    """Vectors scaled to length 1; zeros stay zeros."""
+    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
+
+
+def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill, unit) -> Quantized:
     _check(z_bhwc, codebook_vc, shape, meaning, fill)
     batch, width = z_bhwc.shape[0], z_bhwc.shape[-1]
     z_bpc = z_bhwc.reshape(batch, -1, width)
     codebook_vc = jax.lax.stop_gradient(codebook_vc)
+    searched_vc = normalised(codebook_vc) if unit else codebook_vc
     own = meaning.queries if meaning is not None else ()
     total_bpc = jnp.zeros_like(z_bpc)
     count_p = np.zeros(z_bpc.shape[1], np.int32)
@@ -145,9 +155,11 @@ def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill) -> Quantized
                 ]
             else:
                 queries[layer] = z_bpc[:, at] - total_bpc[:, at]
+            if unit and layer > len(own):
+                queries[layer] = normalised(queries[layer])
         if meaning is not None:
             ids |= _search({l: queries[l] for l in wave if l <= len(own)}, meaning.codebook_vd)
-        ids |= _search({l: queries[l] for l in wave if l > len(own)}, codebook_vc)
+        ids |= _search({l: queries[l] for l in wave if l > len(own)}, searched_vc)
         for layer in wave:
             at = shape.flat_positions(layer)
             total_bpc = total_bpc.at[:, at].add(codebook_vc[ids[layer]])

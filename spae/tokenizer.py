@@ -23,7 +23,7 @@ from spae.guidance.conse import image_tower
 from spae.images import to_array, to_float, to_uint8
 from spae.nearest import nearest_few
 from spae.pyramid import Pyramid, PyramidShape
-from spae.quantize import QUANTIZERS, Quantized, prefix_averages
+from spae.quantize import QUANTIZERS, Quantized, normalised, prefix_averages
 from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
 
@@ -153,7 +153,11 @@ class Tokenizer:
             if not layers:
                 continue
             query_nc = jnp.concatenate([found.queries[l][0] for l in layers])
-            few_nm = np.asarray(self._nearest_few(query_nc, self._codebooks[name], count + 1))
+            few_nm = np.asarray(
+                self._nearest_few(
+                    query_nc, self._codebooks[name], count + 1, self.config.unit and name == "appearance"
+                )
+            )
             chosen_n = np.concatenate([np.asarray(found.ids[l]).ravel() for l in layers])
             others_nm = few_nm != chosen_n[:, None]
             # A chosen word that is equally near as the last of the few may have been pushed out of them.
@@ -325,7 +329,7 @@ class Tokenizer:
         def encode(params, features_bf, codebooks, images_bhwc):
             model = nnx.merge(self._graph, params)
             z_bhwc, meaning = model.encode(to_float(images_bhwc), features_bf, codebooks["meaning"])
-            found = quantize(z_bhwc, codebooks["appearance"], shape, meaning, config.fill)
+            found = quantize(z_bhwc, codebooks["appearance"], shape, meaning, config.fill, config.unit)
             # Without the averages, of every prefix the whole grid: nobody reads them here, and XLA leaves them out.
             return found._replace(averages=())
 
@@ -333,7 +337,10 @@ class Tokenizer:
 
     @cached_property
     def _nearest_few(self) -> Callable[..., jax.Array]:
-        return jax.jit(nearest_few, static_argnums=2)
+        def search(query_nc, codebook_vc, count, unit):
+            return nearest_few(query_nc, normalised(codebook_vc) if unit else codebook_vc, count)
+
+        return jax.jit(search, static_argnums=(2, 3))
 
     @cached_property
     def _average(self) -> Callable[..., jax.Array]:

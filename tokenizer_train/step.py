@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from spae.guidance.scores import pools, scores
-from spae.quantize import QUANTIZERS
+from spae.quantize import QUANTIZERS, normalised
 from tokenizer_train import losses
 from tokenizer_train.config import Config
 from tokenizer_train.state import Constants, Modules, TrainState
@@ -69,7 +69,9 @@ def _autoencoder_loss(config: Config, modules: Modules):
     def compute(params, state: TrainState, images_bhwc, features_bf, constants: Constants, key):
         model = nnx.merge(modules.autoencoder, params)
         z_bhwc, meaning = model.encode(images_bhwc, features_bf, constants.meaning_codebook_vd)
-        words = quantize(z_bhwc, constants.codebook_vc, shape, meaning, config.tokenizer.fill)
+        words = quantize(
+            z_bhwc, constants.codebook_vc, shape, meaning, config.tokenizer.fill, config.tokenizer.unit
+        )
         key_prefix, key_positions = jax.random.split(key)
         seen_bhwc = losses.draw_prefix(
             z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1
@@ -119,6 +121,8 @@ def _autoencoder_loss(config: Config, modules: Modules):
                 query_bnc = query_bnc[:, drawn_n]
                 pool_bnv = pool_bnv[:, drawn_n] if loss.deal_pools else pool_bnv
             codebook = constants.meaning_codebook_vd if i < meaning_layers else constants.codebook_vc
+            if config.tokenizer.unit and i >= meaning_layers:
+                codebook = normalised(codebook)
             total += losses.semantic(query_bnc, codebook, pool_bnv, loss.temperature)
         return total / loss.semantic_layers
 

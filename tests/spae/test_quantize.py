@@ -14,7 +14,7 @@ PAPER = PyramidShape((1, 2, 4, 8, 16, 16))
 VIDEO = PyramidShape(((1, 1, 1), (1, 2, 2), (2, 4, 4), (2, 4, 4)))
 
 
-def slow(z, codebook, shape, mode, fill, meaning=None):
+def slow(z, codebook, shape, mode, fill, meaning=None, unit=False):
     """One image (*grid, c), layer by layer, position by position, in float64."""
     z, codebook = z.astype(np.float64), codebook.astype(np.float64)
     words = {position: [] for position in np.ndindex(*shape.grid)}
@@ -32,6 +32,9 @@ def slow(z, codebook, shape, mode, fill, meaning=None):
                 )
             else:
                 table, query = codebook, z[position] - sum(earlier, np.zeros(z.shape[-1]))
+            if unit and table is codebook:
+                query = query / np.linalg.norm(query)
+                table = codebook / np.linalg.norm(codebook, axis=1, keepdims=True)
             k = int(((query - table) ** 2).sum(-1).argmin())
             words[position].append(k)
             row.append(k)
@@ -74,6 +77,24 @@ def test_against_the_slow_version(shape, mode, fill, views):
         for layer in range(len(shape)):
             np.testing.assert_array_equal(result.ids[layer][i], ids[layer])
             np.testing.assert_allclose(result.averages[layer][i], averages[layer], atol=1e-5)
+
+
+@pytest.mark.parametrize("quantize", [streaming_average, residual])
+def test_search_by_direction_against_the_slow_version(quantize):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(1, 4, 4, 6)).astype(np.float32)
+    codebook = (rng.normal(size=(40, 6)) * rng.uniform(0.2, 2, (40, 1))).astype(np.float32)
+    shape = PyramidShape((1, 4, 4))
+    mode = "saq" if quantize is streaming_average else "rq"
+    queries = rng.normal(size=(1, 1, 9)).astype(np.float32)
+    meaning = Meaning((queries,), rng.normal(size=(40, 9)).astype(np.float32))
+    result = quantize(jnp.asarray(z), jnp.asarray(codebook), shape, meaning, "nearest", unit=True)
+    own = ([queries[0]], meaning.codebook_vd)
+    ids, averages = slow(z[0], codebook, shape, mode, "nearest", own, unit=True)
+    for layer in range(3):
+        np.testing.assert_array_equal(result.ids[layer][0], ids[layer])
+        np.testing.assert_allclose(result.averages[layer][0], averages[layer], atol=1e-5)
+    assert not np.array_equal(ids[2], slow(z[0], codebook, shape, mode, "nearest", own)[0][2])
 
 
 def test_the_queries_are_the_paper_s_sum():
