@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import spae
 from spae.errors import InputError
+from spae.feature_distance import SMALLEST_SIDE
 from spae.files import write_file
 from spae.guidance.cache import cached_word_features
 from spae.guidance.conse import Conse
@@ -31,7 +32,6 @@ from spae.images import to_array, to_float
 from spae.metrics import Stlpips, codebook_usage, psnr, ssim
 from spae.pyramid import Pyramid
 from spae.sources import Source, open_source
-from spae.stlpips import SMALLEST_SIDE
 from spae.tokenizer import Tokenizer
 from tokenizer_train.few_shot import draw_episodes, mean_of_words, nearest_centroid
 from tokenizer_train.rates import FORMATS, best_within

@@ -1,14 +1,12 @@
 """Perceptual distances to train with: shift-tolerant LPIPS, and the distance of a classifier's logits."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from spae.errors import InputError
-from spae.guidance.clip_files import read_tensors
+from spae.guidance.weight_files import read_weights
 from spae.stlpips import Stlpips
 from tokenizer_train.resnet import ResNet, from_torch
 
@@ -51,7 +49,8 @@ def load(network: str, weights: str | None = None) -> nnx.Module:
     Args:
         network: "stlpips-vgg" or "stlpips-alex", whose weights are in an installed package; or
             "resnet50-logits".
-        weights: safetensors file of a ResNet-50 in torchvision's or timm's names, for "resnet50-logits" only.
+        weights: safetensors or PyTorch file of a ResNet-50 in torchvision's or timm's names, for
+            "resnet50-logits" only.
 
     Raises:
         InputError: the network is not known, the package is not installed, or the file is missing, damaged or
@@ -63,4 +62,4 @@ def load(network: str, weights: str | None = None) -> nnx.Module:
         raise InputError(f"wanted stlpips-vgg, stlpips-alex or resnet50-logits, got {network!r}")
     if weights is None:
         raise InputError("resnet50-logits needs the weights of a ResNet-50: set loss.perceptual_weights")
-    return LogitDistance(from_torch(read_tensors(Path(weights))))
+    return LogitDistance(from_torch(read_weights(weights)))

@@ -18,6 +18,7 @@ from spae.guidance.batches import padded
 from spae.guidance.clip_tokenizer import ClipTokenizer
 from spae.guidance.clip_towers import fill_image_tower, fill_text_tower
 from spae.guidance.templates import IMAGENET_TEMPLATES
+from spae.guidance.weight_files import read_tensors
 from spae.guidance.weights import StateDict
 
 # Part of the fingerprint: raise it when the same weights would give other vectors.
@@ -47,7 +48,7 @@ class Clip:
                 another model's, or the activation is not known.
         """
         weights = clip_files.find_weights(Path(path))
-        tensors, told = clip_files.to_hugging_face(clip_files.read_tensors(weights))
+        tensors, told = clip_files.to_hugging_face(read_tensors(weights))
         settings = clip_files.read_settings(weights.parent)
         activation = activation or settings.activation or told.activation
         if activation not in clip_files.ACTIVATIONS:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from spae.errors import InputError
 from spae.guidance.clip_towers import ImageSizes, TextSizes
@@ -45,19 +43,6 @@ def find_weights(path: Path) -> Path:
             "the weights with their publisher's tools (pickled weights are not read)"
         )
     return found[0]
-
-
-def read_tensors(file: Path) -> dict[str, np.ndarray]:
-    """
-    Raises:
-        InputError: damaged, or no safetensors file.
-    """
-    try:
-        return safetensors.numpy.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"expected a safetensors file, {file} is not one ({error}): download it again"
-        ) from error
 
 
 @dataclass(frozen=True)

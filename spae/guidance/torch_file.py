@@ -1,9 +1,9 @@
 """Tensors of a PyTorch file, read without PyTorch and without executing anything.
 
 A `.pth` file is a pickle, and a pickle is a program. Here the only names it may speak are an ordered
-dictionary, the kinds of storage, and the function that rebuilds a tensor, the latter two replaced by inert
-markers of our own. Both layouts are read: the zip archive of PyTorch 1.6 and later, and the older stream of
-pickles.
+dictionary, the kinds of storage, and the functions that rebuild a tensor or a parameter, all but the first
+replaced by inert markers of our own. Both layouts are read: the zip archive of PyTorch 1.6 and later, and the
+older stream of pickles.
 """
 
 import io
@@ -59,7 +59,10 @@ class _Tensor:
 
 
 class _RebuildTensor:
-    """Stands for torch._utils._rebuild_tensor_v2; without `__dict__`: a pickle can leave nothing on it."""
+    """Stands for torch._utils._rebuild_tensor_v2 and, in files older than PyTorch 0.4, _rebuild_tensor.
+
+    Without `__dict__`: a pickle can leave nothing on it.
+    """
 
     __slots__ = ()
 
@@ -72,12 +75,23 @@ class _RebuildTensor:
         return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+class _RebuildParameter:
+    """Stands for torch._utils._rebuild_parameter: a parameter is its tensor."""
+
+    __slots__ = ()
+
+    def __call__(self, tensor: Any, *_: Any) -> Any:
+        return tensor
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
             return _RebuildTensor()
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _RebuildParameter()
         if module == "torch" and name in _DTYPES:
             return _StorageType(_DTYPES[name])
         raise pickle.UnpicklingError(f"it names {module}.{name}, which no file of plain tensors needs")

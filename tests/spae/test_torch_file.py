@@ -126,3 +126,27 @@ def test_tensors_outside_their_storage_are_refused(shape, strides, offset, tmp_p
 def test_missing_file():
     with pytest.raises(InputError, match="found none"):
         read_torch_file("nowhere.pth")
+
+
+def test_tensors_as_the_oldest_files_have_them(tmp_path):
+    """Those older than PyTorch 0.4 (such as torchvision's VGG16) name another function, of fewer arguments."""
+    whole = (GOLDEN / "torch_legacy.pth").read_bytes()
+    old = tmp_path / "old.pth"
+    old.write_bytes(whole.replace(b"_rebuild_tensor_v2\n", b"_rebuild_tensor\n"))
+    assert b"_rebuild_tensor_v2" not in old.read_bytes()
+    ours, theirs = read_torch_file(old), read_torch_file(GOLDEN / "torch_legacy.pth")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[name], tensor)
+
+
+def test_a_parameter_is_its_tensor(tmp_path):
+    numbers = np.arange(4, dtype="<f4")
+    tensor = tensor_pickle(b"(K\x02K\x02t", b"(K\x02K\x01t")
+    start = tensor.index(b"ctorch._utils")
+    call = b"ctorch._utils\n_rebuild_parameter\n(" + tensor[start:-2] + b"\x88}tR"  # (tensor, True, {})
+    file = tmp_path / "parameter.pth"
+    head = legacy(b"")[: -len(pickle.dumps([], protocol=2))]
+    tail = pickle.dumps(["0"], protocol=2) + (4).to_bytes(8, "little") + numbers.tobytes()
+    file.write_bytes(head + tensor[:start] + call + b"s." + tail)
+    np.testing.assert_array_equal(read_torch_file(file)["w"], numbers.reshape(2, 2))
