@@ -66,6 +66,11 @@ class Tokenizer:
             name: jax.device_put(vocabulary.codebook(name)) for name in ("appearance", "meaning")
         }
 
+    def replace(self, model: Autoencoder) -> None:
+        """Go on with the parameters of another model of the same architecture; nothing is compiled again."""
+        self._params = nnx.split(model)[1]
+        self.__dict__.pop("fingerprint", None)
+
     @property
     def shape(self) -> PyramidShape:
         return self.config.shape

@@ -1,7 +1,9 @@
 """`spae-train CONFIG [--variant NAME] [--section.field value ..]` and `spae-train eval BUNDLE DATA`."""
 
 import argparse
+import logging
 import runpy
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[0] == "eval":
             _evaluate(arguments[1:])
         else:
-            _train(arguments[0], arguments[1:])
+            return _train(arguments[0], arguments[1:])
     except (InputError, BundleError, OSError, ArithmeticError) as error:
         print(f"spae-train: {error}", file=sys.stderr)
         return 1
@@ -67,7 +69,7 @@ def load_config(file: str | Path, variant: str | None = None) -> Config:
     return config
 
 
-def _train(file: str, arguments: Sequence[str]) -> None:
+def _train(file: str, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--variant")
     options, fields = parser.parse_known_args(arguments)
@@ -82,9 +84,18 @@ def _train(file: str, arguments: Sequence[str]) -> None:
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
     from spae.tokenizer import keep_compiled
     from tokenizer_train.loop import train
+    from tokenizer_train.preemption import Stopped
 
+    # Orbax logs pages of tracebacks for a disk that is full; the run says it in a line.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     keep_compiled()
-    print(f"bundle: {train(config)}")
+    try:
+        print(f"bundle: {train(config)}")
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        # A scheduler that takes the machine back wants to see success; whoever presses Ctrl-C, that it is not done.
+        return 0 if stopped.signal == signal.SIGTERM else 1
+    return 0
 
 
 def _evaluate(arguments: Sequence[str]) -> None:

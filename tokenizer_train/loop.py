@@ -14,6 +14,8 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,10 @@ from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints, finite
 from tokenizer_train.config import Config
 from tokenizer_train.data import Batches, check_batch_size, fixed_images, make_mesh, replicate, split
+from tokenizer_train.flops import step_flops
 from tokenizer_train.guidance import features, load_trunk
+from tokenizer_train.preemption import Requests, Stopped, listen
+from tokenizer_train.speed import Speed
 from tokenizer_train.state import TrainState, create, tokenizer
 from tokenizer_train.step import make_step
 
@@ -45,6 +50,13 @@ class Diverged(ArithmeticError):
 
 
 def train(config: Config) -> Path:
+    """`run` while listening for SIGTERM and SIGINT: asked to stop, it finishes the step under way, saves and raises
+    Stopped. Before the first step there is nothing to save."""
+    with listen() as requests:
+        return run(config, requests)
+
+
+def run(config: Config, requests: Requests) -> Path:
     """Train until `optimizer.steps`, from the newest checkpoint if there is one; the bundle's folder.
 
     Images, their order and every random draw are functions of `run.seed` and the step: an interrupted run
@@ -53,7 +65,9 @@ def train(config: Config) -> Path:
     Raises:
         InputError: The config does not fit the data, the vocabulary, the devices or the checkpoint.
         Diverged: The loss is not finite. Every checkpoint there is was written before.
-        OSError: A checkpoint or the bundle could not be written; those from before are whole.
+        OSError: The last checkpoint or the bundle could not be written; those from before are whole. Of an earlier
+            checkpoint that could not be written there is only a line, and the run goes on.
+        Stopped: Somebody asked for it; a checkpoint of the last step is written.
     """
     output = Path(config.run.output)
     size = config.tokenizer.image_size
@@ -68,7 +82,7 @@ def train(config: Config) -> Path:
     trunk = load_trunk(config)
     batches = Batches(source, images_nf, size, config.data, config.run.seed)
 
-    run = identity(config, vocabulary, source)
+    run_id = identity(config, vocabulary, source)
     modules, state = create(config, vocabulary, jnp.asarray(words_vf), jnp.asarray(means_v))
     modules = dataclasses.replace(modules, constants=replicate(modules.constants, mesh))
     state = replicate(state, mesh)
@@ -79,43 +93,82 @@ def train(config: Config) -> Path:
         first, seconds = 1, 0.0
         if (restored := checkpoints.restore(state)) is not None:
             done, state, position = restored
-            if position["run"] != run:
+            if position["run"] != run_id:
                 raise InputError(
                     f"the checkpoint in {checkpoints.folder} is of a run with other images, words, losses or seed: "
                     "give the config it was trained with, or another run.output"
                 )
             first, seconds = done + 1, position["seconds"]
             batches.set_state(position["data"])
-            print(f"going on after step {done:,}, from {checkpoints.folder}", flush=True)
+            board.line(f"going on after step {done:,}, from {checkpoints.folder}")
 
         reporter = Reporter(config, board, checkpoints)
+        model: Tokenizer | None = None
         started = time.monotonic() - seconds
+        requests.training = True
         for step in range(first, config.optimizer.steps + 1):
-            batch = split(next(batches), mesh)
-            state, metrics = train_step(state, batch)
-            # Dispatched, not done: meanwhile read the metrics of the step before and fetch the next batch.
-            reporter.dispatched(step, metrics)
+            # Nothing goes to or from a device but what is asked for: a forgotten float() would stop the pipeline.
+            with jax.transfer_guard("disallow"):
+                with reporter.waiting():
+                    batch = split(next(batches), mesh)
+                if step == first:
+                    reporter.measure(step_cost(train_step, state, batch))
+                state, metrics = train_step(state, batch)
+                # Dispatched, not done: meanwhile read the metrics of the step before and fetch the next batch.
+                reporter.dispatched(step, metrics)
 
+            asked = requests.after(step)
             last = step == config.optimizer.steps
-            saves = last or step % config.run.checkpoint_every == 0
-            validates = last or step % config.run.evaluate_every == 0
+            saves = last or asked is not None or step % config.run.checkpoint_every == 0
+            validates = last or (asked is None and step % config.run.evaluate_every == 0)
             if saves or validates:
                 reporter.flush()
-                if not finite(state):
+                if not jax.device_get(finite(state)):
                     raise Diverged(reporter.diverged(step, "a weight"))
             if saves:
-                position = {"data": batches.get_state(), "seconds": time.monotonic() - started, "run": run}
+                check_last_save(checkpoints, board)
+                position = {"data": batches.get_state(), "seconds": time.monotonic() - started, "run": run_id}
                 checkpoints.save(step, state, position)
             if validates:
-                model = tokenizer(modules, state, config, vocabulary, trunk)
+                model = tokenizer(modules, state, config, vocabulary, trunk, like=model)
                 validate(model, validation, board, step)
+            if saves or validates:
                 reporter.restart()
-        checkpoints.wait()
+            if asked is not None and not last:
+                checkpoints.wait()
+                raise Stopped(
+                    f"stopped by {asked.name} after step {step:,}, saved in {checkpoints.folder}: "
+                    "the same command goes on from there",
+                    asked,
+                )
 
-    folder = output / "bundle"
-    info = provenance(config, len(source), time.monotonic() - started)
-    tokenizer(modules, state, config, vocabulary, trunk).save(folder, {"training": info})
+        folder = output / "bundle"
+        info = provenance(config, len(source), time.monotonic() - started)
+        tokenizer(modules, state, config, vocabulary, trunk).save(folder, {"training": info})
+        # Last: a disk too full for the checkpoint may have had room for the bundle, which is what the run was for.
+        checkpoints.wait()
     return folder
+
+
+def step_cost(train_step: partial, state: TrainState, batch: Mapping[str, jax.Array]) -> float:
+    """Floating-point operations of one step. The step is traced and lowered for it, and will not be again."""
+    jitted: Any = train_step.func
+    traced = jitted.trace(state, batch, **train_step.keywords)
+    return step_flops(traced, traced.lower())
+
+
+def check_last_save(checkpoints: Checkpoints, board: Board) -> None:
+    """Wait for the save before; if it could not be written, say so and go on: the next may find room.
+
+    Raises:
+        OSError: It could not be written, and there are several processes, which would wait for each other.
+    """
+    try:
+        checkpoints.wait()
+    except OSError as error:
+        if jax.process_count() > 1:
+            raise
+        board.line(f"{error}; training goes on, and this is tried again at every checkpoint")
 
 
 class Reporter:
@@ -124,11 +177,19 @@ class Reporter:
     def __init__(self, config: Config, board: Board, checkpoints: Checkpoints) -> None:
         self._config, self._board, self._checkpoints = config, board, checkpoints
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
-        self.restart()
+        self._speed = Speed(config.data.batch_size, config.run.precision)
+
+    def measure(self, flops: float) -> None:
+        """From now on, with these operations a step."""
+        self._speed.flops = flops
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around what fetches the next batch."""
+        return self._speed.waiting()
 
     def restart(self) -> None:
         """Leave what happened since the last line out of the next line's speed."""
-        self._since, self._steps = time.monotonic(), 0
+        self._speed.restart()
 
     def dispatched(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """A step is on its way: report on the one before."""
@@ -155,11 +216,11 @@ class Reporter:
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         if bad := [name for name, value in values.items() if not math.isfinite(value)]:
             raise Diverged(self.diverged(step, f"the metric {bad[0]!r}"))
-        self._steps += 1
+        self._speed.stepped()
         if step % self._config.run.log_every == 0:
-            values["steps/s"] = self._steps / (time.monotonic() - self._since)
             self._board.scalars(step, values, "train")
-            self.restart()
+            self._board.scalars(step, self._speed.figures(), "speed")
+            self._speed.restart()
 
 
 def validate(model: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], board: Board, step: int) -> None:

@@ -131,10 +131,18 @@ def tokenizer(
     vocabulary: Vocabulary,
     trunk: nnx.Module | None = None,
     ema: bool = True,
+    like: Tokenizer | None = None,
 ) -> Tokenizer:
-    """The tokenizer as it stands: the averaged weights, or with `ema=False` the last ones; and its trunk."""
+    """The tokenizer as it stands: the averaged weights, or with `ema=False` the last ones; and its trunk.
+
+    With `like`, the one that this function made earlier, that one is brought up to date and returned: what it
+    has compiled stays.
+    """
     model = nnx.merge(modules.autoencoder, jax.tree.map(jnp.copy, state.ema if ema else state.params))
-    return Tokenizer(config.tokenizer, vocabulary, model, trunk)
+    if like is None:
+        return Tokenizer(config.tokenizer, vocabulary, model, trunk)
+    like.replace(model)
+    return like
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:

@@ -1,6 +1,6 @@
 """One training step: autoencoder and discriminator, from the same forward pass, jitted once."""
 
-from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,9 @@ from tokenizer_train.state import Constants, Modules, TrainState
 Metrics = dict[str, Array]
 
 
-def make_step(config: Config, modules: Modules) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
-    """The jitted step: (state, batch) -> (state, metrics); the old state's memory is reused.
+def make_step(config: Config, modules: Modules) -> partial[tuple[TrainState, Metrics]]:
+    """The jitted step: (state, batch) -> (state, metrics); the old state's memory is reused. It is a partial of the
+    jitted function with the constants, so that whoever counts its cost can trace and lower it.
 
     The batch: `images` (B, H, W, 3), or clips (B, T, H, W, 3), uint8 and `features` (B, f) float32, the guidance's
     image features. Metrics are float32 scalars: the losses, `psnr` (dB, of what the decoder saw, before rounding)
@@ -57,8 +58,7 @@ def make_step(config: Config, modules: Modules) -> Callable[[TrainState, dict], 
             state.step + 1, params, ema, optimizer, discriminator, discriminator_optimizer, lecam, state.key
         ), metrics
 
-    jitted = jax.jit(step, donate_argnums=0)
-    return lambda state, batch: jitted(state, batch, modules.constants)
+    return partial(jax.jit(step, donate_argnums=0), constants=modules.constants)
 
 
 def _autoencoder_loss(config: Config, modules: Modules):

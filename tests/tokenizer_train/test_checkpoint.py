@@ -59,7 +59,7 @@ def test_an_interrupted_save_is_not_taken(tmp_path) -> None:
         checkpoints.save(2, state(2), {})
     # What a killed process leaves of step 2: everything under Orbax's temporary name, some of it missing.
     (folder / "2").rename(folder / "2.orbax-checkpoint-tmp")
-    shutil.rmtree(folder / "2.orbax-checkpoint-tmp" / "position")
+    shutil.rmtree(folder / "2.orbax-checkpoint-tmp" / "record")
     with Checkpoints(folder, keep=2) as checkpoints:
         step, restored, _ = checkpoints.restore(state(0))
         assert step == 1

@@ -1,0 +1,92 @@
+"""Floating-point operations of a step, and what a device could do at most: the two sides of utilisation."""
+
+from typing import Any
+
+import jax
+from jax.extend import core
+from jax.interpreters import partial_eval
+
+# Dense FLOP/s of one device by JAX's name for its kind and `run.precision`, from the makers' data sheets (NVIDIA's
+# figures "with sparsity" halved). float32: what JAX does with it unless told otherwise, TF32 on NVIDIA's GPUs and
+# bfloat16 products on TPUs. NVIDIA A100, H100 and H200 data sheets; cloud.google.com/tpu/docs/v4, v5e, v5p, v6e.
+PEAKS: dict[str, dict[str, float]] = {
+    "NVIDIA A100": {"bfloat16": 312e12, "float32": 156e12},
+    "NVIDIA H100 PCIe": {"bfloat16": 756e12, "float32": 378e12},
+    "NVIDIA H100 NVL": {"bfloat16": 835e12, "float32": 417e12},
+    "NVIDIA H100": {"bfloat16": 989e12, "float32": 494e12},
+    "NVIDIA H200": {"bfloat16": 989e12, "float32": 494e12},
+    "TPU v4": {"bfloat16": 275e12, "float32": 275e12},
+    "TPU v5 lite": {"bfloat16": 197e12, "float32": 197e12},
+    "TPU v5e": {"bfloat16": 197e12, "float32": 197e12},
+    "TPU v5p": {"bfloat16": 459e12, "float32": 459e12},
+    "TPU v5": {"bfloat16": 459e12, "float32": 459e12},
+    "TPU v6 lite": {"bfloat16": 918e12, "float32": 918e12},
+    "TPU v6e": {"bfloat16": 918e12, "float32": 918e12},
+}
+
+
+def peak(device_kind: str, precision: str) -> float | None:
+    """Dense FLOP/s of a device at `run.precision`, None for a kind that the table does not have.
+
+    Kinds are longer than the table's names ("NVIDIA H100 80GB HBM3"); the first name that begins one counts.
+    """
+    return next((speeds[precision] for kind, speeds in PEAKS.items() if device_kind.startswith(kind)), None)
+
+
+def step_flops(traced: jax.stages.Traced, lowered: jax.stages.Lowered) -> float:
+    """Floating-point operations of one call of a jitted function, over all devices together.
+
+    XLA's own count of the program as it is given to the compiler: before a backend replaces operations by calls
+    that it cannot count, and before it computes anything twice to save memory, so the same on every device. XLA
+    counts the body of a loop once; the loops of known length (the walks over the vocabulary are such) are counted
+    as often as they run.
+
+    Args:
+        traced: the function at its arguments, `jax.jit(f).trace(..)`.
+        lowered: `traced.lower()`.
+
+    Raises:
+        ValueError: this backend does not count.
+    """
+    jaxpr = traced.jaxpr.jaxpr
+    # As lowering does it: what nobody reads, such as the gradient of a frozen codebook, is not computed.
+    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)
+    return _once(lowered) + _repeated(used)
+
+
+def _once(lowered: jax.stages.Lowered) -> float:
+    cost = lowered.cost_analysis()
+    if not cost:
+        raise ValueError("this backend does not count floating-point operations")
+    return float(cost.get("flops", 0.0))
+
+
+def _repeated(jaxpr: core.Jaxpr) -> float:
+    """Operations that counting every loop's body once leaves out."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        bodies = list(_bodies(equation.params))
+        if equation.primitive.name != "scan":
+            total += sum(_repeated(body.jaxpr) for body in bodies)
+            continue
+        (body,) = bodies
+        length = equation.params["length"]
+        total += length * _repeated(body.jaxpr)
+        if length > 1:
+            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in body.in_avals]
+            total += (length - 1) * _once(jax.jit(core.jaxpr_as_fun(body)).lower(*shapes))
+    return total
+
+
+def _bodies(value: Any):
+    """The jaxprs in an equation's parameters, closed."""
+    if isinstance(value, core.ClosedJaxpr):
+        yield value
+    elif isinstance(value, core.Jaxpr):
+        yield core.ClosedJaxpr(value, ())
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _bodies(one)
+    elif isinstance(value, (tuple, list)):
+        for one in value:
+            yield from _bodies(one)
