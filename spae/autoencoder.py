@@ -17,10 +17,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from spae.errors import InputError
+from spae.nearest import nearest_few
 from spae.pyramid import PyramidShape
 from spae.quantize import Fill, Meaning
 from spae.vit import ViTDecoder, ViTEncoder
@@ -41,7 +43,13 @@ class AutoencoderConfig:
     downsamplings: int = 2  # the first so many scales end in a halving
     patch: int = 1  # pixels a side folded into channels before the first convolution (1 in the paper)
     skip: bool = False  # a linear path beside each network, patches to latents and back (none in the paper)
-    meaning_layers: int = 0  # the first so many layers choose words by the meaning head (0 in the paper)
+    codebook: Literal["frozen", "learned", "projected"] = (
+        "frozen"  # what is searched: see Autoencoder.codebook
+    )
+    meaning_layers: int = 0  # the first so many layers choose words by meaning (0 in the paper)
+    # How they choose: by a trained head, or the words nearest to the trunk's features, best first (V2L).
+    meaning: Literal["head", "ranked"] = "head"
+    cross_attention: bool = False  # the decoder also looks at the vectors of the meaning layers' words (V2L)
     head_width: int = 512  # hidden units of the meaning head
     trunk: Literal["conse", "clip", "none"] = (
         "none"  # frozen network that feeds the meaning head; none: the encoder does
@@ -56,7 +64,12 @@ class AutoencoderConfig:
         sizes = (self.image_size, self.filters, *self.multipliers, self.blocks, self.patch, self.head_width)
         if min(sizes) < 1 or not self.multipliers or not self.pyramid:
             raise InputError(f"sizes, filters, multipliers, blocks and patch must be at least 1, got {self}")
-        for name, choices in (("quantizer", ("saq", "rq")), ("fill", ("nearest", "zeros"))):
+        for name, choices in (
+            ("quantizer", ("saq", "rq")),
+            ("fill", ("nearest", "zeros")),
+            ("codebook", ("frozen", "learned", "projected")),
+            ("meaning", ("head", "ranked")),
+        ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
         if self.frames < 1 or not 0 <= self.temporal_downsamplings <= self.downsamplings * (self.frames > 1):
@@ -92,13 +105,31 @@ class AutoencoderConfig:
             raise InputError(
                 f'trunk "{self.trunk}" feeds the meaning head, so meaning_layers must be at least 1'
             )
+        if self.meaning == "ranked" and self.trunk == "none":
+            raise InputError(
+                'meaning "ranked" ranks words by a trunk\'s features: name a trunk, conse or clip'
+            )
+        if self.cross_attention and self.meaning_layers == 0:
+            raise InputError(
+                "cross_attention looks at the words of the meaning layers: wanted at least 1, got 0"
+            )
+        if self.codebook == "learned" and self.meaning_layers > 0:
+            raise InputError(
+                f'the codes of codebook "learned" mean nothing: wanted meaning_layers 0, got {self.meaning_layers}'
+            )
         if self.network not in ("cnn", "vit"):
             raise InputError(f"network is cnn or vit, not {self.network!r}")
         if self.network == "vit":
             self._check_vit()
 
     def _check_vit(self) -> None:
-        wanted = {"multipliers": (1,), "downsamplings": 0, "skip": False, "frames": 1}
+        wanted = {
+            "multipliers": (1,),
+            "downsamplings": 0,
+            "skip": False,
+            "frames": 1,
+            "cross_attention": False,
+        }
         for name, value in wanted.items():
             if getattr(self, name) != value:
                 raise InputError(
@@ -212,10 +243,38 @@ class Encoder(nnx.Module):
         return z_bhwc.astype(jnp.float32), hidden_bf.astype(jnp.float32)
 
 
-class Decoder(nnx.Module):
-    """Averages of word embeddings to images, or clips; the encoder's mirror."""
+class CrossAttention(nnx.Module):
+    """One head of attention from every position to a few words, added to what is there."""
 
-    def __init__(self, config: AutoencoderConfig, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, channels: int, width: int, *, dtype, rngs: nnx.Rngs):
+        self.norm = _norm(channels, dtype, rngs)
+        self.attention = nnx.MultiHeadAttention(
+            1, channels, in_kv_features=width, decode=False, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, x_bhwc, words_bkd):
+        query_bpc = self.norm(x_bhwc).reshape(x_bhwc.shape[0], -1, x_bhwc.shape[-1])
+        return x_bhwc + self.attention(query_bpc, words_bkd).reshape(x_bhwc.shape)
+
+
+class Decoder(nnx.Module):
+    """Averages of word embeddings to images, or clips; the encoder's mirror.
+
+    Args:
+        config: the architecture.
+        width: c, the width of the codebook.
+        meaning_width: d, the width of the words' vectors that cross-attention looks at; unused without.
+    """
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        width: int,
+        meaning_width: int = 0,
+        *,
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         self.patches, self.halvings, rank = config.patches, config.halvings, config.rank
         channels = [config.filters * m for m in config.multipliers]
         block = partial(ResidualBlock, rank=rank, dtype=dtype, rngs=rngs)
@@ -223,6 +282,9 @@ class Decoder(nnx.Module):
         before = channels[-1]
         self.stem = conv(width, before)
         self.bottleneck = nnx.List([block(before, before) for _ in range(config.blocks)])
+        self.attention = (
+            CrossAttention(before, meaning_width, dtype=dtype, rngs=rngs) if config.cross_attention else None
+        )
         self.scales: nnx.List[nnx.List[ResidualBlock]] = nnx.List()
         self.ups: nnx.List[nnx.Conv] = nnx.List()
         for i, after in reversed(list(enumerate(channels))):
@@ -238,12 +300,19 @@ class Decoder(nnx.Module):
         pixels = 3 * math.prod(self.strides)
         self.skip = nnx.Linear(width, pixels, dtype=dtype, rngs=rngs) if config.skip else None
 
-    def __call__(self, zhat_bhwc: Float[Array, "b *space c"]) -> Float[Array, "b *pixels 3"]:
+    def __call__(
+        self, zhat_bhwc: Float[Array, "b *space c"], words_bkd: Float[Array, "b k d"] | None = None
+    ) -> Float[Array, "b *pixels 3"]:
         """(B, h, w, c) float to images (B, H, W, 3) float32, in [0, 1] but for overshoot; or (B, t, h, w, c) to
-        clips (B, T, H, W, 3)."""
+        clips (B, T, H, W, 3).
+
+        `words_bkd`: with cross-attention, the vectors of any number of words (B, k, d).
+        """
         x_bhwc = self.stem(zhat_bhwc)
         for block in self.bottleneck:
             x_bhwc = block(x_bhwc)
+        if self.attention is not None:
+            x_bhwc = self.attention(x_bhwc, words_bkd)
         first = len(self.scales) - len(self.halvings)
         for i, blocks in enumerate(self.scales):
             if i >= first:
@@ -288,13 +357,17 @@ class MeaningHead(nnx.Module):
 
 
 class Autoencoder(nnx.Module):
-    """Encoder, decoder and, where the config has meaning layers, the meaning head: all that is trained.
+    """Encoder, decoder and, where the config has them, meaning head and codebook: all that is trained.
 
     Args:
         config: the architecture.
         width: c of the appearance view (with the paper's raw view: the language model's embedding width).
         meaning_width: d of the meaning view.
         trunk_width: width of the frozen trunk's features; ignored when `config.trunk` is "none".
+        words: V, the size of the vocabulary; only a learned codebook looks at it.
+
+    Raises:
+        InputError: words are ranked by the trunk's features, but the meaning view has another width.
     """
 
     def __init__(
@@ -303,6 +376,7 @@ class Autoencoder(nnx.Module):
         width: int,
         meaning_width: int,
         trunk_width: int = 0,
+        words: int = 0,
         *,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -315,16 +389,43 @@ class Autoencoder(nnx.Module):
             self.decoder = ViTDecoder(*sizes, dtype=dtype, rngs=rngs)
         else:
             self.encoder = Encoder(config, width, dtype=dtype, rngs=rngs)
-            self.decoder = Decoder(config, width, dtype=dtype, rngs=rngs)
+            self.decoder = Decoder(config, width, meaning_width, dtype=dtype, rngs=rngs)
         self.has_trunk = config.trunk != "none"
+        self.meaning_layers, self.cross_attention = config.meaning_layers, config.cross_attention
+        self.meaning_counts = tuple(len(config.shape.positions(l + 1)) for l in range(config.meaning_layers))
         inputs = trunk_width if self.has_trunk else config.filters * config.multipliers[-1]
+        self.ranked = config.meaning == "ranked"
+        if self.ranked and trunk_width != meaning_width:
+            raise InputError(
+                f"ranking words needs the trunk's features ({trunk_width}) and the words' vectors ({meaning_width}) in "
+                "one space: build the vocabulary with --embed and the guidance of the config"
+            )
         self.meaning = (
             MeaningHead(
                 inputs, config.head_width, meaning_width, config.shape, config.meaning_layers, rngs=rngs
             )
-            if config.meaning_layers
+            if config.meaning_layers and not self.ranked
             else None
         )
+        # What training adds to the view. Adam, averaging and the losses do to it what they would do to the whole
+        # table, and it needs no initial value from outside.
+        self.codes = nnx.Param(jnp.zeros((words, width))) if config.codebook == "learned" else None
+        # As exact as the search in what it makes.
+        self.projection = (
+            nnx.Linear(width, width, precision=jax.lax.Precision.HIGHEST, rngs=rngs)
+            if config.codebook == "projected"
+            else None
+        )
+
+    def codebook(self, view_vc: Float[Array, "v c"]) -> Float[Array, "v c"]:
+        """What is searched and averaged, (V, c) float32, by `config.codebook`.
+
+        "frozen": the appearance view itself (the paper). "learned": a trained table that began as the view (VQGAN,
+        arXiv 2012.09841). "projected": a trained linear map of the view (V2L-Tokenizer, arXiv 2403.07874).
+        """
+        if self.codes is not None:
+            return view_vc + self.codes[...]
+        return view_vc if self.projection is None else self.projection(view_vc)
 
     def encode(
         self,
@@ -332,7 +433,7 @@ class Autoencoder(nnx.Module):
         features_bf: Float[Array, "b f"] | None,
         meaning_codebook_vd: Float[Array, "v d"],
     ) -> tuple[Float[Array, "b *space c"], Meaning | None]:
-        """Latents z, and what the meaning layers search by (None without a meaning head).
+        """Latents z, and what the meaning layers search by (None without meaning layers).
 
         Args:
             images_bhwc: (B, H, W, 3) float in [0, 1]; clips (B, T, H, W, 3).
@@ -340,14 +441,55 @@ class Autoencoder(nnx.Module):
             meaning_codebook_vd: (V, d) float32.
         """
         z_bhwc, hidden_bf = self.encoder(images_bhwc)
-        if self.meaning is None:
+        if not self.meaning_layers:
             return z_bhwc, None
         if not self.has_trunk:
             features_bf = hidden_bf
         elif features_bf is None:
             raise ValueError("wanted the trunk's features (B, f), got None")
-        queries = self.meaning(features_bf)
-        return z_bhwc, Meaning(queries, meaning_codebook_vd)
+        if self.meaning is None:
+            return z_bhwc, ranked(features_bf, meaning_codebook_vd, self.meaning_counts)
+        return z_bhwc, Meaning(self.meaning(features_bf), meaning_codebook_vd)
+
+    def decode(
+        self,
+        zhat_bhwc: Float[Array, "b *space c"],
+        ids: Sequence[Int[Array, "b *grid"]],
+        meaning_codebook_vd: Float[Array, "v d"],
+    ) -> Float[Array, "b *pixels 3"]:
+        """Images (B, H, W, 3) float32, or clips, from averages of words, see `Decoder`.
+
+        Args:
+            zhat_bhwc: (B, h, w, c) or (B, t, h, w, c), of `prefix_averages`.
+            ids: with cross-attention, the words of one layer or more; it looks at those of the meaning layers.
+            meaning_codebook_vd: (V, d) float32, where their vectors are.
+        """
+        if isinstance(self.decoder, ViTDecoder) or not self.cross_attention:
+            return self.decoder(zhat_bhwc)
+        batch = zhat_bhwc.shape[0]
+        ids_bk = jnp.concatenate([one.reshape(batch, -1) for one in ids[: self.meaning_layers]], axis=1)
+        return self.decoder(zhat_bhwc, meaning_codebook_vd[ids_bk])
+
+
+def ranked(
+    features_bf: Float[Array, "b f"], meaning_codebook_vd: Float[Array, "v f"], counts: Sequence[int]
+) -> Meaning:
+    """The words nearest to an image's features, best first and all different, dealt to the layers in order.
+
+    Args:
+        features_bf: (B, f) float32.
+        meaning_codebook_vd: (V, f) float32, in the same space; where all rows have one length, the nearest word is
+            the one of the largest cosine.
+        counts: words of every meaning layer.
+    """
+    ids_bk = nearest_few(features_bf, meaning_codebook_vd, sum(counts))
+    queries_bkf = jnp.broadcast_to(features_bf[:, None], (*ids_bk.shape, features_bf.shape[1]))
+    ends = np.cumsum(counts)[:-1]
+    return Meaning(
+        tuple(jnp.split(queries_bkf, ends, axis=1)),
+        meaning_codebook_vd,
+        tuple(jnp.split(ids_bk, ends, axis=1)),
+    )
 
 
 def space_to_depth(x_bhwc: Float[Array, "b *pixels c"], patch: Sequence[int]) -> Float[Array, "b *space p"]:

@@ -24,10 +24,14 @@ Fill = Literal["nearest", "zeros"]
 
 
 class Meaning(NamedTuple):
-    """What the first layers search by instead of z: `queries[l - 1]` (B, n_l, d) in `codebook_vd` (V, d)."""
+    """What the first layers search by instead of z: `queries[l - 1]` (B, n_l, d) in `codebook_vd` (V, d).
+
+    Where `ids[l - 1]` (B, n_l) are given, the words were chosen by other rules than each query's nearest.
+    """
 
     queries: tuple[Float[Array, "b n d"], ...]
     codebook_vd: Float[Array, "v d"]
+    ids: tuple[Int[Array, "b n"], ...] | None = None
 
 
 class Quantized(NamedTuple):
@@ -157,7 +161,9 @@ def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill, unit) -> Qua
                 queries[layer] = z_bpc[:, at] - total_bpc[:, at]
             if unit and layer > len(own):
                 queries[layer] = normalised(queries[layer])
-        if meaning is not None:
+        if meaning is not None and meaning.ids is not None:
+            ids |= {l: meaning.ids[l - 1] for l in wave if l <= len(own)}
+        elif meaning is not None:
             ids |= _search({l: queries[l] for l in wave if l <= len(own)}, meaning.codebook_vd)
         ids |= _search({l: queries[l] for l in wave if l > len(own)}, searched_vc)
         for layer in wave:

@@ -63,7 +63,8 @@ class Tokenizer:
         self._graph, self._params = nnx.split(model)
         self._trunk = trunk
         self._codebooks = {
-            name: jax.device_put(vocabulary.codebook(name)) for name in ("appearance", "meaning")
+            "appearance": model.codebook(jax.device_put(vocabulary.codebook("appearance"))),
+            "meaning": jax.device_put(vocabulary.codebook("meaning")),
         }
 
     def replace(self, model: Autoencoder) -> None:
@@ -134,10 +135,11 @@ class Tokenizer:
         nearest to that same vector in the same view: in the meaning layers to the meaning head's answer, in the
         others to what the average at the place lacks, given the words that the layers above chose. So each rival
         stands for a change of one word alone; had it been chosen, layers below might have chosen other words.
+        Where meaning layers hold a ranking of words, a place's rivals are the next of the ranking.
 
         Args:
             image: a PIL image or a uint8 array (H, W, 3) of any size, as for `encode`.
-            count: rivals of each place, 1 .. V - 1.
+            count: rivals of each place, 1 .. V - 1 (of a ranking of K words: 1 .. V - K).
 
         Returns:
             The pyramid that `encode` gives, and per layer int32 (*grid, count) ids, the nearest first, never the
@@ -146,10 +148,13 @@ class Tokenizer:
         Raises:
             InputError: not an image, or a bad count.
         """
-        if not 1 <= count < len(self.vocabulary):
-            raise InputError(f"wanted 1 to {len(self.vocabulary) - 1} rivals of each word, got {count}")
-        found = self._quantized(to_array(image, self.image_size)[None])
         meaning_layers = self.config.meaning_layers
+        # The last word of a ranking has fewer words behind it.
+        ranked = self.config.meaning == "ranked"
+        most = len(self.vocabulary) - (self.shape.tokens(meaning_layers) if ranked else 1)
+        if not 1 <= count <= most:
+            raise InputError(f"wanted 1 to {most} rivals of each word, got {count}")
+        found = self._quantized(to_array(image, self.image_size)[None])
         rivals = []
         for name, layers in (
             ("meaning", range(meaning_layers)),
@@ -158,16 +163,17 @@ class Tokenizer:
             if not layers:
                 continue
             query_nc = jnp.concatenate([found.queries[l][0] for l in layers])
-            few_nm = np.asarray(
-                self._nearest_few(
-                    query_nc, self._codebooks[name], count + 1, self.config.unit and name == "appearance"
-                )
-            )
-            chosen_n = np.concatenate([np.asarray(found.ids[l]).ravel() for l in layers])
-            others_nm = few_nm != chosen_n[:, None]
-            # A chosen word that is equally near as the last of the few may have been pushed out of them.
-            others_nm[others_nm.all(1), -1] = False
-            others = few_nm[others_nm].reshape(-1, count)
+            if name == "meaning" and ranked:
+                few = self._nearest_few(query_nc[:1], self._codebooks[name], len(query_nc) + count, False)
+                others = np.asarray(few)[0, np.add.outer(np.arange(len(query_nc)), 1 + np.arange(count))]
+            else:
+                unit = self.config.unit and name == "appearance"
+                few_nm = np.asarray(self._nearest_few(query_nc, self._codebooks[name], count + 1, unit))
+                chosen_n = np.concatenate([np.asarray(found.ids[l]).ravel() for l in layers])
+                others_nm = few_nm != chosen_n[:, None]
+                # A chosen word that is equally near as the last of the few may have been pushed out of them.
+                others_nm[others_nm.all(1), -1] = False
+                others = few_nm[others_nm].reshape(-1, count)
             ends = np.cumsum([found.ids[l][0].size for l in layers])[:-1]
             rivals += np.split(others, ends)
         pyramid = Pyramid(tuple(np.asarray(ids[0]) for ids in found.ids), self.shape, self.vocabulary)
@@ -226,7 +232,10 @@ class Tokenizer:
         for part in _parts(pyramids):
             ids = tuple(_pad(np.stack([one.ids[l] for one in part])) for l in range(depth))
             zhat_bhwc = self._average(ids, self._codebooks["appearance"])
-            decoded_bhwc = jax.device_get(self._decode(self._params, zhat_bhwc))
+            attended = ids[: self.config.meaning_layers] if self.config.cross_attention else ()
+            decoded_bhwc = jax.device_get(
+                self._decode(self._params, zhat_bhwc, attended, self._codebooks["meaning"])
+            )
             images.append(to_uint8(decoded_bhwc[: len(part)]))
         images_bhwc = np.concatenate(images)
         return images_bhwc[0] if single else images_bhwc
@@ -295,6 +304,7 @@ class Tokenizer:
             vocabulary.codebook("appearance").shape[1],
             vocabulary.codebook("meaning").shape[1],
             trunk.width if trunk is not None else 0,
+            len(vocabulary),
         )
         model = _fill(lambda: build(rngs=nnx.Rngs(0)), params, "autoencoder.")
         extra = [key for key in params if not key.startswith(("autoencoder.", "trunk."))]
@@ -358,7 +368,7 @@ class Tokenizer:
 
     @cached_property
     def _decode(self) -> Callable[..., jax.Array]:
-        return jax.jit(lambda params, zhat_bhwc: nnx.merge(self._graph, params).decoder(zhat_bhwc))
+        return jax.jit(lambda params, *words: nnx.merge(self._graph, params).decode(*words))
 
 
 def load(name: str | os.PathLike = "default") -> Tokenizer:

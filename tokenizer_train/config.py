@@ -10,7 +10,9 @@ import math
 from typing import Literal
 
 from spae.autoencoder import AutoencoderConfig
+from spae.codes import code_vocabulary
 from spae.errors import InputError
+from spae.vocabulary import Vocabulary
 
 PERCEPTUAL_NETWORKS = ("stlpips-vgg", "stlpips-alex", "resnet50-logits", "none")
 
@@ -24,12 +26,29 @@ def _check(condition: bool, name: str, wanted: str, value: object) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
-    """Which words."""
+    """Which words; or, for a learned codebook, how many codes."""
 
-    path: str  # folder written by `spae vocab build`
+    path: str | None = None  # folder written by `spae vocab build`
+    codes: int | None = None  # instead of a folder: so many codes, which stand for no words
+    width: int = 256  # c, of the codes
 
     def __post_init__(self) -> None:
-        _check(bool(self.path), "vocabulary.path", "the folder of a built vocabulary", self.path)
+        _check(
+            (self.codes is None) == bool(self.path),
+            "vocabulary.path",
+            "the folder of a built vocabulary, unless vocabulary.codes is given",
+            self.path,
+        )
+        _check(self.codes is None or self.codes >= 2, "vocabulary.codes", "at least 2, or None", self.codes)
+        _check(self.width >= 1, "vocabulary.width", "at least 1", self.width)
+
+    def load(self) -> Vocabulary:
+        """The words with their views; of a folder, or codes with the names code0, code1, ..
+
+        Raises:
+            BundleError: A file of the folder is missing or damaged.
+        """
+        return Vocabulary.load(self.path) if self.path else code_vocabulary(self.codes or 0, self.width)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +85,7 @@ class LossConfig:
     perceptual_weights: str | None = None  # safetensors file of a ResNet-50; only resnet50-logits reads it
     lecam: float = 1e-4  # [phi] regulariser of the discriminator
     r1: float = 0.0  # gradient penalty of the discriminator, instead of lecam; MAGVIT uses cost 10
+    codebook: float = 1.0  # pull of the codes of a trained codebook towards what chose them
     semantic: float = 1.0  # [alpha] pull of the queries towards the words of the candidate pools
     temperature: float = 1.0  # divides the squared distances in the softmax of the semantic loss
     thresholds: tuple[float, ...] = (0.98, 0.95, 0.9, 0.85, 0.8)  # [rho_l] pool of layer l: score >= rho_l
@@ -80,7 +100,16 @@ class LossConfig:
     adversarial_start: int = 0  # step from which the adversarial term acts on the autoencoder
 
     def __post_init__(self) -> None:
-        for name in ("reconstruction", "commitment", "adversarial", "perceptual", "lecam", "r1", "semantic"):
+        for name in (
+            "reconstruction",
+            "commitment",
+            "adversarial",
+            "perceptual",
+            "lecam",
+            "r1",
+            "codebook",
+            "semantic",
+        ):
             value = getattr(self, name)
             _check(math.isfinite(value) and value >= 0, f"loss.{name}", "a finite number >= 0", value)
         _check(
@@ -204,6 +233,25 @@ class Config:
             "tokenizer.trunk",
             f"none, or the image side of guidance {self.guidance!r}: its features are what the head is trained on",
             self.tokenizer.trunk,
+        )
+        learned = self.tokenizer.codebook == "learned"
+        _check(
+            learned == (self.vocabulary.codes is not None),
+            "tokenizer.codebook",
+            '"learned" with vocabulary.codes, and only then: trained codes are no words any more',
+            self.tokenizer.codebook,
+        )
+        _check(
+            self.loss.semantic == 0 or not (learned or self.tokenizer.meaning == "ranked"),
+            "loss.semantic",
+            '0 where tokenizer.codebook is "learned" or tokenizer.meaning "ranked": nothing there learns a meaning',
+            self.loss.semantic,
+        )
+        _check(
+            self.loss.prefix_dropout == 0 or not self.tokenizer.cross_attention,
+            "loss.prefix_dropout",
+            "0 with tokenizer.cross_attention, which sees the words of all meaning layers",
+            self.loss.prefix_dropout,
         )
         _check(
             self.loss.semantic_layers <= len(self.tokenizer.pyramid),

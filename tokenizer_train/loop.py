@@ -73,7 +73,7 @@ def run(config: Config, requests: Requests) -> Path:
     size = config.tokenizer.image_size
     mesh = make_mesh()
     check_batch_size(config.data.batch_size, mesh)
-    vocabulary = Vocabulary.load(config.vocabulary.path)
+    vocabulary = config.vocabulary.load()
     source = open_source(config.data.train, size, config.data.train_split)
     validation = fixed_images(
         open_source(config.data.validation, size, config.data.validation_split), VALIDATION_IMAGES, size
@@ -269,7 +269,8 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
     data, vocabulary = dict(config["data"]), dict(config["vocabulary"])
     for name in ("train", "validation"):
         data[name] = "/".join(Path(data[name]).parts[-2:])
-    vocabulary["path"] = Path(vocabulary["path"]).name
+    if vocabulary["path"] is not None:
+        vocabulary["path"] = Path(vocabulary["path"]).name
     del data["cache"]
     run = {name: value for name, value in config["run"].items() if name != "output"}
     return {**config, "data": data, "vocabulary": vocabulary, "run": run}

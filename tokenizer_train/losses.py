@@ -3,7 +3,8 @@
     L = L_appearance + alpha w L_semantic,   w = sg(L_appearance / L_semantic)
     L_appearance = ||I - Ihat||^2 + beta sum_l ||z - sg(zhat_{<=l})||^2 + lambda L_GAN + eta L_perceptual
 
-The LeCAM term, phi L_LeCAM, belongs to the discriminator's loss, as in MAGVIT. Images (B, H, W, 3) may be clips
+The LeCAM term, phi L_LeCAM, belongs to the discriminator's loss, as in MAGVIT. A codebook that is trained has a
+loss of its own beside these, sum_l ||sg(z_l) - e(k_l)||^2; the paper's is frozen. Images (B, H, W, 3) may be clips
 (B, T, H, W, 3) everywhere, and their latents (B, t, h, w, c).
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from spae.nearest import log_sum_exp
 from spae.pyramid import PyramidShape
@@ -47,6 +48,31 @@ def commitment(
     for layer in range(first_layer, len(shape) + 1):
         at = (slice(None), *shape.positions(layer).T)
         total += jnp.mean((z_bhwc[at] - jax.lax.stop_gradient(averages[layer - 1][at])) ** 2)
+    return total
+
+
+def codebook(
+    queries: Sequence[Float[Array, "b n c"]],
+    ids: Sequence[Int[Array, "b *grid"]],
+    codebook_vc: Float[Array, "v c"],
+    first_layer: int = 1,
+) -> Float[Array, ""]:
+    """sum_l ||sg(z_l) - e(k_l)||^2, each term the mean over batch, positions and channels: trains the codebook alone.
+
+    With one layer this is the codebook loss of VQ-VAE (arXiv 1711.00937, equation 3), whose z is the only z_l. In a
+    pyramid z_l is what layer l searched with, so that every code moves towards what chose it, whether words are
+    averaged or added up.
+
+    Args:
+        queries: z_l of every layer, at its positions.
+        ids: k_l of every layer.
+        codebook_vc: e, trained.
+        first_layer: the first layer that quantizes z, as for `commitment`.
+    """
+    total = jnp.zeros((), jnp.float32)
+    for query_bnc, ids_l in list(zip(queries, ids, strict=True))[first_layer - 1 :]:
+        chosen_bnc = codebook_vc[ids_l.reshape(query_bnc.shape[:2])]
+        total += jnp.mean((jax.lax.stop_gradient(query_bnc) - chosen_bnc) ** 2)
     return total
 
 

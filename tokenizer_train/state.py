@@ -81,6 +81,7 @@ def create(
             codebook_vc.shape[1],
             meaning_codebook_vd.shape[1],
             word_features_vf.shape[1],
+            len(vocabulary),
             dtype=dtype,
             rngs=rngs,
         ),

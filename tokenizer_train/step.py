@@ -69,14 +69,14 @@ def _autoencoder_loss(config: Config, modules: Modules):
     def compute(params, state: TrainState, images_bhwc, features_bf, constants: Constants, key):
         model = nnx.merge(modules.autoencoder, params)
         z_bhwc, meaning = model.encode(images_bhwc, features_bf, constants.meaning_codebook_vd)
-        words = quantize(
-            z_bhwc, constants.codebook_vc, shape, meaning, config.tokenizer.fill, config.tokenizer.unit
-        )
+        codebook_vc = model.codebook(constants.codebook_vc)
+        words = quantize(z_bhwc, codebook_vc, shape, meaning, config.tokenizer.fill, config.tokenizer.unit)
+        searched_vc = normalised(codebook_vc) if config.tokenizer.unit else codebook_vc
         key_prefix, key_positions = jax.random.split(key)
         seen_bhwc = losses.draw_prefix(
             z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1
         )
-        decoded_bhwc = model.decoder(seen_bhwc)
+        decoded_bhwc = model.decode(seen_bhwc, words.ids, constants.meaning_codebook_vd)
 
         metrics = {
             "reconstruction": losses.reconstruction(images_bhwc, decoded_bhwc),
@@ -95,9 +95,14 @@ def _autoencoder_loss(config: Config, modules: Modules):
             total += jnp.where(active, loss.adversarial, 0.0) * metrics["adversarial"]
         metrics["appearance"] = total
         if loss.semantic > 0:
-            metrics["semantic"] = semantic(words.queries, features_bf, constants, key_positions)
+            # As in the paper this loss trains the encoder only.
+            fixed_vc = jax.lax.stop_gradient(searched_vc)
+            metrics["semantic"] = semantic(words.queries, fixed_vc, features_bf, constants, key_positions)
             weight = losses.dynamic_weight(total, metrics["semantic"]) if loss.dynamic_weight else 1.0
             total += loss.semantic * weight * metrics["semantic"]
+        if config.tokenizer.codebook != "frozen":
+            metrics["codebook"] = losses.codebook(words.queries, words.ids, searched_vc, meaning_layers + 1)
+            total += loss.codebook * metrics["codebook"]
         metrics["loss"] = total
         metrics["psnr"] = -10 * jnp.log10(metrics["reconstruction"])
         for layer, ids in enumerate(words.ids, start=1):
@@ -105,7 +110,7 @@ def _autoencoder_loss(config: Config, modules: Modules):
             metrics[f"words/{layer}"] = jnp.sum(used_v)
         return total, (metrics, decoded_bhwc)
 
-    def semantic(queries, features_bf, constants: Constants, key):
+    def semantic(queries, searched_vc, features_bf, constants: Constants, key):
         """The mean over the first D' layers of each layer's semantic loss, in the view that it searches."""
         score_bv = scores(features_bf, constants.word_features_vf, constants.word_means_v)
         pool_lbv = pools(score_bv, loss.thresholds[: loss.semantic_layers])
@@ -120,10 +125,8 @@ def _autoencoder_loss(config: Config, modules: Modules):
                 drawn_n = jax.random.permutation(jax.random.fold_in(key, i), count)[: loss.semantic_positions]
                 query_bnc = query_bnc[:, drawn_n]
                 pool_bnv = pool_bnv[:, drawn_n] if loss.deal_pools else pool_bnv
-            codebook = constants.meaning_codebook_vd if i < meaning_layers else constants.codebook_vc
-            if config.tokenizer.unit and i >= meaning_layers:
-                codebook = normalised(codebook)
-            total += losses.semantic(query_bnc, codebook, pool_bnv, loss.temperature)
+            view = constants.meaning_codebook_vd if i < meaning_layers else searched_vc
+            total += losses.semantic(query_bnc, view, pool_bnv, loss.temperature)
         return total / loss.semantic_layers
 
     return compute

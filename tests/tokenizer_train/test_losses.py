@@ -155,3 +155,22 @@ def test_schedules(decay):
     assert float(rate(399)) == pytest.approx(wanted, rel=1e-5)
     if decay != "constant":
         assert float(rate(999)) < 0.01
+
+
+@pytest.mark.parametrize("first_layer", [1, 2])
+def test_the_codebook_loss_pulls_each_code_to_what_chose_it(first_layer):
+    rng = np.random.default_rng(3)
+    queries = [rng.normal(size=(2, n, 4)).astype(np.float32) for n in (1, 4)]
+    ids = [rng.integers(0, 6, (2, 1, 1)), rng.integers(0, 6, (2, 2, 2))]
+    codebook = rng.normal(size=(6, 4)).astype(np.float32)
+    wanted, wanted_gradient = 0.0, np.zeros((6, 4))
+    for query, ids_l in list(zip(queries, ids, strict=True))[first_layer - 1 :]:
+        for z, k in zip(query.reshape(-1, 4), ids_l.ravel(), strict=True):
+            wanted += ((z - codebook[k]) ** 2).sum() / query.size
+            wanted_gradient[k] += 2 * (codebook[k] - z) / query.size
+    found, (z_gradient, gradient) = jax.value_and_grad(
+        lambda q, e: losses.codebook(q, ids, e, first_layer), argnums=(0, 1)
+    )(queries, codebook)
+    assert found == pytest.approx(wanted, rel=1e-5)
+    np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-4, atol=1e-6)
+    assert not any(np.any(one) for one in z_gradient)
