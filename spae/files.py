@@ -23,6 +23,8 @@ def write_file(path: str | Path, data: bytes) -> None:
             raise InputError(f"cannot write {path}: it is a folder")
         try:
             part.write_bytes(data)
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

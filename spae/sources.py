@@ -60,10 +60,14 @@ class Source(ABC):
     def labels(self) -> list[str | None]:
         """The label of every record, in order."""
 
-    @property
     @abstractmethod
+    def key(self, index: int) -> str:
+        """The key of the record at 0 <= index < len, whether its image can be read or not."""
+
+    @property
     def keys(self) -> list[str]:
         """The key of every record, in order."""
+        return [self.key(index) for index in range(len(self))]
 
     def caption(self, index: int) -> str | None:
         """The caption of a record; its image is not decoded."""
@@ -92,10 +96,19 @@ class Source(ABC):
         """sha256 over the names, sizes and bytes of all files, in hexadecimal; reads every file once."""
         digest = hashlib.sha256(self.part.encode())
         for file, name in zip(self.files, self.names, strict=True):
-            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
             with open(file, "rb") as opened:
                 while block := opened.read(1 << 20):
                     digest.update(block)
+        return digest.hexdigest()
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 over the names and sizes of all files, in hexadecimal; reads none of them, so that a change which
+        keeps every size goes unseen."""
+        digest = hashlib.sha256(self.part.encode())
+        for file, name in zip(self.files, self.names, strict=True):
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
@@ -114,6 +127,10 @@ def open_source(path: str | Path, size: int | None = None, split: str | None = N
     `size` is the side that the images will be reduced to: large JPEGs are then decoded several times faster.
     Raises InputError: nothing there, no images, an unreadable file.
     """
+    if "://" in str(path):
+        raise InputError(
+            f"wanted files of this machine, got {path}: mount the bucket (gcsfuse, s3fs), or copy it"
+        )
     files = _files(path)
     directory = Path(path)
     if split is not None and not (directory / "dataset_info.json").is_file():
@@ -187,9 +204,8 @@ class FolderSource(Source):
     def labels(self) -> list[str | None]:
         return [_label(name) for name in self.names]
 
-    @property
-    def keys(self) -> list[str]:
-        return list(self.names)
+    def key(self, index: int) -> str:
+        return self.names[index]
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
         file, name = self.files[index], self.names[index]
@@ -234,15 +250,15 @@ class TarSource(Source):
     def labels(self) -> list[str | None]:
         return [_label(name) for _, name, _, _ in self._members]
 
-    @property
-    def keys(self) -> list[str]:
-        return [f"{self.files[shard].name}/{name}" for shard, name, _, _ in self._members]
+    def key(self, index: int) -> str:
+        shard, name, _, _ = self._members[index]
+        return f"{self.files[shard].name}/{name}"
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
         shard, name, offset, length = self._members[index]
         place = self._captions.get((shard, str(PurePosixPath(name).with_suffix(""))))
         caption = self._bytes(shard, *place).decode("utf-8", "replace").strip() if place else None
-        return self._bytes(shard, offset, length), _label(name), caption, f"{self.files[shard].name}/{name}"
+        return self._bytes(shard, offset, length), _label(name), caption, self.key(index)
 
     def _bytes(self, shard: int, offset: int, length: int) -> bytes:
         with self._lock:
@@ -319,14 +335,11 @@ class ParquetSource(Source):
     def labels(self) -> list[str | None]:
         return list(self._labels)
 
-    @property
-    def keys(self) -> list[str]:
-        starts = [0, *self._ends[:-1]]
-        return [
-            f"{self.files[number].name}/{index}"
-            for (number, _), start, end in zip(self._groups, starts, self._ends, strict=True)
-            for index in range(start, end)
-        ]
+    def key(self, index: int) -> str:
+        return f"{self.files[self._groups[self._group(index)][0]].name}/{index}"
+
+    def _group(self, index: int) -> int:
+        return int(np.searchsorted(self._ends, index, side="right"))
 
     def _label(self, value: Any) -> str | None:
         if value is None:
@@ -334,10 +347,10 @@ class ParquetSource(Source):
         return self._class_names[value] if self._class_names and isinstance(value, int) else str(value)
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
-        group = int(np.searchsorted(self._ends, index, side="right"))
+        group = self._group(index)
         start = int(self._ends[group - 1]) if group else 0
         row = self._rows(group)[index - start]
-        key = f"{self.files[self._groups[group][0]].name}/{index}"
+        key = self.key(index)
         image = row[self._image or ""]
         encoded = image.get("bytes") if isinstance(image, dict) else image
         if not isinstance(encoded, bytes):
@@ -428,9 +441,8 @@ class TfdsSource(Source):
     def labels(self) -> list[str | None]:
         return list(self._labels)
 
-    @property
-    def keys(self) -> list[str]:
-        return [f"{self.part}/{index}" for index in range(len(self))]
+    def key(self, index: int) -> str:
+        return f"{self.part}/{index}"
 
     def _label(self, example: dict[str, Any]) -> str | None:
         if self._label_feature is None:
@@ -444,7 +456,7 @@ class TfdsSource(Source):
         example = self._data[index]
         caption = example[self._caption] if self._caption else None
         caption = caption.decode("utf-8", "replace") if isinstance(caption, bytes) else caption
-        return example[self._image], self._label(example), caption, f"{self.part}/{index}"
+        return example[self._image], self._label(example), caption, self.key(index)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_data"}

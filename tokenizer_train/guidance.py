@@ -72,10 +72,9 @@ class Squares(Source):
         """Those of the source."""
         return self._source.labels
 
-    @property
-    def keys(self) -> list[str]:
-        """Those of the source."""
-        return self._source.keys
+    def key(self, index: int) -> str:
+        """That of the source."""
+        return self._source.key(index)
 
     @cached_property
     def fingerprint(self) -> str:

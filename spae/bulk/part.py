@@ -1,0 +1,133 @@
+"""One part of a job: its images read ahead by threads, encoded in fixed batches, and put into the bytes of a file."""
+
+import dataclasses
+import io
+import json
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from spae.bulk.job import Format, Job
+from spae.errors import InputError
+from spae.images import to_array
+from spae.sources import Record, Source
+
+if TYPE_CHECKING:
+    from spae.tokenizer import Tokenizer
+
+BATCH = 32
+# Images that wait, already reduced to the tokenizer's size, while a batch is encoded.
+AHEAD = 4 * BATCH
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An image that could not be read."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    number: int
+    data: bytes  # of the whole file
+    images: int  # rows in it
+    bad: tuple[Bad, ...]
+
+
+def read_ahead(
+    source: Source, indices: Iterable[int], size: int, pool: ThreadPoolExecutor
+) -> Generator[Record | Bad]:
+    """The records in order, their images squares of `size` pixels; at most AHEAD of them wait in memory."""
+    waiting: deque[Future[Record | Bad]] = deque()
+    try:
+        for index in indices:
+            waiting.append(pool.submit(_read, source, index, size))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def encode_part(
+    tokenizer: "Tokenizer",
+    job: Job,
+    number: int,
+    records: Iterable[Record | Bad],
+    advance: Callable[[int], object] = lambda images: None,
+) -> Part:
+    """The part of these records, which are those of `job.indices(number)`.
+
+    Batches never reach beyond a part, so that what an image is encoded together with, and with it every last bit,
+    is the same however many parts are done at once, by whom and in which order.
+
+    Args:
+        advance: told how many images more have been dealt with.
+    """
+    rows: list[dict[str, Any]] = []
+    bad: list[Bad] = []
+    batch: list[Record] = []
+    told = 0
+    for record in chain(records, (None,)):
+        if isinstance(record, Bad):
+            bad.append(record)
+        elif record is not None:
+            batch.append(record)
+        if len(batch) == BATCH or (record is None and batch):
+            pyramids = tokenizer.encode([one.image for one in batch])
+            for one, pyramid in zip(batch, pyramids, strict=True):
+                rows.append(
+                    {
+                        "key": one.key,
+                        "label": one.label,
+                        "caption": one.caption,
+                        "text": pyramid.text(job.layers),
+                        "layers": pyramid.json(job.layers),
+                    }
+                )
+            batch = []
+            advance(len(rows) + len(bad) - told)
+            told = len(rows) + len(bad)
+    advance(len(rows) + len(bad) - told)
+    return Part(number, file_bytes(rows, job.format), len(rows), tuple(bad))
+
+
+def file_bytes(rows: list[dict[str, Any]], format: Format) -> bytes:
+    """The part file: a JSON object a line, or parquet with the same fields as columns."""
+    if format == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    layer = {
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "words": pa.list_(pa.string()),
+        "ids": pa.list_(pa.int32()),
+    }
+    columns = {name: pa.string() for name in ("key", "label", "caption", "text")}
+    schema = pa.schema({**columns, "layers": pa.list_(pa.struct(layer))})
+    buffer = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _read(source: Source, index: int, size: int) -> Record | Bad:
+    try:
+        record = source[index]
+        for text in (record.key, record.label, record.caption):
+            (text or "").encode()
+        return dataclasses.replace(record, image=to_array(record.image, size))
+    except InputError as error:
+        reason = str(error)
+    except UnicodeEncodeError:
+        reason = "its name is not UTF-8: rename it"
+    # What is not UTF-8 is written as \udcNN.
+    return Bad(*(text.encode(errors="backslashreplace").decode() for text in (source.key(index), reason)))
