@@ -204,7 +204,9 @@ def test_bad_usage_is_status_2(arguments, capsys):
     assert "usage: spae" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["encode"], ["decode"], ["draw"], ["bulk"], ["vocab", "build"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["encode"], ["decode"], ["draw"], ["bulk"], ["vocab", "build"], ["demo"]]
+)
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--help"])
