@@ -9,8 +9,8 @@ from flax import nnx
 from jaxtyping import Float32
 
 from spae.guidance.cache import cached_word_features, image_features
-from spae.guidance.clip import Clip
-from spae.guidance.conse import Conse
+from spae.guidance.choice import load_guidance
+from spae.guidance.embedded import check_embedded
 from spae.guidance.scores import word_means
 from spae.images import to_array
 from spae.sources import Source
@@ -33,6 +33,8 @@ def features(
     if config.loss.semantic == 0 and config.tokenizer.trunk == "none":
         return np.zeros((len(source), 0), np.float32), np.zeros((len(vocabulary), 0), np.float32), no_means_v
     guidance = load_guidance(config.guidance)
+    if config.tokenizer.meaning == "ranked":
+        check_embedded(vocabulary, guidance)
     if config.tokenizer.trunk != "none":
         # The tokenizer's trunk will see squares of this size and nothing finer, so it is trained on them.
         source = Squares(source, config.tokenizer.image_size)
@@ -46,11 +48,6 @@ def features(
 def load_trunk(config: Config) -> nnx.Module | None:
     """The frozen network that feeds the meaning head, the guidance's image side; None without a trunk."""
     return load_guidance(config.guidance).tower if config.tokenizer.trunk != "none" else None
-
-
-def load_guidance(name: str) -> Conse | Clip:
-    """The guidance that a config names: "conse", or "clip:PATH" with a file or folder of CLIP's weights."""
-    return Conse() if name == "conse" else Clip(name.removeprefix("clip:"))
 
 
 class Squares(Source):

@@ -43,6 +43,11 @@ def add(commands: Any) -> None:
     build.add_argument(
         "--components", type=positive, default=16, metavar="N", help="dimensions of a whitened view (16)"
     )
+    build.add_argument(
+        "--embed",
+        metavar="GUIDANCE",
+        help="conse or clip:PATH: give the words that guidance's vectors instead of the model's (view two or raw)",
+    )
     add_json(build, "print what was built as JSON")
 
 
@@ -60,6 +65,12 @@ def _build(options: argparse.Namespace) -> int:
         view=options.view,
         appearance_components=options.components,
     )
+    if options.embed is not None:
+        from spae.guidance.choice import load_guidance
+        from spae.guidance.embedded import embedded
+
+        guidance = load_guidance(options.embed)
+        vocabulary = embedded(vocabulary, guidance, options.view, options.components)
     vocabulary.save(options.output)
     if options.json:
         print(json.dumps({"output": str(options.output), **vocabulary.header()}, ensure_ascii=False))

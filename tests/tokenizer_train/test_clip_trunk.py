@@ -9,11 +9,11 @@ import pytest
 
 import spae
 from spae.errors import InputError
+from spae.guidance.choice import load_guidance
 from spae.guidance.clip import Clip
 from spae.images import to_array, to_float
 from spae.sources import open_source
 from tokenizer_train import loop
-from tokenizer_train.guidance import load_guidance
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip_hugging_face"  # random weights
 
