@@ -2,49 +2,43 @@
 
 Per prefix of the pyramid: reconstruction, bits, and codecs at those bits. Per layer: use of the vocabulary,
 and how well the words fit the image by the guidance. Over the upper words: the few-shot check with its
-controls. Means are over images; every draw follows the seed.
+controls. Means are over images; every draw follows the seed. What is not measured is listed with the reason.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
-from flax import nnx
-from jaxtyping import Float, Float32, Int, Shaped, UInt8
+from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 import spae
+from spae import lpips
 from spae.errors import InputError
-from spae.feature_distance import SMALLEST_SIDE
 from spae.files import write_file
-from spae.guidance.cache import cached_word_features
+from spae.guidance.clip import Clip
 from spae.guidance.conse import Conse
-from spae.guidance.scores import percentile, scores, word_means
-from spae.images import to_array, to_float
-from spae.metrics import Stlpips, codebook_usage, psnr, ssim
+from spae.images import to_array
+from spae.metrics import codebook_usage
 from spae.pyramid import Pyramid
 from spae.sources import Source, open_source
 from spae.tokenizer import Tokenizer
-from tokenizer_train.few_shot import draw_episodes, mean_of_words, nearest_centroid
+from tokenizer_train.batches import batches, mapped
+from tokenizer_train.few_shot import draw_episodes
+from tokenizer_train.pair_measures import Measure, pair_measures
 from tokenizer_train.rates import FORMATS, best_within
-from tokenizer_train.tables import markdown
+from tokenizer_train.set_measures import SetMeasures
+from tokenizer_train.tables import comparison, markdown
+from tokenizer_train.word_fit import WordFit, ids_of
 
 SETTINGS = ((2, 1), (5, 1), (5, 5))  # ways, shots of the few-shot check
-UPPER_LAYERS = (2, 3)  # whose words are checked: 5 and 21 words of the default pyramid
-ORACLE_WORDS = 5
-ORACLE_BATCH = 256
-PERCENTILE_BATCH = 8  # images; the sorted scores of the whole vocabulary are held for each
-
-# Two batches of uint8 images to one value per pair.
-Measure = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, " b"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,14 +47,18 @@ class Options:
 
     bundle: tyro.conf.Positional[str]  # name of a shipped bundle, or a folder
     data: tyro.conf.Positional[str]  # folder of images, tar shards (path or glob), parquet or TFDS folder
+    compare: tuple[str, ...] = ()  # further bundles, measured alike on the same images, and a table of all
     split: str | None = None  # of a TFDS directory: "train" if not given
     limit: int | None = None  # images, drawn without replacement; all of them if not given
     codec_images: int = 300  # of them, for JPEG and WebP: 101 quality settings each
     episodes: int = 2_000  # of each few-shot setting
     batch_size: int = 32  # images at once
     seed: int = 0  # of the drawn images and episodes
+    lpips: str | None = None  # folder with torchvision's AlexNet or VGG16 and the heads of the package lpips
+    inception: str | None = None  # file pt_inception-2015-12-05-6726825d.pth, for FID and Inception Score
+    clip: str | None = None  # folder or safetensors file of a CLIP; the paper's is ViT-L/14
     # Parts to leave out, such as those whose weight packages are not installed.
-    skip: tuple[Literal["stlpips", "guidance", "few-shot", "codecs"], ...] = ()
+    skip: tuple[Literal["stlpips", "frechet", "guidance", "few-shot", "codecs"], ...] = ()
     json: bool = False  # print JSON instead of Markdown tables
     output: str | None = None  # file that gets the JSON as well
 
@@ -74,64 +72,119 @@ class Options:
 
 def run(options: Options) -> None:
     """The command: measure and print."""
+    results = [measured(bundle, options) for bundle in (options.bundle, *options.compare)]
+    shown = results if options.compare else results[0]
+    text = json.dumps(shown, indent=1)
+    tables = [markdown(result) for result in results] + ([comparison(results)] if options.compare else [])
+    print(text if options.json else "\n\n".join(tables))
+    if options.output is not None:
+        write_file(options.output, (text + "\n").encode())
+
+
+def measured(bundle: str, options: Options) -> dict[str, Any]:
+    """All figures of one bundle on `options.data`, and what they were measured with.
+
+    Raises:
+        InputError: The data holds no image, or a part needs weights that are not there.
+        BundleError: The bundle is damaged or none.
+    """
     started = time.monotonic()
-    tokenizer = spae.load(options.bundle)
-    result = {
-        "bundle": options.bundle,
+    tokenizer = spae.load(bundle)
+    return {
+        "bundle": bundle,
         "data": Path(options.data).name,
         **evaluate(tokenizer, open_source(options.data, tokenizer.image_size, options.split), options),
+        "weights": _weights(options),
         "device": jax.devices()[0].device_kind,
         "seconds": round(time.monotonic() - started, 1),
     }
-    text = json.dumps(result, indent=1)
-    print(text if options.json else markdown(result))
-    if options.output is not None:
-        write_file(options.output, (text + "\n").encode())
 
 
 def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str, Any]:
     """All figures of a tokenizer on a source, as JSON-able data.
 
     Raises:
-        InputError: The source is empty, or a part needs a weight package that is not installed.
+        InputError: The source is empty, or a part needs weights that are not there.
     """
     indices = _drawn(source, options)
     every = source.labels
     labels = [every[int(i)] for i in indices]
-    labelled = all(label is not None for label in labels)
-    guided_parts = "guidance" not in options.skip
+    not_measured = _without_words(tokenizer, labels, options)
     episodes = []
-    if labelled and guided_parts and "few-shot" not in options.skip:
+    if "few_shot" not in not_measured:
         # Drawn first: too few labelled images should not show after minutes of work.
         numbers_n = np.unique([str(label) for label in labels], return_inverse=True)[1]
         episodes = [
             draw_episodes(numbers_n, *setting, options.episodes, options.seed) for setting in SETTINGS
         ]
+    # So are networks loaded first.
+    size = tokenizer.image_size
+    pairs, missing = pair_measures(size, options.lpips, "stlpips" not in options.skip)
+    sets = SetMeasures(len(indices), len(tokenizer.shape), options.inception, "frechet" not in options.skip)
+    not_measured = missing | sets.missing | not_measured
+    conse = Conse() if "conse_score" not in not_measured else None
+    clip = Clip(options.clip) if options.clip is not None and "clip_score" not in not_measured else None
 
-    images = np.stack([to_array(source[int(i)].image, tokenizer.image_size) for i in indices])
-    pyramids, prefixes = reconstruction(tokenizer, images, options)
+    images = np.stack([to_array(source[int(i)].image, size) for i in indices])
+    pyramids, prefixes = reconstruction(tokenizer, images, pairs, sets, options.batch_size)
     layers = usage(tokenizer, pyramids)
     bits = math.log2(len(tokenizer.vocabulary))
     for prefix in prefixes:
         prefix["bits"] = round(prefix["words"] * bits, 1)
-    if "codecs" not in options.skip:
-        for prefix, coded in zip(prefixes, codecs(images, prefixes, options), strict=True):
+    originals, distances = sets.results()
+    for prefix, figures in zip(prefixes, distances, strict=True):
+        prefix.update(figures)
+    if "codecs" not in not_measured:
+        for prefix, coded in zip(prefixes, codecs(images, prefixes, pairs, options), strict=True):
             prefix.update(coded)
     result: dict[str, Any] = {
         "images": len(images),
+        "image_size": size,
         "vocabulary": len(tokenizer.vocabulary),
+        "originals": originals,
         "prefixes": prefixes,
         "layers": layers,
+        "all_layers": overall_usage(tokenizer, pyramids),
     }
-    if guided_parts:
-        guided = Guided(tokenizer, images, options)
-        result["guidance"] = guided.guidance.name
-        guided.percentiles(pyramids, prefixes, layers)
+    if conse is not None:
+        fit = WordFit(conse, tokenizer.vocabulary, images, options.batch_size)
+        result["guidance"] = conse.name
+        fit.add_percentiles(pyramids, prefixes, layers)
+        fit.add_scores(pyramids, prefixes, layers)
         if episodes:
-            result["few_shot"] = guided.few_shot(pyramids, images, episodes, options)
-        elif not labelled:
-            result["few_shot"] = "not measured: not every image has a label"
-    return result
+            result["few_shot"] = fit.few_shot(pyramids, images, episodes, options.seed)
+    if clip is not None:
+        result["clip"] = clip.fingerprint
+        WordFit(clip, tokenizer.vocabulary, images, options.batch_size).add_scores(pyramids, prefixes, layers)
+    return result | {"not_measured": not_measured}
+
+
+def _without_words(tokenizer: Tokenizer, labels: list[str | None], options: Options) -> dict[str, str]:
+    """What of the words, labels and codecs is not measured, and why."""
+    reasons: dict[str, str] = {}
+    if "guidance" in options.skip:
+        reasons |= dict.fromkeys(("percentile", "conse_score", "few_shot"), "left out by --skip guidance")
+    elif "few-shot" in options.skip:
+        reasons["few_shot"] = "left out by --skip few-shot"
+    elif any(label is None for label in labels):
+        reasons["few_shot"] = "not every image has a label"
+    if options.clip is None:
+        reasons["clip_score"] = "needs --clip PATH with the weights of a CLIP"
+    if "codecs" in options.skip:
+        reasons["codecs"] = "left out by --skip codecs"
+    return reasons
+
+
+def _weights(options: Options) -> dict[str, str]:
+    """Names of the weight files that the user brought -> sha256, in hexadecimal."""
+    hashes: dict[str, str] = {}
+    if options.lpips is not None:
+        for files in lpips.find(options.lpips):
+            hashes |= files.sha256()
+    if options.inception is not None:
+        file = Path(options.inception)
+        hashes[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashes
 
 
 def _drawn(source: Source, options: Options) -> Int[np.ndarray, " n"]:
@@ -142,43 +195,35 @@ def _drawn(source: Source, options: Options) -> Int[np.ndarray, " n"]:
 
 
 def reconstruction(
-    tokenizer: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], options: Options
+    tokenizer: Tokenizer,
+    images: UInt8[np.ndarray, "n *t H W 3"],
+    pairs: dict[str, Measure],
+    sets: SetMeasures,
+    batch_size: int,
 ) -> tuple[list[Pyramid], list[dict[str, Any]]]:
-    """The pyramids of all images, and per prefix PSNR (dB), SSIM and STLPIPS against the images."""
-    measures = _measures(tokenizer.image_size, options)
+    """The pyramids of all images, and per prefix the pairs' measures; `sets` sees every reconstruction, too."""
     depth = len(tokenizer.shape)
     pyramids: list[Pyramid] = []
-
-    def measure(originals: UInt8[np.ndarray, "b H W 3"]) -> Float[np.ndarray, "b prefixes measures"]:
+    values: list[np.ndarray] = []  # (b, prefixes, measures)
+    for count, (originals,) in batches([images], batch_size, "reconstruction"):
         words = tokenizer.encode(originals)
-        pyramids.extend(words)
         decoded = [tokenizer.decode(words, layers=n) for n in range(1, depth + 1)]
-        return np.stack(
-            [np.stack([f(originals, x) for f in measures.values()], axis=1) for x in decoded], axis=1
-        )
-
-    values = _mapped(measure, [images], options.batch_size, "reconstruction").mean(axis=0, dtype=float)
+        figures = [np.stack([measure(originals, x) for measure in pairs.values()], axis=1) for x in decoded]
+        sets.add(count, originals, decoded)
+        pyramids += words[:count]
+        values.append(np.stack(figures, axis=1)[:count])
+    means = np.concatenate(values).mean(axis=0, dtype=float)
     prefixes = [
         {"layers": n, "words": tokenizer.shape.tokens(n)}
-        | dict(zip(measures, values[n - 1].tolist(), strict=True))
+        | dict(zip(pairs, means[n - 1].tolist(), strict=True))
         for n in range(1, depth + 1)
     ]
-    return pyramids[: len(images)], prefixes
-
-
-def _measures(image_size: int, options: Options) -> dict[str, Measure]:
-    measures: dict[str, Measure] = {"psnr": psnr, "ssim": ssim}
-    if "stlpips" not in options.skip and image_size >= SMALLEST_SIDE:
-        network = nnx.jit(Stlpips("vgg"))
-        measures["stlpips"] = lambda a, b: np.asarray(
-            network(jnp.asarray(to_float(a)), jnp.asarray(to_float(b)))
-        )
-    return measures
+    return pyramids, prefixes
 
 
 def usage(tokenizer: Tokenizer, pyramids: list[Pyramid]) -> list[dict[str, Any]]:
     """Per layer: distinct words, their share of the vocabulary, and the perplexity of their use."""
-    words = [_ids(pyramids, n) for n in range(1, len(tokenizer.shape) + 1)]
+    words = [ids_of(pyramids, n) for n in range(1, len(tokenizer.shape) + 1)]
     return [
         {
             "layer": n,
@@ -193,8 +238,19 @@ def usage(tokenizer: Tokenizer, pyramids: list[Pyramid]) -> list[dict[str, Any]]
     ]
 
 
+def overall_usage(tokenizer: Tokenizer, pyramids: list[Pyramid]) -> dict[str, Any]:
+    """The same over the words of all layers together."""
+    words = [ids_of(pyramids, n).ravel() for n in range(1, len(tokenizer.shape) + 1)]
+    (used,) = codebook_usage([np.concatenate(words)], len(tokenizer.vocabulary))
+    share = used.used / len(tokenizer.vocabulary)
+    return {"distinct": used.used, "usage": share, "perplexity": used.perplexity}
+
+
 def codecs(
-    images: UInt8[np.ndarray, "n H W 3"], prefixes: list[dict[str, Any]], options: Options
+    images: UInt8[np.ndarray, "n H W 3"],
+    prefixes: list[dict[str, Any]],
+    pairs: dict[str, Measure],
+    options: Options,
 ) -> list[dict[str, Any]]:
     """Per prefix: JPEG and WebP in no more bits than its words, over the first `codec_images` images.
 
@@ -202,7 +258,6 @@ def codecs(
     than allowed and so in the codec's favour; below a half that fit, the figures are None.
     """
     some = images[: options.codec_images]
-    measures = _measures(images.shape[1], options)
     result: list[dict[str, Any]] = [{} for _ in prefixes]
     for format in FORMATS:
         coded = [
@@ -213,125 +268,9 @@ def codecs(
             fits = float(np.mean([per_prefix[n].fits for per_prefix in coded]))
             decoded = np.stack([per_prefix[n].image for per_prefix in coded])
             entry[format.lower()] = {"images": len(some), "fits": fits} | {
-                name: float(_mapped(measure, [some, decoded], options.batch_size, format).mean(dtype=float))
+                name: float(mapped(measure, [some, decoded], options.batch_size, format).mean(dtype=float))
                 if fits >= 0.5
                 else None
-                for name, measure in measures.items()
+                for name, measure in pairs.items()
             }
     return result
-
-
-class Guided:
-    """The figures that need to know what words and images mean, by ConSE, whatever the bundle was trained by.
-
-    ConSE's classifier has seen the ImageNet classes and may be the bundle's own trunk: the percentile then
-    says only how well the words follow the guidance; the few-shot check is on the labels.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], options: Options) -> None:
-        self.guidance = Conse()
-        self.words_vf = cached_word_features(self.guidance, tokenizer.vocabulary.words)
-        embed = lambda images_bhwc: self.guidance.images(to_float(images_bhwc))  # noqa: E731
-        self.images_nf = _mapped(embed, [images], options.batch_size, f"{self.guidance.name} images")
-        self.means_v = word_means(self.images_nf, self.words_vf)
-
-    def percentiles(
-        self, pyramids: list[Pyramid], prefixes: list[dict[str, Any]], layers: list[dict[str, Any]]
-    ) -> None:
-        """Add to layers and prefixes the mean percentile of their words among all words; 0.5 is chance.
-
-        Also with each word's mean score over these images subtracted ("corrected"): a word that is near
-        everything ranks high for every image without saying anything of it.
-        """
-
-        @jax.jit
-        def ranks(images_bf, ids_bn, words_vf, means_v):
-            plain_bv, corrected_bv = scores(images_bf, words_vf), scores(images_bf, words_vf, means_v)
-            return jnp.stack([percentile(plain_bv, ids_bn), percentile(corrected_bv, ids_bn)], axis=1)
-
-        for layer in layers:
-            ids_nk = _ids(pyramids, layer["layer"])
-            values_n2 = _mapped(
-                lambda images_bf, ids_bn: ranks(images_bf, ids_bn, self.words_vf, self.means_v),
-                [self.images_nf, ids_nk],
-                PERCENTILE_BATCH,
-                f"percentiles of layer {layer['layer']}",
-            )
-            layer["percentile"], layer["percentile_corrected"] = values_n2.mean(axis=0, dtype=float).tolist()
-        for prefix in prefixes:
-            upper = layers[: prefix["layers"]]
-            for name in ("percentile", "percentile_corrected"):
-                total = sum(layer[name] * layer["words_per_image"] for layer in upper)
-                prefix[name] = total / prefix["words"]
-
-    def few_shot(
-        self,
-        pyramids: list[Pyramid],
-        images: UInt8[np.ndarray, "n H W 3"],
-        episodes: Sequence[Int[np.ndarray, "e w i"]],
-        options: Options,
-    ) -> list[dict[str, Any]]:
-        """Accuracies on the words, and of the controls that bound them, over the same episodes.
-
-        Controls: chance; raw pixels; the words of another image; the guidance's own best words, plain and
-        with each word's mean over these images subtracted; the guidance's vector of the image itself.
-        """
-        represented = {}
-        for n in UPPER_LAYERS:
-            if n <= pyramids[0].layers:
-                ids_nk = np.concatenate([_ids(pyramids, layer) for layer in range(1, n + 1)], axis=1)
-                represented[f"{ids_nk.shape[1]} words"] = mean_of_words(self.words_vf, ids_nk)
-        shuffled = np.random.default_rng(options.seed).permutation(len(images))
-        for name, words_nf in list(represented.items()):
-            represented[f"{name} of another image"] = words_nf[shuffled]
-        pixels_np = images.reshape(len(images), -1).astype(np.float32)
-        represented["raw pixels, centred"] = pixels_np - pixels_np.mean(axis=0)
-        for name, means_v in (("", 0 * self.means_v), (", hub-corrected", self.means_v)):
-            represented[f"{ORACLE_WORDS} best-scored words{name}"] = mean_of_words(
-                self.words_vf, self._best_words(means_v)
-            )
-        represented[f"{self.guidance.name} vector of the image"] = self.images_nf
-
-        results: list[dict[str, Any]] = []
-        for (ways, shots), episodes_ewi in zip(SETTINGS, episodes, strict=True):
-            accuracies = {name: nearest_centroid(x_nd, episodes_ewi) for name, x_nd in represented.items()}
-            results.append(
-                {
-                    "ways": ways,
-                    "shots": shots,
-                    "episodes": options.episodes,
-                    "chance": 1 / ways,
-                    "accuracy": {name: accuracy.mean for name, accuracy in accuracies.items()},
-                    "interval": {name: accuracy.interval for name, accuracy in accuracies.items()},
-                }
-            )
-        return results
-
-    def _best_words(self, means_v: Float32[np.ndarray, " v"]) -> Int[np.ndarray, "n k"]:
-        """The words that the scores alone would choose for each image."""
-
-        def best(images_bf: Float32[np.ndarray, "b f"]) -> Int[np.ndarray, "b k"]:
-            distance_bv = means_v - images_bf @ self.words_vf.T
-            return np.argpartition(distance_bv, ORACLE_WORDS, axis=1)[:, :ORACLE_WORDS]
-
-        return _mapped(best, [self.images_nf], ORACLE_BATCH, "best-scored words")
-
-
-def _ids(pyramids: list[Pyramid], layer: int) -> Int[np.ndarray, "n k"]:
-    return np.stack([pyramid.ids[layer - 1].ravel() for pyramid in pyramids])
-
-
-def _mapped(
-    function: Callable[..., Any], arrays: Sequence[np.ndarray], size: int, what: str
-) -> Shaped[np.ndarray, "n ..."]:
-    """`function` over the arrays' rows, `size` at a time; the last batch is filled up, and cut again.
-
-    So nothing is compiled for a rest, and no filler counts.
-    """
-    results = []
-    starts = range(0, len(arrays[0]), size)
-    for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
-        parts = [array[start : start + size] for array in arrays]
-        filled = [np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)]) for part in parts]
-        results.append(np.asarray(function(*filled))[: len(parts[0])])
-    return np.concatenate(results)
