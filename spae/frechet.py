@@ -24,6 +24,7 @@ class Moments:
         self.count = 0
         self.mean = np.zeros(width)
         self._scatter_dd = np.zeros((width, width))  # sum of (x - mean) (x - mean)^T
+        self._root_dd: np.ndarray | None = None
 
     def add(self, x_nd: Float[np.ndarray, "n d"]) -> None:
         """
@@ -43,6 +44,7 @@ class Moments:
         self._scatter_dd += np.outer(step_d, step_d) * (self.count * len(x_nd) / count)
         self.mean += step_d * (len(x_nd) / count)
         self.count = count
+        self._root_dd = None
 
     @property
     def covariance(self) -> Float[np.ndarray, "d d"]:
@@ -53,6 +55,14 @@ class Moments:
         if self.count < 2:
             raise InputError(f"wanted at least two vectors for a covariance, got {self.count}")
         return self._scatter_dd / (self.count - 1)
+
+    @property
+    def root(self) -> Float[np.ndarray, "d d"]:
+        """The symmetric square root of the covariance; computed once, as one set is compared with many."""
+        if self._root_dd is None:
+            values_d, vectors_dd = np.linalg.eigh(self.covariance)
+            self._root_dd = (vectors_dd * np.sqrt(values_d.clip(0))) @ vectors_dd.T
+        return self._root_dd
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
@@ -70,9 +80,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
         )
     # (C_1 C_2)^(1/2) has the trace of (C_1^(1/2) C_2 C_1^(1/2))^(1/2), which is symmetric: eigenvalues of symmetric
     # matrices need no complex numbers and no repair where a covariance is singular.
-    values_d, vectors_dd = np.linalg.eigh(first.covariance)
-    root_dd = (vectors_dd * np.sqrt(values_d.clip(0))) @ vectors_dd.T
-    product_d = np.linalg.eigvalsh(root_dd @ second.covariance @ root_dd).clip(0)
+    product_d = np.linalg.eigvalsh(first.root @ second.covariance @ first.root).clip(0)
     step_d = first.mean - second.mean
     traces = np.trace(first.covariance) + np.trace(second.covariance)
     return float(max(step_d @ step_d + traces - 2 * np.sqrt(product_d).sum(), 0.0))

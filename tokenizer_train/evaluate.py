@@ -162,13 +162,16 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
 def _without_words(tokenizer: Tokenizer, labels: list[str | None], options: Options) -> dict[str, str]:
     """What of the words, labels and codecs is not measured, and why."""
     reasons: dict[str, str] = {}
-    if "guidance" in options.skip:
+    if tokenizer.config.codebook == "learned":
+        of_words = ("percentile", "conse_score", "clip_score", "few_shot")
+        reasons |= dict.fromkeys(of_words, "the codes of a learned codebook are no words")
+    elif "guidance" in options.skip:
         reasons |= dict.fromkeys(("percentile", "conse_score", "few_shot"), "left out by --skip guidance")
     elif "few-shot" in options.skip:
         reasons["few_shot"] = "left out by --skip few-shot"
     elif any(label is None for label in labels):
         reasons["few_shot"] = "not every image has a label"
-    if options.clip is None:
+    if options.clip is None and "clip_score" not in reasons:
         reasons["clip_score"] = "needs --clip PATH with the weights of a CLIP"
     if "codecs" in options.skip:
         reasons["codecs"] = "left out by --skip codecs"

@@ -58,6 +58,18 @@ def test_distance_of_known_gaussians():
     assert frechet_distance(first, second) == pytest.approx(25 + (3 * 2**0.5 - 2**0.5) ** 2)
 
 
+def test_vectors_that_come_later_count():
+    first, second, x_nd = (
+        moments(vectors(9, 3, seed=1)),
+        moments(vectors(9, 3, seed=2)),
+        vectors(5, 3, seed=3),
+    )
+    frechet_distance(first, second)
+    first.add(x_nd)
+    expected = frechet_distance(moments(np.concatenate([vectors(9, 3, seed=1), x_nd])), second)
+    assert frechet_distance(first, second) == pytest.approx(expected)
+
+
 def test_fewer_vectors_than_dimensions():
     """Singular covariances: no imaginary parts, no distance of a set to itself, and the trace by singular values."""
     first, second = vectors(20, 64, seed=1), vectors(30, 64, seed=2)

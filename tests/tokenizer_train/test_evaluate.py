@@ -1,0 +1,244 @@
+"""`spae-train eval` on a tokenizer whose words are levels of brightness: every figure by another way."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import scipy.special
+from flax import nnx
+from PIL import Image
+
+import spae
+from spae.guidance.clip import Clip
+from spae.guidance.efficientnet import IMAGE_SIZE
+from spae.images import to_array, to_float
+from spae.lpips import Lpips
+from spae.pyramid import Pyramid, PyramidShape
+from spae.sources import open_source
+from spae.vocabulary import View, Vocabulary
+from tokenizer_train.cli import main
+from tokenizer_train.tables import comparison
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+SIDE = 32
+
+
+def load_maker(name: str):
+    spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Brightness:
+    """Each layer holds the brightness of its places; the last one is what is decoded."""
+
+    shape = PyramidShape((1, 2, 8))
+    image_size = SIDE
+
+    def __init__(self, codebook: str = "frozen") -> None:
+        self.config = SimpleNamespace(codebook=codebook)
+        views = {"meaning": View.raw(), "appearance": View.raw()}
+        words = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
+        self.vocabulary = Vocabulary(
+            words, np.arange(8), np.eye(8, dtype=np.float32), views, {"model": "none"}
+        )
+
+    def encode(self, images):
+        pyramids = []
+        for image in images:
+            grey = Image.fromarray(image).convert("L")
+            grids = [np.asarray(grey.resize(grid, Image.Resampling.BOX)) // 32 for grid in self.shape.layers]
+            pyramids.append(Pyramid(tuple(grids), self.shape, self.vocabulary))
+        return pyramids
+
+    def decode(self, pyramids, layers=None):
+        images = []
+        for pyramid in pyramids:
+            grid = Image.fromarray((pyramid.ids[(layers or 0) - 1] * 32 + 16).astype(np.uint8))
+            images.append(np.asarray(grid.resize((SIDE, SIDE), Image.Resampling.NEAREST).convert("RGB")))
+        return np.stack(images)
+
+
+class Colours(nnx.Module):
+    """In the place of EfficientNet-Lite0, and of the Inception network: features and logits of coarse colours.
+
+    Those networks have tests of their own, and their covariances take seconds.
+    """
+
+    def features(self, images_bhwc):
+        side = images_bhwc.shape[1] // 2
+        assert images_bhwc.shape[1:] in ((SIDE, SIDE, 3), (IMAGE_SIZE, IMAGE_SIZE, 3))
+        return images_bhwc.reshape(-1, 2, side, 2, side, 3).mean(axis=(2, 4)).reshape(-1, 12) * 10
+
+    def __call__(self, images_bhwc):
+        assert images_bhwc.dtype == jnp.uint8
+        features = self.features(images_bhwc.astype(jnp.float32) / 255)
+        return features, features[:, :5]
+
+
+@pytest.fixture
+def brightness(monkeypatch, hash_guidance, tmp_path):
+    tokenizers = {"words": Brightness(), "codes": Brightness("learned")}
+    monkeypatch.setattr(spae, "load", lambda name: tokenizers[name])
+    monkeypatch.setattr("tokenizer_train.evaluate.Conse", lambda: hash_guidance)
+    monkeypatch.setattr("tokenizer_train.set_measures.efficientnet.packaged", lambda: (Colours(), "sha"))
+    monkeypatch.setattr("tokenizer_train.set_measures._WIDTHS", {"fid": 12, "frechet_lite0": 12})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tokenizers["words"]
+
+
+def frechet(first_nd: np.ndarray, second_nd: np.ndarray) -> float:
+    """By singular values, from the vectors themselves."""
+    first_nd, second_nd = np.asarray(first_nd, float), np.asarray(second_nd, float)
+    a, b = ((x - x.mean(0)).T / (len(x) - 1) ** 0.5 for x in (first_nd, second_nd))
+    distance = ((first_nd.mean(0) - second_nd.mean(0)) ** 2).sum() + (a**2).sum() + (b**2).sum()
+    return distance - 2 * np.linalg.svd(a.T @ b, compute_uv=False).sum()
+
+
+def test_every_figure(brightness, image_folder, tmp_path, capsys, hash_guidance, monkeypatch) -> None:
+    monkeypatch.setattr("tokenizer_train.set_measures.inception.load", lambda file: Colours())
+    (tmp_path / "inception.pth").write_bytes(b"weights")
+    network, heads = load_maker("make_lpips").weights("alex")
+    safetensors.numpy.save_file(network, tmp_path / "alexnet-owt-7be5be79.safetensors")
+    safetensors.numpy.save_file(heads, tmp_path / "alex.safetensors")
+    arguments = [
+        "eval",
+        "words",
+        str(image_folder),
+        "--limit",
+        "11",
+        "--batch-size",
+        "8",
+        "--lpips",
+        str(tmp_path),
+    ]
+    arguments += [
+        "--inception",
+        str(tmp_path / "inception.pth"),
+        "--clip",
+        str(GOLDEN / "clip_openai"),
+    ]
+    assert main([*arguments, "--skip", "stlpips", "few-shot", "codecs", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["not_measured"]) == {"stlpips", "few_shot", "codecs"}
+    files = {"inception.pth", "alexnet-owt-7be5be79.safetensors", "alex.safetensors"}
+    assert set(result["weights"]) == files
+
+    source = open_source(image_folder)
+    order = np.random.default_rng(0).permutation(len(source))[:11]
+    images = np.stack([to_array(source[int(i)].image, SIDE) for i in order])
+    pyramids = brightness.encode(images)
+    decoded = [brightness.decode(pyramids, n) for n in (1, 2, 3)]
+    features, logits = Colours()(jnp.asarray(images))
+    distance = nnx.jit(Lpips("alex", network, heads))
+    guidances = {"hash": hash_guidance, "clip": Clip(GOLDEN / "clip_openai")}
+    words = {
+        name: np.stack(
+            [
+                np.mean(guidance.texts([t.format(word) for t in guidance.templates]), axis=0)
+                for word in brightness.vocabulary.words
+            ]
+        )
+        for name, guidance in guidances.items()
+    }
+    for n, (prefix, reconstructed) in enumerate(zip(result["prefixes"], decoded, strict=True), start=1):
+        expected = frechet(features, Colours()(jnp.asarray(reconstructed))[0])
+        assert prefix["fid"] == pytest.approx(expected, rel=1e-4)
+        # The second network sees them enlarged, which changes means of quarters by little.
+        assert prefix["frechet_lite0"] == pytest.approx(expected, rel=0.05)
+        by_hand = [
+            float(distance(to_float(a)[None], to_float(b)[None])[0])
+            for a, b in zip(images, reconstructed, strict=True)
+        ]
+        assert prefix["lpips_alex"] == pytest.approx(np.mean(by_hand), rel=1e-4)
+        assert prefix["inception_score"] >= 1
+        for name, guidance in guidances.items():
+            raw_nv = np.asarray(guidance.images(to_float(images))) @ words[name].T
+            low, high = raw_nv.min(axis=1, keepdims=True), raw_nv.max(axis=1, keepdims=True)
+            relative_nv = (raw_nv - low) / (high - low)
+            for key, score_nv in ((f"{name}_score", raw_nv), (f"{name}_relative", relative_nv)):
+                ids = [np.concatenate([p.ids[l].ravel() for l in range(n)]) for p in pyramids]
+                expected = np.mean([score_v[k].mean() for score_v, k in zip(score_nv, ids, strict=True)])
+                assert prefix[key] == pytest.approx(expected, abs=1e-5)
+    every = np.concatenate([ids.ravel() for p in pyramids for ids in p.ids])
+    assert result["all_layers"]["distinct"] == len(set(every.tolist()))
+    # Ten splits of eleven images: nine of one image each, whose score is 1, and one of two.
+    last = np.random.RandomState(2020).permutation(11)[-2:]
+    p_2c = scipy.special.softmax(np.asarray(logits, float)[last], axis=1)
+    score = np.exp(scipy.special.rel_entr(p_2c, p_2c.mean(axis=0)).sum(axis=1).mean())
+    assert result["originals"]["inception_score"] == pytest.approx((9 + score) / 10, rel=1e-6)
+
+
+def test_what_is_not_measured_is_said(brightness, image_folder, capsys) -> None:
+    arguments = [
+        "eval",
+        "words",
+        str(image_folder),
+        "--codec-images",
+        "3",
+        "--episodes",
+        "20",
+        "--skip",
+        "stlpips",
+    ]
+    assert main([*arguments, "frechet"]) == 0
+    shown = capsys.readouterr().out
+    assert "represented by" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("Not measured")]
+    for reason in (
+        "STLPIPS (left out by --skip stlpips)",
+        "LPIPS (needs --lpips FOLDER",
+        "FID (needs --inception FILE",
+        "Inception Score (needs --inception",
+        "Frechet Lite0 (left out by --skip frechet)",
+        "CLIP score (needs --clip PATH",
+    ):
+        assert reason in line
+    assert "few-shot" not in line
+    assert main([*arguments, "few-shot", "--inception", "nowhere.pth"]) == 1
+    assert "pt_inception-2015-12-05" in capsys.readouterr().err
+    assert main([*arguments, "few-shot", "--lpips", str(image_folder)]) == 1
+    assert "vgg16-397923af.pth" in capsys.readouterr().err
+
+
+def test_several_bundles_in_one_table(brightness, image_folder, tmp_path, capsys) -> None:
+    output = tmp_path / "all.json"
+    arguments = ["eval", "words", str(image_folder), "--compare", "codes", "--output", str(output)]
+    assert main([*arguments, "--limit", "4", "--skip", "stlpips", "few-shot", "codecs"]) == 0
+    *_, titles, _, first, second = capsys.readouterr().out.strip().splitlines()
+    assert titles.startswith("| bundle | side | words | bits | PSNR dB | SSIM | Frechet Lite0 | percentile |")
+    assert first.startswith("| words | 32 | 69 | 207 |")
+    assert second.startswith("| codes | 32 | 69 | 207 |")
+    assert second.split("|")[8] == " – "
+    with_words, codes = json.loads(output.read_text())
+    assert with_words["prefixes"][2]["psnr"] == codes["prefixes"][2]["psnr"]
+    assert "percentile" in with_words["prefixes"][0]
+    assert "percentile" not in codes["prefixes"][0]
+    assert "no words" in codes["not_measured"]["conse_score"]
+    assert comparison([codes]).count("–") == 0
+
+
+def test_one_image_has_no_distribution(brightness, image_folder, capsys) -> None:
+    arguments = [
+        "eval",
+        "words",
+        str(image_folder),
+        "--limit",
+        "1",
+        "--skip",
+        "stlpips",
+        "few-shot",
+        "codecs",
+    ]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["not_measured"]["frechet_lite0"] == "needs at least two images"
+    assert "frechet_lite0" not in result["prefixes"][0]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--skip", "colours"])
