@@ -1,7 +1,8 @@
 """How good a reconstruction is, and how many words a set of pyramids uses.
 
 All on uint8 images with data range 255, one figure for each image, so that means are over images and never
-over batches. `Stlpips`, the perceptual distance, is here too.
+over batches. The measures that need a network have files of their own, and are here too: `Stlpips` and `Lpips`
+between two images; `Inception` with `Moments` and `frechet_distance` (FID) or `InceptionScore` for sets of them.
 """
 
 import math
@@ -12,6 +13,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from spae.errors import InputError
+from spae.frechet import Moments as Moments
+from spae.frechet import frechet_distance as frechet_distance
+from spae.inception import Inception as Inception
+from spae.inception_score import InceptionScore as InceptionScore
+from spae.lpips import Lpips as Lpips
 from spae.stlpips import Stlpips as Stlpips
 
 SSIM_SIGMA = 1.5

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -87,6 +88,21 @@ def test_usage_counts(layers):
         assert usage.used == len(set(ids))
         assert usage.positions == len(ids)
         assert 1 - 1e-9 <= usage.perplexity <= usage.used + 1e-9
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=200))
+def test_perplexity_is_scipys_entropy(ids):
+    (usage,) = codebook_usage([np.array(ids)], 10)
+    entropy = scipy.stats.entropy(np.bincount(ids), base=2)
+    assert usage.perplexity == pytest.approx(2**entropy, rel=1e-10)
+
+
+def test_psnr_is_the_formula():
+    noisy, clean = pictures(1, 12, 14)
+    error = (
+        sum((int(a) - int(b)) ** 2 for a, b in zip(noisy.ravel(), clean.ravel(), strict=True)) / noisy.size
+    )
+    assert psnr(noisy, clean)[0] == pytest.approx(20 * np.log10(255) - 10 * np.log10(error), rel=1e-12)
 
 
 def test_perplexity_of_known_frequencies():
