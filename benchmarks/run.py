@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 import spae
+from benchmarks.bulk import bulk_engines
 from benchmarks.search import log_sum_exp_words, nearest_word
 from benchmarks.service import under_load
 from benchmarks.start import cold_and_warm
@@ -29,7 +30,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default64.py"
 # The words of the default pyramid for one image, a large vocabulary, the width of a language model's table.
 SEARCH = {"positions": 597, "words": 65_536, "width": 512}
 BATCHES = (1, 32)
-# Of the service: every load has so many turns of so many seconds.
+# Of the service, every load has so many turns of so many seconds; of bulk, every engine so many.
 ROUNDS, LOAD_S = 3, 8.0
 
 
@@ -39,6 +40,7 @@ def pieces(bundle: str) -> dict[str, Callable[[int], dict[str, Result]]]:
         "start": lambda repeats: cold_and_warm(bundle, min(repeats, 5)),
         "tokenizer": lambda repeats: encode_and_decode(spae.load(bundle), BATCHES, repeats),
         "service": lambda repeats: under_load(spae.load(bundle), bundle, min(repeats, ROUNDS), LOAD_S),
+        "bulk": lambda repeats: bulk_engines(bundle, min(repeats, ROUNDS)),
         "training": lambda repeats: train_step(
             load_config(CONFIG, "cpu"), spae.load(bundle).vocabulary, repeats
         ),
