@@ -60,16 +60,15 @@ class Tokenizer:
         self.config = config
         self.vocabulary = vocabulary
         self.info = dict(info or {})
-        self._graph, self._params = nnx.split(model)
         self._trunk = trunk
-        self._codebooks = {
-            "appearance": model.codebook(jax.device_put(vocabulary.codebook("appearance"))),
-            "meaning": jax.device_put(vocabulary.codebook("meaning")),
-        }
+        self._views = {name: jax.device_put(vocabulary.codebook(name)) for name in ("appearance", "meaning")}
+        self._graph = nnx.split(model)[0]
+        self.replace(model)
 
     def replace(self, model: Autoencoder) -> None:
         """Go on with the parameters of another model of the same architecture; nothing is compiled again."""
         self._params = nnx.split(model)[1]
+        self._codebooks = {**self._views, "appearance": model.codebook(self._views["appearance"])}
         self.__dict__.pop("fingerprint", None)
 
     @property

@@ -89,6 +89,12 @@ def test_a_tokenizer_searches_and_averages_what_its_model_says_and_so_does_its_b
     wanted = model.decoder(averages[-1])[0]
     np.testing.assert_allclose(tokenizer.decode(pyramid), np.clip(wanted, 0, 1) * 255, atol=0.51)
 
+    # Brought up to date, a tokenizer searches the new table.
+    other = Tokenizer(config, vocabulary, autoencoder(codebook=codebook))
+    other.replace(model)
+    assert other.encode(PHOTOGRAPH) == pyramid
+    assert other.fingerprint == tokenizer.fingerprint
+
     tokenizer.save(tmp_path / "bundle")
     loaded = Tokenizer.load(tmp_path / "bundle")
     assert loaded.encode(PHOTOGRAPH) == pyramid
