@@ -48,7 +48,7 @@ def test_features_and_logits_are_torch_fidelitys(tensors, golden):
             (features[:, :: MAKER.FEATURE_STEP], golden[f"features{number}"]),
             (logits[:, :: MAKER.LOGIT_STEP], golden[f"logits{number}"]),
         ):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
             # The two images differ by far more than that.
             assert np.abs(theirs[0] - theirs[1]).mean() > 1e-2 * np.abs(theirs).max()
 
