@@ -3,13 +3,12 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import Result, interleaved, rates, result, timed
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
-from tokenizer_train.data import make_mesh, replicate, split
+from tokenizer_train.mesh import make_mesh, split
 from tokenizer_train.state import create
 from tokenizer_train.step import make_step
 
@@ -20,9 +19,8 @@ def train_step(config: Config, vocabulary: Vocabulary, repeats: int) -> dict[str
     """Steps/s with this vocabulary in the place of the config's; images and guidance features are random."""
     generator = np.random.default_rng(0)
     words_vf = _unit(generator.normal(size=(len(vocabulary), FEATURES)))
-    mesh = make_mesh()
-    modules, state = create(config, vocabulary, jnp.asarray(words_vf), jnp.zeros(len(vocabulary)))
-    state = replicate(state, mesh)
+    mesh = make_mesh(config.mesh)
+    modules, state = create(config, vocabulary, words_vf, np.zeros(len(vocabulary), np.float32), mesh)
     size, batch_size = config.tokenizer.image_size, config.data.batch_size
     batch = split(
         {
@@ -31,7 +29,7 @@ def train_step(config: Config, vocabulary: Vocabulary, repeats: int) -> dict[str
         },
         mesh,
     )
-    step = make_step(config, modules)
+    step = make_step(config, modules, mesh)
 
     def call() -> Any:
         # A step reuses the memory of the state it gets, so each goes on from the one before.

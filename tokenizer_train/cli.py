@@ -84,15 +84,19 @@ def _train(file: str, arguments: Sequence[str]) -> int:
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
     from spae.tokenizer import keep_compiled
     from tokenizer_train.loop import train
+    from tokenizer_train.mesh import is_main
     from tokenizer_train.preemption import Stopped
 
     # Orbax logs pages of tracebacks for a disk that is full; the run says it in a line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     keep_compiled()
     try:
-        print(f"bundle: {train(config)}")
+        folder = train(config)
+        if is_main():
+            print(f"bundle: {folder}")
     except Stopped as stopped:
-        print(stopped, flush=True)
+        if is_main():
+            print(stopped, flush=True)
         # A scheduler that takes the machine back wants to see success; whoever presses Ctrl-C, that it is not done.
         return 0 if stopped.signal == signal.SIGTERM else 1
     return 0

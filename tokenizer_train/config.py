@@ -56,17 +56,25 @@ class DataConfig:
     """Which images, and how they are fed."""
 
     train: str  # path or glob that spae.sources.open_source understands
+    mixture: tuple[tuple[str, float], ...] = ()  # (path, weight) of more images; data.train has weight 1
     validation: str  # the same, for the figures and pictures during training; never trained on
     train_split: str | None = None  # of a TFDS directory: "train" if not given; None for anything else
     validation_split: str | None = None  # likewise; give one, or validation sees "train" as well
-    batch_size: int = 256  # images per step over all devices together
+    batch_size: int = 256  # images per step over all devices of all processes together
     flip: bool = True  # mirror half of the images, by the seed; the words stay those of the upright image
     threads: int = 4  # reading threads of this process
     buffer: int = 64  # images read ahead over all threads; bounds the memory of the pipeline
-    cache: str | None = None  # folder for the guidance features of the images; None: <run.output>/guidance
+    # Folder for the guidance features of the images, which all processes see; None: <run.output>/guidance.
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         _check(bool(self.train), "data.train", "a path or glob of images", self.train)
+        _check(
+            all(path and math.isfinite(weight) and weight > 0 for path, weight in self.mixture),
+            "data.mixture",
+            "pairs of a path and a weight above 0",
+            self.mixture,
+        )
         _check(bool(self.validation), "data.validation", "a path or glob of images", self.validation)
         _check(self.batch_size >= 1, "data.batch_size", "at least 1", self.batch_size)
         _check(self.threads >= 1, "data.threads", "at least 1", self.threads)
@@ -208,6 +216,34 @@ class RunConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Which devices, of which processes. A run is the same whatever stands here, up to rounding."""
+
+    data: int = -1  # groups of devices that hold the whole state; -1: as many as the devices allow
+    fsdp: int = 1  # devices of each group, over which parameters, their average and the optimiser are cut
+    # HOST:PORT of process 0, the same for all; "auto": as a TPU pod, SLURM or Open MPI tells; None: one process.
+    coordinator: str | None = None
+    processes: int | None = None  # of the run, where coordinator is HOST:PORT
+    process: int | None = None  # which of them this is, 0 .. processes - 1
+
+    def __post_init__(self) -> None:
+        _check(self.data == -1 or self.data >= 1, "mesh.data", "at least 1, or -1", self.data)
+        _check(self.fsdp >= 1, "mesh.fsdp", "at least 1", self.fsdp)
+        own = (self.processes, self.process)
+        if self.coordinator in (None, "auto"):
+            _check(own == (None, None), "mesh.processes, mesh.process", "left out without a HOST:PORT", own)
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        _check(bool(host) and port.isdigit(), "mesh.coordinator", 'HOST:PORT or "auto"', self.coordinator)
+        _check(
+            self.processes is not None and self.process is not None and 0 <= self.process < self.processes,
+            "mesh.processes, mesh.process",
+            "a number and one of 0 .. number - 1 beside a HOST:PORT",
+            own,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment."""
 
@@ -217,6 +253,7 @@ class Config:
     run: RunConfig
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     guidance: str = (
         "conse"  # what a word means for an image: "conse" or "clip:PATH"; unused if loss.semantic is 0
     )

@@ -1,18 +1,16 @@
-"""Batches for training: an endless, shuffled, exactly resumable stream over any image source.
+"""Batches for training: an endless, shuffled, exactly resumable stream over one or several image sources.
 
 Grain reads with threads: on small machines they beat worker processes, and decoding releases the GIL.
 The order, the flips and therefore the batches are a function of the seed and of how many batches came before;
-that count is the whole state of the stream.
+that count is the whole state of the stream, on however many hosts.
 """
 
-from collections.abc import Iterator
-from typing import Any, TypedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypedDict
 
 import grain
-import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int, UInt8
 
 from spae.errors import InputError
 from spae.images import to_array
@@ -20,8 +18,17 @@ from spae.sources import Source
 from tokenizer_train.config import DataConfig
 
 
+class Rows(Protocol):
+    """Rows (N, d) by number: an array, or `spae.guidance.cache.Features`, which lie on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, row: int) -> Float32[np.ndarray, " d"]: ...
+
+
 class Batch(TypedDict):
-    """What one training step takes."""
+    """What one training step takes of this process."""
 
     images: UInt8[np.ndarray, "B H W 3"]  # 0 .. 255
     features: Float32[
@@ -32,7 +39,7 @@ class Batch(TypedDict):
 class _Records:
     """The source as Grain wants it: random access to plain arrays."""
 
-    def __init__(self, source: Source, features_nd: np.ndarray, image_size: int) -> None:
+    def __init__(self, source: Source, features_nd: Rows, image_size: int) -> None:
         self._source = source
         self._features_nd = features_nd
         self._image_size = image_size
@@ -45,6 +52,24 @@ class _Records:
         return {"images": image, "features": self._features_nd[int(index)]}
 
 
+class _Share(grain.MapDataset):
+    """This process's rows of every global batch, one after the other; the parent knows nothing of processes."""
+
+    def __init__(
+        self, parent: grain.MapDataset, rows: Int[np.ndarray, " n"], batch_size: int, first: int
+    ) -> None:
+        super().__init__(parent)
+        self._rows = [int(row) for row in rows]
+        self._batch_size, self._first = batch_size, first
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * len(self._rows) - self._first * len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        batch, place = divmod(int(index), len(self._rows))
+        return self._parent[(self._first + batch) * self._batch_size + self._rows[place]]
+
+
 def _flip(record: dict[str, np.ndarray], generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Mirror every other image; the guidance feature, which a mirror image hardly changes, stays."""
     if generator.random() < 0.5:
@@ -53,79 +78,73 @@ def _flip(record: dict[str, np.ndarray], generator: np.random.Generator) -> dict
 
 
 class Batches(Iterator[Batch]):
-    """The endless stream of batches: every image once per epoch, each epoch in its own order.
+    """The endless stream of this process's rows of the global batches.
+
+    The global stream does not know of processes: every image of a source comes once before any comes again, in an
+    order of its own each time; several sources are mixed by their weights, evenly and always in the same order;
+    flips are drawn by the position in the stream. Each process reads its own rows of every global batch and no others.
 
     Args:
-        source: Images of any size, read by index.
-        features_nd: float32 (N, d), the guidance feature of record i in row i; d may be 0.
+        sources: Images of any size, read by index, each source with its weight.
+        features: Of each source the guidance features of its images, float32 (N, d), row i for image i; d may be 0.
         image_size: Side of the images handed out, in pixels.
-        config: Batch size, flips, threads.
+        config: Global batch size, flips, threads.
         seed: Of the order and the flips.
+        rows: This process's rows of a global batch, see `tokenizer_train.mesh.local_rows`.
 
     Raises:
-        InputError: The source is empty, or the features are not one row per record.
+        InputError: A source is empty, or the features are not one row per record.
     """
 
     def __init__(
         self,
-        source: Source,
-        features_nd: np.ndarray,
+        sources: Sequence[tuple[Source, float]],
+        features: Sequence[Rows],
         image_size: int,
         config: DataConfig,
         seed: int,
+        rows: Int[np.ndarray, " n"],
     ) -> None:
-        if len(source) == 0:
-            raise InputError(f"data.train must hold at least one image, {config.train!r} holds none")
-        if features_nd.ndim != 2 or len(features_nd) != len(source):
-            raise InputError(
-                f"the guidance features must be one row per image, ({len(source)}, d), "
-                f"got {features_nd.shape}; delete the guidance cache of this run"
-            )
-        records = _Records(source, np.asarray(features_nd, np.float32), image_size)
-        stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat()
-        if config.flip:
-            stream = stream.random_map(_flip)
+        self._config, self._rows, self._done = config, rows, 0
+        shuffled = []
+        for number, ((source, _), features_nd) in enumerate(zip(sources, features, strict=True)):
+            if len(source) == 0:
+                raise InputError(
+                    "data.train and data.mixture must hold at least one image each, one holds none"
+                )
+            if len(features_nd.shape) != 2 or features_nd.shape[0] != len(source):
+                raise InputError(
+                    f"the guidance features must be one row per image, ({len(source)}, d), "
+                    f"got {features_nd.shape}; delete the guidance cache of this run"
+                )
+            records = grain.MapDataset.source(_Records(source, features_nd, image_size))
+            shuffled.append(records.seed((seed + number) % 2**32).shuffle().repeat())
+        stream = shuffled[0]
+        if len(shuffled) > 1:
+            stream = grain.MapDataset.mix(shuffled, weights=[weight for _, weight in sources]).seed(seed)
+        self._records = stream.random_map(_flip) if config.flip else stream
+        self._start()
+
+    def _start(self) -> None:
+        """Read from the first batch that was not handed out."""
+        config = self._config
+        share = _Share(self._records, self._rows, config.batch_size, self._done)
         options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.buffer)
-        self._stream = iter(stream.to_iter_dataset(options).batch(config.batch_size, drop_remainder=True))
+        self._stream = iter(share.to_iter_dataset(options).batch(len(self._rows), drop_remainder=True))
 
     def __next__(self) -> Batch:
-        return next(self._stream)
+        batch = next(self._stream)
+        self._done += 1
+        return batch
 
-    def get_state(self) -> dict[str, Any]:
-        """Position of the stream, small and JSON-able: what a checkpoint keeps."""
-        return self._stream.get_state()
+    def get_state(self) -> dict[str, int]:
+        """How many global batches were handed out: the same in every process, whatever their number."""
+        return {"batches": self._done}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continue after the batch at which `get_state` was called."""
-        self._stream.set_state(state)
-
-
-def make_mesh() -> Mesh:
-    """All local devices along one axis, `data`.
-
-    The axis is Auto: under JAX's default, Explicit, `codebook[ids]` raises ShardingTypeError.
-    """
-    devices = np.asarray(jax.local_devices())
-    return Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
-
-
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raise InputError unless every device gets the same number of images."""
-    if batch_size % mesh.size:
-        raise InputError(
-            f"data.batch_size must be a multiple of the {mesh.size} local devices, got {batch_size}; "
-            f"try {-(-batch_size // mesh.size) * mesh.size}"
-        )
-
-
-def split(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
-    """Put a batch on the devices, cut along its first axis."""
-    return jax.device_put(dict(batch), NamedSharding(mesh, PartitionSpec("data")))
-
-
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Put a whole copy of every array on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    def set_state(self, state: dict[str, int]) -> None:
+        """Continue after the batch at which `get_state` was called, there or in a run of other processes."""
+        self._done = state["batches"]
+        self._start()
 
 
 def fixed_images(source: Source, count: int, image_size: int) -> UInt8[np.ndarray, "n H W 3"]:

@@ -1,5 +1,6 @@
 """What the images and the words of a run mean: the guidance's features of both."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,33 +17,41 @@ from spae.images import to_array
 from spae.sources import Source
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
+from tokenizer_train.data import Rows
 
 
 def features(
-    config: Config, vocabulary: Vocabulary, source: Source
-) -> tuple[Float32[np.ndarray, "n f"], Float32[np.ndarray, "v f"], Float32[np.ndarray, " v"]]:
-    """Features of every training image and every word, and each word's mean score over the images.
+    config: Config, vocabulary: Vocabulary, sources: Sequence[tuple[Source, float]]
+) -> tuple[list[Rows], Float32[np.ndarray, "v f"], Float32[np.ndarray, " v"]]:
+    """Features of the training images of every source and of every word, and each word's mean score over the images.
 
-    The means are zeros without hub correction. Where neither the semantic loss nor a trunk looks at images,
-    there are no features: f = 0, and no guidance is loaded.
+    The mean is over the sources by their weights, as training sees them; zeros without hub correction. Where neither
+    the semantic loss nor a trunk looks at images, there are no features: f = 0, and no guidance is loaded.
 
     Raises:
         InputError: The guidance's weights are not there; says how to get them.
     """
     no_means_v = np.zeros(len(vocabulary), np.float32)
     if config.loss.semantic == 0 and config.tokenizer.trunk == "none":
-        return np.zeros((len(source), 0), np.float32), np.zeros((len(vocabulary), 0), np.float32), no_means_v
+        nothing: list[Rows] = [np.zeros((len(source), 0), np.float32) for source, _ in sources]
+        return nothing, np.zeros((len(vocabulary), 0), np.float32), no_means_v
     guidance = load_guidance(config.guidance)
     if config.tokenizer.meaning == "ranked":
         check_embedded(vocabulary, guidance)
     if config.tokenizer.trunk != "none":
         # The tokenizer's trunk will see squares of this size and nothing finer, so it is trained on them.
-        source = Squares(source, config.tokenizer.image_size)
+        sources = [(Squares(source, config.tokenizer.image_size), weight) for source, weight in sources]
     cache = config.data.cache or Path(config.run.output) / "guidance"
-    images_nf = image_features(guidance, source, cache)
+    images = [image_features(guidance, source, cache) for source, _ in sources]
     words_vf = cached_word_features(guidance, vocabulary.words, cache)
-    means_v = word_means(images_nf, words_vf) if config.loss.hub_correction else no_means_v
-    return images_nf, words_vf, means_v
+    if not config.loss.hub_correction:
+        return list(images), words_vf, no_means_v
+    means_sv = np.stack([word_means(images_nf, words_vf) for images_nf in images])
+    return (
+        list(images),
+        words_vf,
+        np.average(means_sv, axis=0, weights=[w for _, w in sources]).astype(np.float32),
+    )
 
 
 def load_trunk(config: Config) -> nnx.Module | None:
@@ -77,3 +86,8 @@ class Squares(Source):
     def fingerprint(self) -> str:
         """That of the source, and the size."""
         return f"{self._source.fingerprint} {self._image_size}"
+
+    @cached_property
+    def identity(self) -> str:
+        """That of the source, and the size."""
+        return f"{self._source.identity} {self._image_size}"

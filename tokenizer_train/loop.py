@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from importlib.metadata import version
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
@@ -32,9 +31,19 @@ from spae.vocabulary import Vocabulary
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints, finite
 from tokenizer_train.config import Config
-from tokenizer_train.data import Batches, check_batch_size, fixed_images, make_mesh, replicate, split
+from tokenizer_train.data import Batches, fixed_images
 from tokenizer_train.flops import step_flops
 from tokenizer_train.guidance import features, load_trunk
+from tokenizer_train.mesh import (
+    check_batch_size,
+    check_same,
+    is_main,
+    local_rows,
+    make_mesh,
+    split,
+    start,
+    wait_for_all,
+)
 from tokenizer_train.preemption import Requests, Stopped, listen
 from tokenizer_train.speed import Speed
 from tokenizer_train.state import TrainState, create, tokenizer
@@ -52,6 +61,7 @@ class Diverged(ArithmeticError):
 def train(config: Config) -> Path:
     """`run` while listening for SIGTERM and SIGINT: asked to stop, it finishes the step under way, saves and raises
     Stopped. Before the first step there is nothing to save."""
+    start(config.mesh)
     with listen() as requests:
         return run(config, requests)
 
@@ -60,7 +70,10 @@ def run(config: Config, requests: Requests) -> Path:
     """Train until `optimizer.steps`, from the newest checkpoint if there is one; the bundle's folder.
 
     Images, their order and every random draw are functions of `run.seed` and the step: an interrupted run
-    goes on to the same losses, and so does, up to rounding, one on another number of local devices.
+    goes on to the same losses, and so does, up to rounding, one on other devices, of other processes.
+
+    With several processes (`mesh.coordinator`) each runs this function, sees the same files and reads its own share
+    of the images; the first one alone prints, validates and writes the bundle.
 
     Raises:
         InputError: The config does not fit the data, the vocabulary, the devices or the checkpoint.
@@ -71,25 +84,25 @@ def run(config: Config, requests: Requests) -> Path:
     """
     output = Path(config.run.output)
     size = config.tokenizer.image_size
-    mesh = make_mesh()
+    mesh = make_mesh(config.mesh)
     check_batch_size(config.data.batch_size, mesh)
     vocabulary = config.vocabulary.load()
-    source = open_source(config.data.train, size, config.data.train_split)
+    sources = training_sources(config)
     validation = fixed_images(
         open_source(config.data.validation, size, config.data.validation_split), VALIDATION_IMAGES, size
     )
-    images_nf, words_vf, means_v = features(config, vocabulary, source)
+    run_id = identity(config, vocabulary, sources)
+    check_same(run_id, "config, words or images")
+    images_nf, words_vf, means_v = features(config, vocabulary, sources)
     trunk = load_trunk(config)
-    batches = Batches(source, images_nf, size, config.data, config.run.seed)
+    rows = local_rows(config.data.batch_size, mesh)
+    batches = Batches(sources, images_nf, size, config.data, config.run.seed, rows)
 
-    run_id = identity(config, vocabulary, source)
-    modules, state = create(config, vocabulary, jnp.asarray(words_vf), jnp.asarray(means_v))
-    modules = dataclasses.replace(modules, constants=replicate(modules.constants, mesh))
-    state = replicate(state, mesh)
-    train_step = make_step(config, modules)
+    modules, state = create(config, vocabulary, words_vf, means_v, mesh)
+    train_step = make_step(config, modules, mesh)
 
     checkpoints: Checkpoints[TrainState] = Checkpoints(output / "checkpoints", config.run.keep)
-    with checkpoints, Board(output / "tensorboard") as board:
+    with checkpoints, Board(output / "tensorboard" if is_main() else None) as board:
         first, seconds = 1, 0.0
         if (restored := checkpoints.restore(state)) is not None:
             done, state, position = restored
@@ -130,8 +143,9 @@ def run(config: Config, requests: Requests) -> Path:
                 position = {"data": batches.get_state(), "seconds": time.monotonic() - started, "run": run_id}
                 checkpoints.save(step, state, position)
             if validates:
-                model = tokenizer(modules, state, config, vocabulary, trunk, like=model)
-                validate(model, validation, board, step)
+                model = tokenizer(modules, state, config, vocabulary, trunk, mesh, like=model)
+                if is_main():
+                    validate(model, validation, board, step)
             if saves or validates:
                 reporter.restart()
             if asked is not None and not last:
@@ -143,11 +157,21 @@ def run(config: Config, requests: Requests) -> Path:
                 )
 
         folder = output / "bundle"
-        info = provenance(config, len(source), time.monotonic() - started)
-        tokenizer(modules, state, config, vocabulary, trunk).save(folder, {"training": info})
+        info = provenance(config, sum(len(source) for source, _ in sources), time.monotonic() - started)
+        model = tokenizer(modules, state, config, vocabulary, trunk, mesh, like=model)
+        if is_main():
+            model.save(folder, {"training": info})
         # Last: a disk too full for the checkpoint may have had room for the bundle, which is what the run was for.
         checkpoints.wait()
+    wait_for_all("bundle")
     return folder
+
+
+def training_sources(config: Config) -> list[tuple[Source, float]]:
+    """`data.train`, of weight 1, and the sources of `data.mixture` with theirs."""
+    size = config.tokenizer.image_size
+    first = open_source(config.data.train, size, config.data.train_split)
+    return [(first, 1.0), *((open_source(path, size), weight) for path, weight in config.data.mixture)]
 
 
 def step_cost(train_step: partial, state: TrainState, batch: Mapping[str, jax.Array]) -> float:
@@ -238,7 +262,7 @@ def validate(model: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], board: Boar
     board.words(step, [pyramid.text(min(SHOWN_LAYERS, depth)) for pyramid in pyramids[shown]])
 
 
-def identity(config: Config, vocabulary: Vocabulary, source: Source) -> str:
+def identity(config: Config, vocabulary: Vocabulary, sources: Sequence[tuple[Source, float]]) -> str:
     """sha256 of what must not change while a run goes on: tokenizer, losses, seed, batch, the words, the images."""
     parts = (
         dataclasses.asdict(config.tokenizer),
@@ -247,7 +271,7 @@ def identity(config: Config, vocabulary: Vocabulary, source: Source) -> str:
         vocabulary.words,
         hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest(),
         hashlib.sha256(vocabulary.codebook("meaning").tobytes()).hexdigest(),
-        source.fingerprint,
+        [(source.identity, weight) for source, weight in sources],
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -258,7 +282,7 @@ def provenance(config: Config, images: int, seconds: float) -> dict[str, Any]:
         "config": _without_folders(dataclasses.asdict(config)),
         "images": images,
         "seconds": round(seconds),
-        "devices": [device.device_kind for device in jax.local_devices()],
+        "devices": [device.device_kind for device in jax.devices()],
         "jax": jax.__version__,
         "spae": version("spae"),
     }
@@ -271,6 +295,9 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
         data[name] = "/".join(Path(data[name]).parts[-2:])
     if vocabulary["path"] is not None:
         vocabulary["path"] = Path(vocabulary["path"]).name
+    data["mixture"] = [["/".join(Path(path).parts[-2:]), weight] for path, weight in data["mixture"]]
     del data["cache"]
     run = {name: value for name, value in config["run"].items() if name != "output"}
-    return {**config, "data": data, "vocabulary": vocabulary, "run": run}
+    # Which machines it ran on is not what was trained.
+    mesh = {name: config["mesh"][name] for name in ("data", "fsdp")}
+    return {**config, "data": data, "vocabulary": vocabulary, "run": run, "mesh": mesh}

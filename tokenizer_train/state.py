@@ -1,13 +1,15 @@
 """What training carries from step to step, and what it keeps fixed beside it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from spae.autoencoder import Autoencoder
@@ -15,6 +17,7 @@ from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config, OptimizerConfig
 from tokenizer_train.discriminator import Discriminator
+from tokenizer_train.mesh import replicate, shardings, to_host
 
 
 @jax.tree_util.register_dataclass
@@ -59,10 +62,11 @@ class Modules:
 def create(
     config: Config,
     vocabulary: Vocabulary,
-    word_features_vf: Float[Array, "v f"],
-    word_means_v: Float[Array, " v"],
+    word_features_vf: Float[np.ndarray, "v f"],
+    word_means_v: Float[np.ndarray, " v"],
+    mesh: Mesh,
 ) -> tuple[Modules, TrainState]:
-    """Fresh networks and optimisers for a config, by `run.seed`.
+    """Fresh networks and optimisers for a config, by `run.seed`, each array made where it will lie.
 
     Args:
         config: the experiment.
@@ -70,13 +74,32 @@ def create(
         word_features_vf: unit text features (V, f) of the guidance, whose image features the batches carry; f
             is also the width of the trunk's features.
         word_means_v: (V,) subtracted from every image's scores (hub correction), zeros for none.
+        mesh: the devices; constants are replicated, the state lies as `mesh.shardings` says.
+    """
+    modules, fresh = build(config, vocabulary, word_features_vf, word_means_v)
+    modules = replace(modules, constants=replicate(modules.constants, mesh))
+    key = jax.random.key(config.run.seed)
+    # Compiled as a whole: no device ever holds more than its part, and random bits do not depend on the parts.
+    state = jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, key), mesh))(key)
+    return modules, state
+
+
+def build(
+    config: Config,
+    vocabulary: Vocabulary,
+    word_features_vf: Float[np.ndarray, "v f"],
+    word_means_v: Float[np.ndarray, " v"],
+) -> tuple[Modules, Callable[[Array], TrainState]]:
+    """The static side, its constants still on the host, and the function from a key to a fresh state.
+
+    Nothing is put on a device: `jax.eval_shape` of the function tells how large a state will be. Arguments as
+    for `create`.
     """
     dtype = jnp.bfloat16 if config.run.precision == "bfloat16" else jnp.float32
-    key = jax.random.key(config.run.seed)
-    codebook_vc = jnp.asarray(vocabulary.codebook("appearance"))
-    meaning_codebook_vd = jnp.asarray(vocabulary.codebook("meaning"))
-    graph, params = _parameters(
-        lambda rngs: Autoencoder(
+    codebook_vc, meaning_codebook_vd = vocabulary.codebook("appearance"), vocabulary.codebook("meaning")
+
+    def autoencoder(rngs: nnx.Rngs) -> Autoencoder:
+        return Autoencoder(
             config.tokenizer,
             codebook_vc.shape[1],
             meaning_codebook_vd.shape[1],
@@ -84,45 +107,46 @@ def create(
             len(vocabulary),
             dtype=dtype,
             rngs=rngs,
-        ),
-        jax.random.fold_in(key, 0),
-    )
+        )
+
+    def discriminator(rngs: nnx.Rngs) -> Discriminator:
+        return Discriminator(
+            config.tokenizer.image_size,
+            config.tokenizer.filters,
+            frames=config.tokenizer.frames,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    adversarial = config.loss.adversarial > 0
     transform, discriminator_transform = _transform(config.optimizer), _transform(config.optimizer)
 
-    discriminator_graph: nnx.GraphDef | None = None
-    discriminator_params: Any = ()
-    if config.loss.adversarial > 0:
-        discriminator_graph, discriminator_params = _parameters(
-            lambda rngs: Discriminator(
-                config.tokenizer.image_size,
-                config.tokenizer.filters,
-                frames=config.tokenizer.frames,
-                dtype=dtype,
-                rngs=rngs,
-            ),
-            jax.random.fold_in(key, 1),
+    def fresh(key: Array) -> TrainState:
+        params = _parameters(autoencoder, jax.random.fold_in(key, 0))
+        critic = _parameters(discriminator, jax.random.fold_in(key, 1)) if adversarial else ()
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema=jax.tree.map(jnp.copy, params),
+            optimizer=transform.init(params),
+            discriminator=critic,
+            discriminator_optimizer=discriminator_transform.init(critic),
+            lecam=jnp.zeros(2, jnp.float32),
+            key=jax.random.fold_in(key, 2),
         )
 
     perceptual, perceptual_params = _perceptual(config)
-    constants = Constants(
-        codebook_vc,
-        meaning_codebook_vd,
-        jnp.asarray(word_features_vf),
-        jnp.asarray(word_means_v),
-        perceptual_params,
+    # NumPy still: `replicate` puts them on the devices.
+    host: list[Any] = [codebook_vc, meaning_codebook_vd, word_features_vf, word_means_v, perceptual_params]
+    modules = Modules(
+        _graph(autoencoder),
+        _graph(discriminator) if adversarial else None,
+        transform,
+        discriminator_transform,
+        perceptual,
+        Constants(*host),
     )
-    modules = Modules(graph, discriminator_graph, transform, discriminator_transform, perceptual, constants)
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        ema=jax.tree.map(jnp.copy, params),
-        optimizer=transform.init(params),
-        discriminator=discriminator_params,
-        discriminator_optimizer=discriminator_transform.init(discriminator_params),
-        lecam=jnp.zeros(2, jnp.float32),
-        key=jax.random.fold_in(key, 2),
-    )
-    return modules, state
+    return modules, fresh
 
 
 def tokenizer(
@@ -130,16 +154,19 @@ def tokenizer(
     state: TrainState,
     config: Config,
     vocabulary: Vocabulary,
-    trunk: nnx.Module | None = None,
+    trunk: nnx.Module | None,
+    mesh: Mesh,
     ema: bool = True,
     like: Tokenizer | None = None,
 ) -> Tokenizer:
-    """The tokenizer as it stands: the averaged weights, or with `ema=False` the last ones; and its trunk.
+    """The tokenizer as it stands, on this process's first device: the averaged weights, or with `ema=False` the
+    last ones; and its trunk. All processes must call this together.
 
     With `like`, the one that this function made earlier, that one is brought up to date and returned: what it
     has compiled stays.
     """
-    model = nnx.merge(modules.autoencoder, jax.tree.map(jnp.copy, state.ema if ema else state.params))
+    params = jax.tree.map(jnp.asarray, to_host(state.ema if ema else state.params, mesh))
+    model = nnx.merge(modules.autoencoder, params)
     if like is None:
         return Tokenizer(config.tokenizer, vocabulary, model, trunk)
     like.replace(model)
@@ -169,10 +196,12 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
     return rate
 
 
-def _parameters(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> tuple[nnx.GraphDef, Any]:
-    """Graph and fresh parameters, drawn in one compiled function instead of one for every array."""
-    graph, _ = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
-    return graph, jax.jit(lambda key: nnx.split(build(nnx.Rngs(key)), nnx.Param)[1])(key)
+def _graph(build: Callable[[nnx.Rngs], nnx.Module]) -> nnx.GraphDef:
+    return nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)[0]
+
+
+def _parameters(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> Any:
+    return nnx.split(build(nnx.Rngs(key)), nnx.Param)[1]
 
 
 def _transform(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -1,25 +1,31 @@
 """One training step: autoencoder and discriminator, from the same forward pass, jitted once."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from spae.guidance.scores import pools, scores
 from spae.quantize import QUANTIZERS, normalised
 from tokenizer_train import losses
 from tokenizer_train.config import Config
+from tokenizer_train.mesh import replicated, shardings
 from tokenizer_train.state import Constants, Modules, TrainState
 
 Metrics = dict[str, Array]
 
 
-def make_step(config: Config, modules: Modules) -> partial[tuple[TrainState, Metrics]]:
+def make_step(config: Config, modules: Modules, mesh: Mesh) -> partial[tuple[TrainState, Metrics]]:
     """The jitted step: (state, batch) -> (state, metrics); the old state's memory is reused. It is a partial of the
     jitted function with the constants, so that whoever counts its cost can trace and lower it.
+
+    The state lies, and comes back, as `mesh.shardings` says. Every device works on its own images with whole
+    parameters, which are gathered array by array for the length of the step; updates are made where the parts lie.
 
     The batch: `images` (B, H, W, 3), or clips (B, T, H, W, 3), uint8 and `features` (B, f) float32, the guidance's
     image features. Metrics are float32 scalars: the losses, `psnr` (dB, of what the decoder saw, before rounding)
@@ -29,13 +35,21 @@ def make_step(config: Config, modules: Modules) -> partial[tuple[TrainState, Met
     if modules.discriminator is not None:
         discriminator_loss = _discriminator_loss(config, modules.discriminator)
 
+    def in_parts(tree):
+        return jax.lax.with_sharding_constraint(tree, shardings(tree, mesh))
+
+    def gathered(tree):
+        return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
     def step(state: TrainState, batch: dict, constants: Constants) -> tuple[TrainState, Metrics]:
         images_bhwc = batch["images"].astype(jnp.float32) / 255
         key = jax.random.fold_in(state.key, state.step)
+        # Said outright: left to itself, XLA may cut the activations the way the parameters lie.
+        whole = replace(state, params=gathered(state.params), discriminator=gathered(state.discriminator))
         (_, (metrics, decoded_bhwc)), gradient = jax.value_and_grad(autoencoder_loss, has_aux=True)(
-            state.params, state, images_bhwc, batch["features"], constants, key
+            whole.params, whole, images_bhwc, batch["features"], constants, key
         )
-        update, optimizer = modules.transform.update(gradient, state.optimizer, state.params)
+        update, optimizer = modules.transform.update(in_parts(gradient), state.optimizer, state.params)
         params = optax.apply_updates(state.params, update)
         decay = config.optimizer.ema
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
@@ -47,16 +61,17 @@ def make_step(config: Config, modules: Modules) -> partial[tuple[TrainState, Met
         )
         if modules.discriminator is not None:
             (_, (more, lecam)), gradient = jax.value_and_grad(discriminator_loss, has_aux=True)(
-                discriminator, images_bhwc, jax.lax.stop_gradient(decoded_bhwc), lecam
+                whole.discriminator, images_bhwc, jax.lax.stop_gradient(decoded_bhwc), lecam
             )
             update, discriminator_optimizer = modules.discriminator_transform.update(
-                gradient, discriminator_optimizer, discriminator
+                in_parts(gradient), discriminator_optimizer, discriminator
             )
             discriminator = optax.apply_updates(discriminator, update)
             metrics |= more
-        return TrainState(
+        state = TrainState(
             state.step + 1, params, ema, optimizer, discriminator, discriminator_optimizer, lecam, state.key
-        ), metrics
+        )
+        return in_parts(state), gathered(metrics)
 
     return partial(jax.jit(step, donate_argnums=0), constants=modules.constants)
 

@@ -1,8 +1,7 @@
-"""The stream of batches: every image once an epoch, flips, exact resumption, devices, bad input."""
+"""The stream of batches: every image once an epoch, flips, exact resumption, bad input."""
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +9,7 @@ from PIL import Image
 from spae.errors import InputError
 from spae.sources import Source, open_source
 from tokenizer_train.config import DataConfig
-from tokenizer_train.data import Batches, check_batch_size, fixed_images, make_mesh, replicate, split
+from tokenizer_train.data import Batches, fixed_images
 
 COUNT = 10
 CONFIG = DataConfig(train="t", validation="v", batch_size=4, flip=False, threads=2, buffer=8)
@@ -28,7 +27,8 @@ def source(tmp_path) -> Source:
 
 def batches(source: Source, seed: int = 0, **changes) -> Batches:
     features = np.arange(COUNT, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
-    return Batches(source, features, 8, dataclasses.replace(CONFIG, **changes), seed)
+    config = dataclasses.replace(CONFIG, **changes)
+    return Batches([(source, 1.0)], [features], 8, config, seed, np.arange(config.batch_size))
 
 
 def test_every_image_once_an_epoch_with_its_feature(source: Source) -> None:
@@ -74,23 +74,9 @@ def test_a_damaged_image_is_named(source: Source, tmp_path) -> None:
         next(stream)
 
 
-def test_batches_are_cut_along_the_devices(source: Source) -> None:
-    mesh = make_mesh()
-    batch = split(next(batches(source)), mesh)
-    assert len(batch["images"].sharding.device_set) == len(jax.local_devices())
-    assert {s.data.shape[0] for s in batch["images"].addressable_shards} == {4 // mesh.size}
-    table = replicate(np.ones((5, 2), np.float32), mesh)
-    # Under Explicit axes this gather raises; it is what every codebook lookup does.
-    assert jax.jit(lambda t, i: t[i])(table, batch["images"][:, 0, 0, 0] % 5).shape == (4, 2)
-    if mesh.size > 1:
-        with pytest.raises(InputError, match="multiple of"):
-            check_batch_size(mesh.size + 1, mesh)
-    check_batch_size(2 * mesh.size, mesh)
-
-
 def test_bad_input(source: Source) -> None:
     with pytest.raises(InputError, match=r"one row per image, \(10, d\)"):
-        Batches(source, np.zeros((9, 3), np.float32), 8, CONFIG, 0)
+        Batches([(source, 1.0)], [np.zeros((9, 3), np.float32)], 8, CONFIG, 0, np.arange(4))
 
 
 def test_fixed_images_are_spread(source: Source) -> None:

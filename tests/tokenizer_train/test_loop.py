@@ -19,9 +19,10 @@ from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.cli import main
 from tokenizer_train.config import Config
-from tokenizer_train.data import Batches, make_mesh, replicate, split
+from tokenizer_train.data import Batches
 from tokenizer_train.guidance import features
 from tokenizer_train.loop import Diverged, train
+from tokenizer_train.mesh import local_rows, make_mesh, split
 from tokenizer_train.state import create
 from tokenizer_train.step import make_step
 
@@ -113,10 +114,7 @@ def test_two_devices_give_the_losses_of_one(tiny_config, losses, monkeypatch) ->
     train(changed(config, run={"output": config.run.output + "-two"}))
     two = dict(losses)
     losses.clear()
-    one_device = jax.sharding.Mesh(
-        np.asarray(jax.local_devices()[:1]), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-    )
-    monkeypatch.setattr(loop, "make_mesh", lambda: one_device)
+    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
     train(config)
     for step in range(1, 6):
         for name, value in losses[step].items():
@@ -173,13 +171,13 @@ def test_nothing_recompiles_after_the_second_step(tiny_config) -> None:
     config = tiny_config
     vocabulary = Vocabulary.load(config.vocabulary.path)
     source = open_source(config.data.train, config.tokenizer.image_size)
-    images_nf, words_vf, means_v = features(config, vocabulary, source)
-    batches = Batches(source, images_nf, config.tokenizer.image_size, config.data, 0)
-    mesh = make_mesh()
-    modules, state = create(config, vocabulary, words_vf, means_v)
-    modules = dataclasses.replace(modules, constants=replicate(modules.constants, mesh))
-    state = replicate(state, mesh)
-    step = make_step(config, modules)
+    sources = [(source, 1.0)]
+    images, words_vf, means_v = features(config, vocabulary, sources)
+    mesh = make_mesh(config.mesh)
+    rows = local_rows(config.data.batch_size, mesh)
+    batches = Batches(sources, images, config.tokenizer.image_size, config.data, 0, rows)
+    modules, state = create(config, vocabulary, words_vf, means_v, mesh)
+    step = make_step(config, modules, mesh)
     compiled: list[str] = []
 
     def count(event: str, duration: float, **_: object) -> None:
