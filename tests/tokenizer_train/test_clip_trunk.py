@@ -23,7 +23,9 @@ def test_two_steps_and_a_bundle_that_needs_no_clip(tiny_config, image_folder, tm
     made, looked_up = [], []
     build, look_up = loop.tokenizer, loop.features
     monkeypatch.setattr(loop, "features", lambda *args: looked_up.append(look_up(*args)) or looked_up[-1])
-    monkeypatch.setattr(loop, "tokenizer", lambda *args: made.append(build(*args)) or made[-1])
+    monkeypatch.setattr(
+        loop, "tokenizer", lambda *args, **more: made.append(build(*args, **more)) or made[-1]
+    )
     folder = Path(shutil.copytree(GOLDEN, tmp_path / "clip"))
     config = dataclasses.replace(
         tiny_config,
