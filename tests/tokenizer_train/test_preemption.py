@@ -1,0 +1,108 @@
+"""Runs that are stopped: asked to by a signal, or killed at any moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tokenizer_train.board import Board
+from tokenizer_train.checkpoint import Checkpoints
+from tokenizer_train.cli import main
+from tokenizer_train.preemption import Stopped, listen
+
+# 20, half of them during a save. More with this variable, for whoever has the time.
+TRIALS = int(os.environ.get("SPAE_KILLS", "20"))
+
+
+def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_losses(
+    vocabulary_folder, image_folder, tmp_path
+) -> None:
+    script = Path(__file__).with_name("killed_run.py")
+    arguments = [str(vocabulary_folder), str(image_folder), str(tmp_path), str(TRIALS)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    output = tmp_path / "killed.output"
+    assert done.returncode == 0, done.stderr + (output.read_text() if output.exists() else "")
+    told = json.loads(done.stdout)
+    assert len(told["lives"]) == TRIALS
+    for life in told["lives"]:
+        # Neither an older checkpoint than the newest, nor one that was being written, nor step 1 again.
+        assert life["first"] == life["newest"] + 1, life
+    assert sum(life["saving"] for life in told["lives"]) >= TRIALS // 2 - TRIALS // 10
+    whole = dict(map(tuple, ((step, json.dumps(losses)) for step, losses in told["whole"])))
+    assert sorted(whole) == list(range(1, len(whole) + 1))
+    seen = set()
+    for step, losses in told["killed"]:
+        assert json.dumps(losses) == whole[step], step
+        seen.add(step)
+    assert seen == set(whole)
+    # Something was done again: the kills did come between checkpoints.
+    assert len(told["killed"]) > len(whole)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+def test_asked_to_stop_it_saves_and_goes_on_later(
+    tiny_config, monkeypatch, capsys, number: signal.Signals, status: int
+) -> None:
+    logged: dict[str, list[int]] = {"train": [], "speed": [], "validation": []}
+
+    def scalars(self, step, values, group):
+        logged[group].append(step)
+        if group == "train" and step in (3, 6):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Board, "scalars", scalars)
+    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: tiny_config)
+    before = signal.getsignal(number)
+    assert main(["config.py"]) == status
+    out, err = capsys.readouterr()
+    # Step 4 was under way when the losses of step 3 were read.
+    folder = Path(tiny_config.run.output) / "checkpoints"
+    line = f"stopped by {number.name} after step 4, saved in {folder}: the same command goes on from there"
+    assert (out.splitlines()[-1], err) == (line, "")
+    assert logged == {"train": [1, 2, 3, 4], "speed": [1, 2, 3, 4], "validation": []}
+    assert signal.getsignal(number) is before
+    with Checkpoints(folder, 2) as checkpoints:
+        assert checkpoints.latest == 4
+    logged["train"].clear()
+    assert main(["config.py"]) == status
+    assert logged["train"] == [5, 6, 7]
+
+
+def test_before_the_first_step_there_is_nothing_to_save() -> None:
+    with pytest.raises(Stopped, match="before the first step") as stopped, listen():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stopped.value.signal == signal.SIGTERM
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    with listen() as requests:
+        requests.training = True
+        os.kill(os.getpid(), signal.SIGINT)
+        assert requests.after(1) == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_in_another_thread_nothing_is_taken() -> None:
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work() -> None:
+        with listen() as requests:
+            seen.append((signal.getsignal(signal.SIGTERM), requests.after(1)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(before, None)]
