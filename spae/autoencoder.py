@@ -56,6 +56,8 @@ class AutoencoderConfig:
     )
     quantizer: Literal["saq", "rq"] = "saq"
     unit: bool = False  # latents and codebook are scaled to length 1 for the search (LQAE)
+    # A frozen masked language model reads the words, and the decoder its states instead of their embeddings (LQAE).
+    language_model: Literal["none", "masked"] = "none"
     fill: Fill = "nearest"  # positions that a prefix leaves without a word
     frames: int = 1  # of a clip; 1: the tokenizer is one of images, and its convolutions are 2-D
     temporal_downsamplings: int = 0  # the first so many halvings halve time as well
@@ -121,6 +123,17 @@ class AutoencoderConfig:
             raise InputError(f"network is cnn or vit, not {self.network!r}")
         if self.network == "vit":
             self._check_vit()
+        if self.language_model not in ("none", "masked"):
+            raise InputError(f"language_model is none or masked, not {self.language_model!r}")
+        if self.language_model == "masked" and self.codebook != "frozen":
+            raise InputError(
+                f'a masked language model reads its own words: wanted codebook "frozen", got {self.codebook!r}'
+            )
+        if self.language_model == "masked" and (len(self.pyramid) > 1 or self.frames > 1):
+            raise InputError(
+                "a masked language model reads one word at every position of an image: wanted a pyramid of one layer, "
+                f"got {self.pyramid} and {self.frames} frames"
+            )
 
     def _check_vit(self) -> None:
         wanted = {

@@ -18,6 +18,7 @@ from spae import bundle
 from spae.autoencoder import Autoencoder, AutoencoderConfig
 from spae.errors import BundleError, InputError
 from spae.files import cache_folder
+from spae.frozen_lm.masked_lm import BertEncoder, BertSizes
 from spae.guidance import trunks
 from spae.guidance.conse import image_tower
 from spae.images import to_array, to_float, to_uint8
@@ -43,9 +44,11 @@ class Tokenizer:
         trunk: the frozen network that `config.trunk` names, images (B, H, W, 3) in [0, 1] to features (B, f);
             None: "conse" is made from the package that ships its weights, "clip" must be given.
         info: provenance and metrics, kept in bundle.json.
+        language_model: the frozen model that reads the words before the decoder; there if `config.language_model`
+            names one.
 
     Raises:
-        InputError: the trunk is none of `config.trunk`'s kind.
+        InputError: the trunk is none of `config.trunk`'s kind, or the language model does not fit.
     """
 
     def __init__(
@@ -55,12 +58,15 @@ class Tokenizer:
         model: Autoencoder,
         trunk: nnx.Module | None = None,
         info: Mapping[str, Any] | None = None,
+        language_model: BertEncoder | None = None,
     ):
         trunks.check(config.trunk, trunk)
+        _check_language_model(config, vocabulary, language_model)
         self.config = config
         self.vocabulary = vocabulary
         self.info = dict(info or {})
         self._trunk = trunk
+        self._language_model = language_model
         self._views = {name: jax.device_put(vocabulary.codebook(name)) for name in ("appearance", "meaning")}
         self._graph = nnx.split(model)[0]
         self.replace(model)
@@ -88,6 +94,8 @@ class Tokenizer:
         arrays = _flatten(self._params, "autoencoder.") | dict(self.vocabulary.tensors())
         if self._trunk is not None:
             arrays |= _flatten(nnx.state(self._trunk), "trunk.")
+        if self._language_model is not None:
+            arrays |= _flatten(nnx.state(self._language_model), "language_model.")
         for name, array in sorted(arrays.items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -231,6 +239,8 @@ class Tokenizer:
         for part in _parts(pyramids):
             ids = tuple(_pad(np.stack([one.ids[l] for one in part])) for l in range(depth))
             zhat_bhwc = self._average(ids, self._codebooks["appearance"])
+            if self._language_model is not None:
+                zhat_bhwc = self._read(self._language_model_parts[1], zhat_bhwc)
             attended = ids[: self.config.meaning_layers] if self.config.cross_attention else ()
             decoded_bhwc = jax.device_get(
                 self._decode(self._params, zhat_bhwc, attended, self._codebooks["meaning"])
@@ -259,11 +269,14 @@ class Tokenizer:
         params = _flatten(self._params, "autoencoder.")
         if self.config.trunk != "none":
             params |= _flatten(nnx.state(self.trunk), "trunk.")
+        if self._language_model is not None:
+            params |= _flatten(nnx.state(self._language_model), "language_model.")
         header = {
             **self.info,
             **(info or {}),
             "config": dataclasses.asdict(self.config),
             "trunk": trunks.sizes(self._trunk),
+            "language_model": dataclasses.asdict(self._language_model.sizes) if self._language_model else {},
             "vocabulary": self.vocabulary.header(),
         }
         bundle.write(
@@ -294,9 +307,13 @@ class Tokenizer:
             )
             params = files["params.safetensors"]
             build_trunk = trunks.builder(config.trunk, info.get("trunk", {}))
+            sizes = BertSizes(**info["language_model"]) if config.language_model != "none" else None
         except (KeyError, TypeError) as error:
             raise BundleError(f"the bundle {name} lacks or has one field too many: {error}") from error
         trunk = _fill(build_trunk, params, "trunk.") if config.trunk != "none" else None
+        language_model = None
+        if sizes is not None:
+            language_model = _fill(lambda: BertEncoder(sizes, rngs=nnx.Rngs(0)), params, "language_model.")
         build = partial(
             Autoencoder,
             config,
@@ -306,12 +323,12 @@ class Tokenizer:
             len(vocabulary),
         )
         model = _fill(lambda: build(rngs=nnx.Rngs(0)), params, "autoencoder.")
-        extra = [key for key in params if not key.startswith(("autoencoder.", "trunk."))]
+        extra = [key for key in params if not key.startswith(("autoencoder.", "trunk.", "language_model."))]
         if extra:
             raise BundleError(f"the bundle {name} has parameters that no part of it knows: {extra[:3]}")
-        known = ("format", "version", "files", "config", "vocabulary", "trunk")
+        known = ("format", "version", "files", "config", "vocabulary", "trunk", "language_model")
         info = {k: v for k, v in info.items() if k not in known}
-        return cls(config, vocabulary, model, trunk, info)
+        return cls(config, vocabulary, model, trunk, info, language_model)
 
     @cached_property
     def trunk(self) -> nnx.Module:
@@ -366,6 +383,15 @@ class Tokenizer:
         )
 
     @cached_property
+    def _language_model_parts(self):
+        return nnx.split(self._language_model)
+
+    @cached_property
+    def _read(self) -> Callable[..., jax.Array]:
+        graph = self._language_model_parts[0]
+        return jax.jit(lambda state, words_bhwc: nnx.merge(graph, state).grid(words_bhwc))
+
+    @cached_property
     def _decode(self) -> Callable[..., jax.Array]:
         return jax.jit(lambda params, *words: nnx.merge(self._graph, params).decode(*words))
 
@@ -385,6 +411,28 @@ def keep_compiled() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _check_language_model(
+    config: AutoencoderConfig, vocabulary: Vocabulary, language_model: BertEncoder | None
+) -> None:
+    if (language_model is not None) != (config.language_model == "masked"):
+        raise InputError(
+            f"wanted a language model as config.language_model {config.language_model!r} says, "
+            f"got {type(language_model).__name__}"
+        )
+    if language_model is None:
+        return
+    sizes, width, words = (
+        language_model.sizes,
+        vocabulary.codebook("appearance").shape[1],
+        config.shape.tokens(1),
+    )
+    if sizes.width != width or sizes.longest < words:
+        raise InputError(
+            f"wanted a language model that reads {words} words of width {width}, got one for {sizes.longest} of width "
+            f"{sizes.width}: take its own vocabulary with --view raw, and a grid that it can read"
+        )
 
 
 def _parts(items: Sequence) -> Iterator[Sequence]:

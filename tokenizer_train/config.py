@@ -104,6 +104,8 @@ class LossConfig:
     deal_pools: bool = False  # each position of a layer gets its own share of the pool, so that words differ
     dynamic_weight: bool = True  # [w] scale the semantic loss to the size of the appearance loss
     hub_correction: bool = False  # subtract each word's mean score over the training images
+    masked_lm: float = 0.0  # cross entropy of the masked words, by the frozen language model (LQAE)
+    masking: float = 0.5  # share of the words that the language model sees masked; without one, nothing is
     prefix_dropout: float = 0.0  # probability that the decoder sees a random prefix instead of all layers
     adversarial_start: int = 0  # step from which the adversarial term acts on the autoencoder
 
@@ -117,6 +119,7 @@ class LossConfig:
             "r1",
             "codebook",
             "semantic",
+            "masked_lm",
         ):
             value = getattr(self, name)
             _check(math.isfinite(value) and value >= 0, f"loss.{name}", "a finite number >= 0", value)
@@ -151,6 +154,7 @@ class LossConfig:
             "at least 1, or None",
             self.semantic_positions,
         )
+        _check(0 <= self.masking <= 1, "loss.masking", "within [0, 1]", self.masking)
         _check(0 <= self.prefix_dropout <= 1, "loss.prefix_dropout", "within [0, 1]", self.prefix_dropout)
         _check(self.adversarial_start >= 0, "loss.adversarial_start", "at least 0", self.adversarial_start)
 
@@ -166,6 +170,7 @@ class OptimizerConfig:
     decay: Literal["rsqrt", "cosine", "constant"] = "rsqrt"  # after the warm-up
     cooldown_steps: int = 0  # with rsqrt: the last steps go linearly to 0
     ema: float = 0.999  # decay of the averaged weights, which are what is evaluated and exported
+    weight_decay: float = 0.0  # AdamW's, of all parameters, times the learning rate; 0: Adam
     clip_norm: float | None = None  # global norm of the gradient; None: no clipping
 
     def __post_init__(self) -> None:
@@ -186,6 +191,12 @@ class OptimizerConfig:
             self.decay,
         )
         _check(0 <= self.ema < 1, "optimizer.ema", "within [0, 1)", self.ema)
+        _check(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            "optimizer.weight_decay",
+            "a finite number >= 0",
+            self.weight_decay,
+        )
         if self.clip_norm is not None:
             _check(self.clip_norm > 0, "optimizer.clip_norm", "above 0, or None", self.clip_norm)
 
@@ -257,6 +268,8 @@ class Config:
     guidance: str = (
         "conse"  # what a word means for an image: "conse" or "clip:PATH"; unused if loss.semantic is 0
     )
+    # Hugging Face folder of the frozen BERT or RoBERTa that tokenizer.language_model "masked" asks for.
+    language_model: str | None = None
 
     def __post_init__(self) -> None:
         _check(
@@ -289,6 +302,19 @@ class Config:
             "loss.prefix_dropout",
             "0 with tokenizer.cross_attention, which sees the words of all meaning layers",
             self.loss.prefix_dropout,
+        )
+        wanted = "a Hugging Face folder" if self.tokenizer.language_model == "masked" else None
+        _check(
+            bool(self.language_model) == (wanted is not None),
+            "language_model",
+            f"{wanted} where tokenizer.language_model is {self.tokenizer.language_model!r}",
+            self.language_model,
+        )
+        _check(
+            self.loss.masked_lm == 0 or wanted is not None,
+            "loss.masked_lm",
+            "0 where tokenizer.language_model is 'none'",
+            self.loss.masked_lm,
         )
         _check(
             self.loss.semantic_layers <= len(self.tokenizer.pyramid),

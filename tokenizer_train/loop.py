@@ -298,6 +298,14 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
     data["mixture"] = [["/".join(Path(path).parts[-2:]), weight] for path, weight in data["mixture"]]
     del data["cache"]
     run = {name: value for name, value in config["run"].items() if name != "output"}
+    language_model = Path(config["language_model"]).name if config["language_model"] else None
     # Which machines it ran on is not what was trained.
     mesh = {name: config["mesh"][name] for name in ("data", "fsdp")}
-    return {**config, "data": data, "vocabulary": vocabulary, "run": run, "mesh": mesh}
+    return {
+        **config,
+        "data": data,
+        "vocabulary": vocabulary,
+        "run": run,
+        "mesh": mesh,
+        "language_model": language_model,
+    }

@@ -145,6 +145,21 @@ def discriminator_adversarial(real_b: Float[Array, " b"], fake_b: Float[Array, "
     return jnp.mean(jax.nn.softplus(-real_b)) + jnp.mean(jax.nn.softplus(fake_b))
 
 
+def masked_lm(
+    logits_bnv: Float[Array, "b n v"], token_ids_bn: Int[Array, "b n"], masked_bn: Bool[Array, "b n"]
+) -> Float[Array, ""]:
+    """LQAE's masked-LM loss: -log softmax(logits)[token], mean over an image's masked words, then over images.
+
+    Args:
+        logits_bnv: of the frozen model for every token of its table.
+        token_ids_bn: the words that the encoder chose, as rows of that table.
+        masked_bn: which of them the model did not see; an image without any counts as 0.
+    """
+    target_bn = jnp.take_along_axis(logits_bnv, token_ids_bn[..., None], axis=2)[..., 0]
+    loss_bn = jax.nn.logsumexp(logits_bnv, axis=2) - target_bn
+    return jnp.mean(jnp.sum(loss_bn * masked_bn, axis=1) / jnp.maximum(jnp.sum(masked_bn, axis=1), 1))
+
+
 LECAM_DECAY = 0.999
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from spae.autoencoder import Autoencoder
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
+from tokenizer_train import language_model
 from tokenizer_train.config import Config, OptimizerConfig
 from tokenizer_train.discriminator import Discriminator
 from tokenizer_train.mesh import replicate, shardings, to_host
@@ -45,6 +46,8 @@ class Constants:
     word_features_vf: Float[Array, "v f"]  # guidance's text features of the words; (v, 0) if it is not used
     word_means_v: Float[Array, " v"]  # each word's mean score over the training images, or zeros
     perceptual: Any  # parameters of the perceptual network; an empty tuple without one
+    language_model: Any  # parameters of the frozen masked language model; an empty tuple without one
+    token_ids_v: Int[Array, " v"]  # each word's row in that model's table
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Modules:
     transform: optax.GradientTransformation
     discriminator_transform: optax.GradientTransformation
     perceptual: Callable[[Any, Array, Array], Array] | None  # (parameters, images, decoded) -> (B,)
+    language_model: nnx.GraphDef | None
     constants: Constants
 
 
@@ -136,14 +140,18 @@ def build(
         )
 
     perceptual, perceptual_params = _perceptual(config)
+    language = language_model.load(config, vocabulary)
+    language_graph, language_params = nnx.split(language) if language is not None else (None, ())
     # NumPy still: `replicate` puts them on the devices.
     host: list[Any] = [codebook_vc, meaning_codebook_vd, word_features_vf, word_means_v, perceptual_params]
+    host += [language_params, vocabulary.token_ids]
     modules = Modules(
         _graph(autoencoder),
         _graph(discriminator) if adversarial else None,
         transform,
         discriminator_transform,
         perceptual,
+        language_graph,
         Constants(*host),
     )
     return modules, fresh
@@ -167,10 +175,14 @@ def tokenizer(
     """
     params = jax.tree.map(jnp.asarray, to_host(state.ema if ema else state.params, mesh))
     model = nnx.merge(modules.autoencoder, params)
-    if like is None:
-        return Tokenizer(config.tokenizer, vocabulary, model, trunk)
-    like.replace(model)
-    return like
+    if like is not None:
+        like.replace(model)
+        return like
+    language = None
+    if modules.language_model is not None:
+        frozen = jax.tree.map(jnp.asarray, to_host(modules.constants.language_model, mesh))
+        language = nnx.merge(modules.language_model, frozen).encoder
+    return Tokenizer(config.tokenizer, vocabulary, model, trunk, language_model=language)
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
@@ -205,7 +217,9 @@ def _parameters(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> Any:
 
 
 def _transform(config: OptimizerConfig) -> optax.GradientTransformation:
-    adam = optax.adam(schedule(config), b1=config.betas[0], b2=config.betas[1])
+    adam = optax.adamw(
+        schedule(config), b1=config.betas[0], b2=config.betas[1], weight_decay=config.weight_decay
+    )
     return (
         adam if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
     )

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from spae.guidance.scores import pools, scores
 from spae.quantize import QUANTIZERS, normalised
-from tokenizer_train import losses
+from tokenizer_train import language_model, losses
 from tokenizer_train.config import Config
 from tokenizer_train.mesh import replicated, shardings
 from tokenizer_train.state import Constants, Modules, TrainState
@@ -87,17 +87,26 @@ def _autoencoder_loss(config: Config, modules: Modules):
         codebook_vc = model.codebook(constants.codebook_vc)
         words = quantize(z_bhwc, codebook_vc, shape, meaning, config.tokenizer.fill, config.tokenizer.unit)
         searched_vc = normalised(codebook_vc) if config.tokenizer.unit else codebook_vc
-        key_prefix, key_positions = jax.random.split(key)
+        key_prefix, key_positions, key_masking = jax.random.split(key, 3)
         seen_bhwc = losses.draw_prefix(
             z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1
         )
+        metrics = {}
+        if modules.language_model is not None:
+            language = nnx.merge(modules.language_model, constants.language_model)
+            seen_bhwc, masked_bhw = language_model.mask(language, seen_bhwc, loss.masking, key_masking)
+            seen_bhwc = language.encoder.grid(seen_bhwc)
+            if loss.masked_lm > 0:
+                metrics["masked_lm"] = masked_lm(language, seen_bhwc, words.ids[-1], masked_bhw, constants)
         decoded_bhwc = model.decode(seen_bhwc, words.ids, constants.meaning_codebook_vd)
 
-        metrics = {
+        metrics |= {
             "reconstruction": losses.reconstruction(images_bhwc, decoded_bhwc),
             "commitment": losses.commitment(z_bhwc, words.averages, shape, meaning_layers + 1),
         }
         total = loss.reconstruction * metrics["reconstruction"] + loss.commitment * metrics["commitment"]
+        if loss.masked_lm > 0:
+            total += loss.masked_lm * metrics["masked_lm"]
         if modules.perceptual is not None:
             # Of clips, every frame is an image to the perceptual network.
             frames = [x.reshape(-1, *x.shape[-3:]) for x in (images_bhwc, decoded_bhwc)]
@@ -124,6 +133,12 @@ def _autoencoder_loss(config: Config, modules: Modules):
             used_v = jnp.zeros(constants.codebook_vc.shape[0], jnp.float32).at[ids].set(1.0)
             metrics[f"words/{layer}"] = jnp.sum(used_v)
         return total, (metrics, decoded_bhwc)
+
+    def masked_lm(language, states_bhwc, ids_bhw, masked_bhw, constants: Constants):
+        batch, width = states_bhwc.shape[0], states_bhwc.shape[-1]
+        logits_bnv = language.logits(states_bhwc.reshape(batch, -1, width))
+        token_ids_bn = constants.token_ids_v[ids_bhw.reshape(batch, -1)]
+        return losses.masked_lm(logits_bnv, token_ids_bn, masked_bhw.reshape(batch, -1))
 
     def semantic(queries, searched_vc, features_bf, constants: Constants, key):
         """The mean over the first D' layers of each layer's semantic loss, in the view that it searches."""
