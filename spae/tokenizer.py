@@ -1,4 +1,4 @@
-"""The tokenizer: images to pyramids of words, and pyramids or plain text back to images."""
+"""The tokenizer: images, or clips, to pyramids of words, and pyramids or plain text back to them."""
 
 import dataclasses
 import hashlib
@@ -16,6 +16,7 @@ from PIL import Image
 
 from spae import bundle
 from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.clips import to_clip
 from spae.errors import BundleError, InputError
 from spae.files import cache_folder
 from spae.frozen_lm.masked_lm import BertEncoder, BertSizes
@@ -29,6 +30,7 @@ from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
 
 Picture = Image.Image | UInt8[np.ndarray, "h w 3"]
+Clip = UInt8[np.ndarray, "t h w 3"]
 
 # Batches are padded up to one of these sizes, so that there is one compiled function per size and no more.
 BUCKETS = (1, 2, 4, 8, 16, 32)
@@ -86,6 +88,16 @@ class Tokenizer:
         """Side in pixels of the squares that are encoded and decoded."""
         return self.config.image_size
 
+    @property
+    def frames(self) -> int:
+        """Frames of the clips that are encoded and decoded; 1: images."""
+        return self.config.frames
+
+    @property
+    def parameters(self) -> nnx.State:
+        """Of encoder, decoder and meaning head: all that was trained."""
+        return self._params
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the architecture, the parameters and the vocabulary, in hexadecimal: what must be the same for
@@ -105,21 +117,23 @@ class Tokenizer:
     @overload
     def encode(self, image: Image.Image) -> Pyramid: ...
     @overload
-    def encode(self, image: Sequence[Picture]) -> list[Pyramid]: ...
+    def encode(self, image: Sequence[Picture | Clip]) -> list[Pyramid]: ...
     @overload
     def encode(self, image: UInt8[np.ndarray, "*b h w 3"]) -> Any: ...  # a Pyramid, or a list for a batch
     def encode(self, image):
-        """One image to its pyramid, or a batch to a list of pyramids.
+        """One image, or clip, to its pyramid, or a batch to a list of pyramids.
 
         Args:
             image: a PIL image or a uint8 array (H, W, 3) of any size; or a list of them, or a uint8 array
-                (B, H, W, 3). Each is resized and cropped to a square of `image_size`.
+                (B, H, W, 3). Each is resized and cropped to a square of `image_size`. A tokenizer of clips takes
+                uint8 arrays (T, H, W, 3) with T = `frames` instead, a list of them, or an array (B, T, H, W, 3).
 
         Raises:
-            InputError: not an image, or an empty batch.
+            InputError: not an image, not a clip where clips are wanted, or an empty batch.
         """
-        single = isinstance(image, Image.Image) or (isinstance(image, np.ndarray) and image.ndim <= 3)
-        images = [to_array(one, self.image_size) for one in ([image] if single else image)]
+        rank = 3 if self.frames == 1 else 4
+        single = isinstance(image, Image.Image) or (isinstance(image, np.ndarray) and image.ndim <= rank)
+        images = [self._squares(one) for one in ([image] if single else image)]
         if not images:
             raise InputError("wanted at least one image to encode, got an empty batch")
         pyramids: list[Pyramid] = []
@@ -133,7 +147,7 @@ class Tokenizer:
         return pyramids[0] if single else pyramids
 
     def rivals(
-        self, image: Picture, count: int
+        self, image: Picture | Clip, count: int
     ) -> tuple[Pyramid, tuple[Int[np.ndarray, "*grid count"], ...]]:
         """One image's pyramid, and for every place the next nearest words: those that would have been chosen there
         if the chosen word, or the rivals before, were not in the vocabulary.
@@ -145,7 +159,7 @@ class Tokenizer:
         Where meaning layers hold a ranking of words, a place's rivals are the next of the ranking.
 
         Args:
-            image: a PIL image or a uint8 array (H, W, 3) of any size, as for `encode`.
+            image: a PIL image or a uint8 array (H, W, 3) of any size, or a clip, as for `encode`.
             count: rivals of each place, 1 .. V - 1 (of a ranking of K words: 1 .. V - K).
 
         Returns:
@@ -161,7 +175,7 @@ class Tokenizer:
         most = len(self.vocabulary) - (self.shape.tokens(meaning_layers) if ranked else 1)
         if not 1 <= count <= most:
             raise InputError(f"wanted 1 to {most} rivals of each word, got {count}")
-        found = self._quantized(to_array(image, self.image_size)[None])
+        found = self._quantized(self._squares(image)[None])
         rivals = []
         for name, layers in (
             ("meaning", range(meaning_layers)),
@@ -189,13 +203,13 @@ class Tokenizer:
         )
 
     @overload
-    def decode(self, pyramid: Pyramid | str, layers: int | None = None) -> UInt8[np.ndarray, "h w 3"]: ...
+    def decode(self, pyramid: Pyramid | str, layers: int | None = None) -> UInt8[np.ndarray, "*t h w 3"]: ...
     @overload
     def decode(
         self, pyramid: Sequence[Pyramid | str], layers: int | None = None
-    ) -> UInt8[np.ndarray, "b h w 3"]: ...
+    ) -> UInt8[np.ndarray, "b *t h w 3"]: ...
     def decode(self, pyramid, layers=None):
-        """A pyramid, or words as text, to an image; a list of them to a batch of images.
+        """A pyramid, or words as text, to an image or clip; a list of them to a batch.
 
         Args:
             pyramid: Pyramid, or text that `parse` understands (its repairs are silent here; call `parse` to see
@@ -203,7 +217,7 @@ class Tokenizer:
             layers: decode from the first so many layers only; all that are there by default.
 
         Returns:
-            uint8 (S, S, 3), or (B, S, S, 3) for a list; S = `image_size`.
+            uint8 (S, S, 3), or (B, S, S, 3) for a list; S = `image_size`. Clips are (T, S, S, 3), T = `frames`.
 
         Raises:
             InputError: an empty batch or text, too many layers, or words of another tokenizer.
@@ -298,9 +312,7 @@ class Tokenizer:
         """
         info, files = bundle.read(name)
         try:
-            fields: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in info["config"].items()
-            }
+            fields: dict[str, Any] = {k: _tuples(v) for k, v in info["config"].items()}
             config = AutoencoderConfig(**fields)
             vocabulary = Vocabulary.from_parts(
                 files["vocabulary.safetensors"], files["words.json"], info["vocabulary"]
@@ -335,6 +347,14 @@ class Tokenizer:
         """The frozen trunk; only there if `config.trunk` names one."""
         return self._trunk if self._trunk is not None else image_tower()
 
+    def _squares(self, image: Any) -> UInt8[np.ndarray, "*t s s 3"]:
+        """What the networks see of one image, or of one clip."""
+        if self.frames > 1:
+            return to_clip(image, self.image_size, self.frames)
+        if isinstance(image, np.ndarray) and image.ndim == 4:
+            raise InputError(f"this tokenizer is one of images: wanted (H, W, 3), got a clip {image.shape}")
+        return to_array(image, self.image_size)
+
     def _features(self, images_bhwc: np.ndarray) -> jax.Array | None:
         if self.config.trunk == "none":
             return None
@@ -348,9 +368,16 @@ class Tokenizer:
     @cached_property
     def _trunk_features(self) -> Callable[..., jax.Array]:
         graph = self._trunk_parts[0]
-        return jax.jit(lambda state, images: nnx.merge(graph, state)(to_float(images)))
 
-    def _quantized(self, images_bhwc: UInt8[np.ndarray, "b s s 3"]) -> Quantized:
+        def features(state, images_bhwc):
+            # Of a clip the mean over its frames, as SPAE's video variant takes CLIP's.
+            frames = to_float(images_bhwc).reshape(-1, *images_bhwc.shape[-3:])
+            features_nf = nnx.merge(graph, state)(frames)
+            return features_nf.reshape(len(images_bhwc), -1, features_nf.shape[-1]).mean(axis=1)
+
+        return jax.jit(features)
+
+    def _quantized(self, images_bhwc: UInt8[np.ndarray, "b *t s s 3"]) -> Quantized:
         return self._encode(self._params, self._features(images_bhwc), self._codebooks, images_bhwc)
 
     @cached_property
@@ -450,6 +477,11 @@ def _flatten(state: Any, prefix: str) -> dict[str, np.ndarray]:
     """An NNX state as flat names and arrays: 'autoencoder.encoder.stem.kernel'."""
     flat = nnx.to_flat_state(state)
     return {prefix + ".".join(map(str, path)): np.asarray(value[...]) for path, value in flat}
+
+
+def _tuples(value: Any) -> Any:
+    """The tuples that JSON keeps as lists, at any depth."""
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _cast(value: np.ndarray, dtype: str) -> np.ndarray:

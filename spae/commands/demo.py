@@ -22,7 +22,10 @@ def add(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    from spae.clips import refuse_clips
     from spae.demo import write_demo
 
-    write_demo(tokenizer_of(options), model_name(options), options.output)
+    tokenizer = tokenizer_of(options)
+    refuse_clips(tokenizer, "spae demo")
+    write_demo(tokenizer, model_name(options), options.output)
     return 0

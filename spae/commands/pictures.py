@@ -1,10 +1,11 @@
-"""`spae encode`, `decode` and `draw`: one picture, or some, and their words."""
+"""`spae encode`, `decode` and `draw`: one picture or clip, or some, and their words."""
 
 import argparse
 import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,13 @@ from spae.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from spae.tokenizer import Tokenizer
+
 BATCH = 32
+CLIP_BATCH = 4
+CLIP_RATE = (
+    8.0  # frames a second of a written clip, where the bundle does not say how fast it was trained to read
+)
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -34,9 +41,16 @@ def add(commands: Any) -> None:
         "spae encode cat.jpg --layers 3",
         _encode,
     )
-    encode.add_argument("images", nargs="+", metavar="IMAGE", help="JPEG, PNG or WebP")
+    encode.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="JPEG, PNG or WebP; for a bundle of clips a video file or a folder of frames, read in the middle",
+    )
     add_layers(encode)
-    add_json(encode, "one JSON object a line: image, model, and of each layer height, width, words, ids")
+    add_json(
+        encode, "one JSON object a line: image, model, and of each layer height, width (or grid), words, ids"
+    )
     add_bundle(encode)
 
     decode = add_command(
@@ -45,7 +59,11 @@ def add(commands: Any) -> None:
     decode.add_argument(
         "text", metavar="TEXT_OR_FILE", help="words, a file of words or of JSON, or - for stdin"
     )
-    add_output(decode, "OUT.png", "the image to write (.png, .jpg, .webp)")
+    add_output(
+        decode,
+        "OUT.png",
+        "the image to write (.png, .jpg, .webp); a clip as .gif, .mp4 or a folder of frames",
+    )
     add_layers(decode)
     add_json(decode, "print the words used, and the repairs, as JSON")
     add_bundle(decode)
@@ -66,18 +84,18 @@ def add(commands: Any) -> None:
 def _encode(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from spae.images import open_image
-
     tokenizer = tokenizer_of(options)
+    read = _reader(tokenizer)
+    batch = BATCH if tokenizer.frames == 1 else CLIP_BATCH
     failed = False
     several = len(options.images) > 1
     # On stderr, and only on a terminal.
     with tqdm(total=len(options.images), unit="image", disable=None if several else True) as progress:
-        for start in range(0, len(options.images), BATCH):
+        for start in range(0, len(options.images), batch):
             opened = []
-            for path in options.images[start : start + BATCH]:
+            for path in options.images[start : start + batch]:
                 try:
-                    opened.append((path, open_image(path, tokenizer.image_size)))
+                    opened.append((path, read(path)))
                 except InputError as error:
                     failed = True
                     progress.write(f"spae: {error}", file=sys.stderr)
@@ -90,18 +108,58 @@ def _encode(options: argparse.Namespace) -> int:
                 else:
                     heading = f"{path}:\n" if several else ""
                     progress.write(heading + "\n".join(" ".join(words) for words in pyramid.words()))
-            progress.update(len(options.images[start : start + BATCH]))
+            progress.update(len(options.images[start : start + batch]))
     return 1 if failed else 0
+
+
+def _reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
+    """What opens the file of an image, or of a clip, for this tokenizer."""
+    from spae.clips import Sampling, read_clip
+    from spae.films import is_film
+    from spae.images import open_image
+
+    size, frames = tokenizer.image_size, tokenizer.frames
+    if frames > 1:
+        stride, fps = _pace(tokenizer)
+        sampling = Sampling(frames=frames, stride=stride, fps=fps)
+        return lambda path: read_clip(path, size, sampling)
+
+    def read(path: str) -> "Image.Image":
+        if is_film(path) or os.path.isdir(path):
+            raise InputError(
+                f"the bundle is of images, and {path} is a film or a folder: give a bundle of clips"
+            )
+        return open_image(path, size)
+
+    return read
+
+
+def _pace(tokenizer: "Tokenizer") -> tuple[int, float | None]:
+    """Stride and frames a second that the tokenizer was trained to read films with; every frame if it does not say."""
+    data = tokenizer.info.get("training", {}).get("config", {}).get("data", {})
+    return data.get("stride", 1), data.get("fps")
 
 
 def _decode(options: argparse.Namespace) -> int:
     from PIL import Image
 
+    from spae.films import check_output, write_film
+
     text = _text(options.text)
-    form = _picture_format(options.output)
+    clip_output = options.output.suffix.lower() in ("", ".gif", ".mp4")
+    if clip_output:
+        check_output(options.output)
+    form = "" if clip_output else _picture_format(options.output)
     tokenizer = tokenizer_of(options)
+    if clip_output != (tokenizer.frames > 1):
+        kind, wanted = ("images", ".png") if tokenizer.frames == 1 else ("clips", ".gif, .mp4 or a folder")
+        raise InputError(f"the bundle is of {kind}: wanted an output such as {wanted}, got {options.output}")
     parsed = tokenizer.parse(text, options.layers)
-    _save(Image.fromarray(tokenizer.decode(parsed.pyramid)), options.output, form)
+    decoded = tokenizer.decode(parsed.pyramid)
+    if clip_output:
+        write_film(options.output, decoded, _pace(tokenizer)[1] or CLIP_RATE)
+    else:
+        _save(Image.fromarray(decoded), options.output, form)
     repairs: list[dict[str, Any]] = [
         {"kind": repair.kind, "position": repair.position, "found": repair.found, "used": repair.used}
         for repair in parsed.repairs
@@ -125,12 +183,14 @@ def _decode(options: argparse.Namespace) -> int:
 
 
 def _draw(options: argparse.Namespace) -> int:
+    from spae.clips import refuse_clips
     from spae.draw import draw_pyramid
     from spae.images import open_image
 
     form = _picture_format(options.output)
     image = open_image(options.image)
     tokenizer = tokenizer_of(options)
+    refuse_clips(tokenizer, "spae draw")
     pyramid = tokenizer.encode(image)
     pyramid = pyramid.prefix(options.layers or pyramid.layers)
     reconstructions = [tokenizer.decode(pyramid, layers) for layers in range(1, pyramid.layers + 1)]

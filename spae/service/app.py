@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import spae
+from spae.clips import refuse_clips
 from spae.demo import PHOTOGRAPHS
 from spae.errors import BundleError, InputError
 from spae.service import chat, remote, schemas, tokens, upstream, words
@@ -112,6 +113,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         # In threads: the server must hear signals meanwhile.
         state.tokenizer = await asyncio.to_thread(spae.load, settings.bundle)
+        refuse_clips(state.tokenizer, "the service")
         state.upstream = await asyncio.to_thread(upstream.open_upstream, settings, state.tokenizer.vocabulary)
     except (InputError, BundleError) as error:
         state.failure = error

@@ -17,6 +17,7 @@ WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
 class FakeTokenizer:
     shape = PyramidShape((1, 2, 4))
     image_size = 16
+    frames = 1
     fingerprint = "fake"
     config = SimpleNamespace(meaning_layers=2)
 
