@@ -107,9 +107,8 @@ class Clips(Source):
     def labels(self) -> list[str | None]:
         return [Path(name).parent.name or None for name in self.names]
 
-    @property
-    def keys(self) -> list[str]:
-        return list(self.names)
+    def key(self, index: int) -> str:
+        return self.names[index]
 
     def _read(self, index: int) -> tuple[Any, str | None, str | None, str]:
         record = self._record(index, CENTRE)
@@ -124,14 +123,19 @@ class Clips(Source):
         """Films have none."""
         return None
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """sha256 over names and sizes of all films, in hexadecimal: their bytes would take days to read."""
+        """The identity: to read the bytes of all films would take days."""
+        return self.identity
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 over the sampling and the names and sizes of all films, in hexadecimal."""
         digest = hashlib.sha256(self.part.encode())
         for file, name in zip(self.files, self.names, strict=True):
             frames = _frame_files(file) if file.is_dir() else [file]
             sizes = " ".join(str(frame.stat().st_size) for frame in frames)
-            digest.update(f"{name}\0{sizes}\0".encode())
+            digest.update(f"{name}\0{sizes}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import spae
 from spae import lpips
+from spae.clips import refuse_clips
 from spae.errors import InputError
 from spae.files import write_file
 from spae.guidance.clip import Clip
@@ -90,6 +91,7 @@ def measured(bundle: str, options: Options) -> dict[str, Any]:
     """
     started = time.monotonic()
     tokenizer = spae.load(bundle)
+    refuse_clips(tokenizer, "spae-train eval")
     return {
         "bundle": bundle,
         "data": Path(options.data).name,
