@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 import spae
 from spae import lpips
-from spae.clips import refuse_clips
+from spae.clips import Sampling, open_clips, to_clip
 from spae.errors import InputError
 from spae.files import write_file
 from spae.guidance.clip import Clip
@@ -47,10 +48,13 @@ class Options:
     """Measure a bundle on images it was not trained on."""
 
     bundle: tyro.conf.Positional[str]  # name of a shipped bundle, or a folder
-    data: tyro.conf.Positional[str]  # folder of images, tar shards (path or glob), parquet or TFDS folder
+    # Folder of images, tar shards (path or glob), parquet or TFDS folder; for a bundle of clips folder of films.
+    data: tyro.conf.Positional[str]
     compare: tuple[str, ...] = ()  # further bundles, measured alike on the same images, and a table of all
     split: str | None = None  # of a TFDS directory: "train" if not given
-    limit: int | None = None  # images, drawn without replacement; all of them if not given
+    stride: int = 1  # of clips: from one frame to the next, in frames of the film
+    fps: float | None = None  # of clips: frames a second, instead of the stride, where the film has a clock
+    limit: int | None = None  # images (or clips), drawn without replacement; all of them if not given
     codec_images: int = 300  # of them, for JPEG and WebP: 101 quality settings each
     episodes: int = 2_000  # of each few-shot setting
     batch_size: int = 32  # images at once
@@ -91,11 +95,10 @@ def measured(bundle: str, options: Options) -> dict[str, Any]:
     """
     started = time.monotonic()
     tokenizer = spae.load(bundle)
-    refuse_clips(tokenizer, "spae-train eval")
     return {
         "bundle": bundle,
         "data": Path(options.data).name,
-        **evaluate(tokenizer, open_source(options.data, tokenizer.image_size, options.split), options),
+        **evaluate(tokenizer, _opened(tokenizer, options), options),
         "weights": _weights(options),
         "device": jax.devices()[0].device_kind,
         "seconds": round(time.monotonic() - started, 1),
@@ -122,12 +125,14 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
     # So are networks loaded first.
     size = tokenizer.image_size
     pairs, missing = pair_measures(size, options.lpips, "stlpips" not in options.skip)
-    sets = SetMeasures(len(indices), len(tokenizer.shape), options.inception, "frechet" not in options.skip)
+    frames = len(indices) * tokenizer.frames
+    sets = SetMeasures(frames, len(tokenizer.shape), options.inception, "frechet" not in options.skip)
     not_measured = missing | sets.missing | not_measured
     conse = Conse() if "conse_score" not in not_measured else None
     clip = Clip(options.clip) if options.clip is not None and "clip_score" not in not_measured else None
 
-    images = np.stack([to_array(source[int(i)].image, size) for i in indices])
+    square = to_array if tokenizer.frames == 1 else partial(to_clip, frames=tokenizer.frames)
+    images = np.stack([square(source[int(i)].image, size) for i in indices])
     pyramids, prefixes = reconstruction(tokenizer, images, pairs, sets, options.batch_size)
     layers = usage(tokenizer, pyramids)
     bits = math.log2(len(tokenizer.vocabulary))
@@ -141,6 +146,7 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
             prefix.update(coded)
     result: dict[str, Any] = {
         "images": len(images),
+        "frames": tokenizer.frames,
         "image_size": size,
         "vocabulary": len(tokenizer.vocabulary),
         "originals": originals,
@@ -177,7 +183,17 @@ def _without_words(tokenizer: Tokenizer, labels: list[str | None], options: Opti
         reasons["clip_score"] = "needs --clip PATH with the weights of a CLIP"
     if "codecs" in options.skip:
         reasons["codecs"] = "left out by --skip codecs"
+    elif tokenizer.frames > 1:
+        reasons["codecs"] = "they hold one image, and these are clips"
     return reasons
+
+
+def _opened(tokenizer: Tokenizer, options: Options) -> Source:
+    """The images, or the middle of each film."""
+    if tokenizer.frames == 1:
+        return open_source(options.data, tokenizer.image_size, options.split)
+    sampling = Sampling(frames=tokenizer.frames, stride=options.stride, fps=options.fps)
+    return open_clips(options.data, tokenizer.image_size, sampling)
 
 
 def _weights(options: Options) -> dict[str, str]:

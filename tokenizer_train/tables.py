@@ -32,7 +32,8 @@ NAMES = MEASURES | {
 def markdown(result: dict[str, Any]) -> str:
     """Tables of reconstruction, of the use of words, and of the few-shot check; and what was not measured."""
     blocks = [
-        f"{result['bundle']} on {result['images']:,} images of {result['data']}, "
+        f"{result['bundle']} on {result['images']:,} {'images' if result['frames'] == 1 else 'clips'} of "
+        f"{result['data']}, "
         f"{result['vocabulary']:,} words; means over images.",
         _prefixes(result["prefixes"]),
         _layers(result["layers"]),

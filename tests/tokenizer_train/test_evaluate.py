@@ -14,10 +14,13 @@ from flax import nnx
 from PIL import Image
 
 import spae
+from spae.clips import Sampling, open_clips
 from spae.guidance.clip import Clip
 from spae.guidance.efficientnet import IMAGE_SIZE
+from spae.guidance.resize import resize_square
 from spae.images import to_array, to_float
 from spae.lpips import Lpips
+from spae.metrics import psnr
 from spae.pyramid import Pyramid, PyramidShape
 from spae.sources import open_source
 from spae.vocabulary import View, Vocabulary
@@ -40,6 +43,7 @@ class Brightness:
 
     shape = PyramidShape((1, 2, 8))
     image_size = SIDE
+    frames = 1
 
     def __init__(self, codebook: str = "frozen") -> None:
         self.config = SimpleNamespace(codebook=codebook)
@@ -65,6 +69,35 @@ class Brightness:
         return np.stack(images)
 
 
+class Films(Brightness):
+    """The same of each frame of clips; the first layer is of the first frame."""
+
+    shape = PyramidShape(((1, 1, 1), (3, 4, 4)))
+    frames = 3
+
+    def encode(self, images):
+        pyramids = []
+        for clip in images:
+            frames = [Image.fromarray(frame).convert("L") for frame in clip]
+            grids = [
+                np.stack(
+                    [np.asarray(frame.resize((w, h), Image.Resampling.BOX)) // 32 for frame in frames[:t]]
+                )
+                for t, h, w in self.shape.layers
+            ]
+            pyramids.append(Pyramid(tuple(grids), self.shape, self.vocabulary))
+        return pyramids
+
+    def decode(self, pyramids, layers=None):
+        clips = []
+        for pyramid in pyramids:
+            thw = (pyramid.ids[(layers or 0) - 1] * 32 + 16).astype(np.uint8)
+            frames = [Image.fromarray(hw).resize((SIDE, SIDE), Image.Resampling.NEAREST) for hw in thw]
+            frames = (frames * 3)[:3]
+            clips.append(np.stack([np.asarray(frame.convert("RGB")) for frame in frames]))
+        return np.stack(clips)
+
+
 class Colours(nnx.Module):
     """In the place of EfficientNet-Lite0, and of the Inception network: features and logits of coarse colours.
 
@@ -84,7 +117,7 @@ class Colours(nnx.Module):
 
 @pytest.fixture
 def brightness(monkeypatch, hash_guidance, tmp_path):
-    tokenizers = {"words": Brightness(), "codes": Brightness("learned")}
+    tokenizers = {"words": Brightness(), "codes": Brightness("learned"), "films": Films()}
     monkeypatch.setattr(spae, "load", lambda name: tokenizers[name])
     monkeypatch.setattr("tokenizer_train.evaluate.Conse", lambda: hash_guidance)
     monkeypatch.setattr("tokenizer_train.set_measures.efficientnet.packaged", lambda: (Colours(), "sha"))
@@ -242,3 +275,40 @@ def test_one_image_has_no_distribution(brightness, image_folder, capsys) -> None
     assert "frechet_lite0" not in result["prefixes"][0]
     with pytest.raises(SystemExit):
         main([*arguments, "--skip", "colours"])
+
+
+def test_clips(brightness, tmp_path, capsys, hash_guidance) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        folder = tmp_path / "films" / f"class{number % 2}" / f"film{number}"
+        folder.mkdir(parents=True)
+        for frame in range(6):
+            pixels = np.clip(generator.normal(40 * number + 10 * frame, 30, (36, 40, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{frame}.png")
+    arguments = ["eval", "films", str(tmp_path / "films"), "--stride", "2", "--batch-size", "4", "--json"]
+    assert main([*arguments, "--skip", "stlpips", "few-shot"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["images"], result["frames"]) == (5, 3)
+    assert "clips" in result["not_measured"]["codecs"]
+
+    films = Films()
+    source = open_clips(tmp_path / "films", SIDE, Sampling(frames=3, stride=2))
+    clips = np.stack([source[i].image for i in range(5)])
+    pyramids = films.encode(clips)
+    for n, prefix in enumerate(result["prefixes"], start=1):
+        decoded = films.decode(pyramids, n)
+        assert prefix["words"] == (1, 49)[n - 1]
+        per_frame = psnr(clips, decoded)
+        assert per_frame.shape == (5, 3)
+        assert prefix["psnr"] == pytest.approx(per_frame.mean())
+        frames = [
+            Colours().features(resize_square(x.reshape(15, SIDE, SIDE, 3) / 255, IMAGE_SIZE))
+            for x in (clips, decoded)
+        ]
+        assert prefix["frechet_lite0"] == pytest.approx(frechet(*frames), rel=1e-4)
+    vectors = np.asarray(hash_guidance.images(to_float(clips.reshape(15, SIDE, SIDE, 3)))).reshape(5, 3, 12)
+    raw_nv = vectors.mean(axis=1) @ hash_guidance.texts(list(films.vocabulary.words)).T
+    expected = np.mean(
+        [row[pyramid.ids[0].ravel()].mean() for row, pyramid in zip(raw_nv, pyramids, strict=True)]
+    )
+    assert result["prefixes"][0]["hash_score"] == pytest.approx(expected, abs=1e-6)
