@@ -12,7 +12,7 @@ import tarfile
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -303,9 +303,10 @@ class TarSource(Source):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
-    def __del__(self) -> None:
+    # A default, because the modules may be gone when the interpreter ends.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         for descriptor in self.__dict__.get("_open", {}).values():
-            os.close(descriptor)
+            close(descriptor)
 
 
 class ParquetSource(Source):

@@ -7,6 +7,7 @@ process that started it all, and by no other.
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,16 @@ def actors(nodes: Sequence[dict[str, Any]], cores: int) -> tuple[int, dict[str, 
     return sum(one // cores for one in with_cpu), {"num_cpus": cores}, cores
 
 
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for ten minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise InputError(f"cannot reach the Ray cluster {address}: {error.strerror or error}") from error
+
+
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Ray, quiet: no dashboard, no usage statistics, no progress bars and logs beside ours."""
@@ -154,13 +165,16 @@ def _connected(address: str) -> Iterator[Any]:
     import ray
     import ray.data
 
+    _check_reachable(address)
     new: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **new)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except ConnectionError as error:
         raise InputError(
-            f"cannot reach the Ray cluster {address}: {str(error).strip().splitlines()[0]}"
+            f"cannot reach the Ray cluster {address}: give HOST:PORT, ray start --head here, or leave the address out"
         ) from error
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"cannot start Ray: {str(error).strip().splitlines()[0]}") from error
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -452,6 +453,17 @@ def test_without_ray(tmp_path, bundle, capsys, monkeypatch):
     assert main(["bulk", str(images), str(tmp_path / "words"), "--bundle", bundle, "--ray"]) == 1
     assert "pip install 'spae[ray]'" in capsys.readouterr().err
     assert not (tmp_path / "words").exists()
+
+
+def test_no_cluster_at_the_address(tmp_path, bundle, capsys):
+    pytest.importorskip("ray.data")
+    images = write_folder(tmp_path / "images", ["good"])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        arguments = ["bulk", str(images), str(tmp_path / "words"), "--bundle", bundle, "--ray", address]
+        assert main(arguments) == 1
+    assert capsys.readouterr().err == f"spae: cannot reach the Ray cluster {address}: Connection refused\n"
 
 
 @pytest.mark.parametrize(
