@@ -103,7 +103,9 @@ def _few_shot(settings: Sequence[dict[str, Any]]) -> str:
 def _number(key: str, value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    digits = {"psnr": 2, "bits": 0, "perplexity": 0, "fid": 2, "inception_score": 2}.get(key, 3)
+    digits = {"psnr": 2, "bits": 0, "perplexity": 0, "fid": 2, "frechet_lite0": 1, "inception_score": 2}.get(
+        key, 3
+    )
     return f"{value:,.{digits}f}"
 
 
