@@ -171,7 +171,8 @@ def _connected(address: str) -> Iterator[Any]:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **new)
     except ConnectionError as error:
         raise InputError(
-            f"cannot reach the Ray cluster {address}: give HOST:PORT, ray start --head here, or leave the address out"
+            f"cannot reach the Ray cluster {address}: is it there (ray start --head), and has this process its token "
+            "(RAY_AUTH_MODE=token)?"
         ) from error
     except (ValueError, RuntimeError) as error:
         raise InputError(f"cannot start Ray: {str(error).strip().splitlines()[0]}") from error
