@@ -312,6 +312,13 @@ def test_jobs_are_checked_when_they_are_opened(tmp_path, bundle, monkeypatch):
         open_job(images, bundle, format="parquet")
 
 
+def test_tokenizers_of_clips_are_refused(tmp_path, bundle, monkeypatch):
+    config = {"pyramid": [[1, 1, 1], [2, 2, 2]], "image_size": 8}
+    monkeypatch.setattr("spae.bulk.job.bundle.read", lambda name: ({"config": config}, {}))
+    with pytest.raises(InputError, match="is of clips"):
+        open_job(write_folder(tmp_path / "images", ["good"]), bundle)
+
+
 def test_jobs_do_not_depend_on_the_working_folder(tmp_path, bundle, monkeypatch):
     write_tar(tmp_path / "a.tar", ["good"])
     monkeypatch.chdir(tmp_path)
