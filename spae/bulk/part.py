@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spae.bulk.job import Format, Job
 from spae.errors import InputError
 from spae.images import to_array
 from spae.sources import Record, Source
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from spae.tokenizer import Tokenizer
 
 BATCH = 32
@@ -103,20 +107,42 @@ def file_bytes(rows: list[dict[str, Any]], format: Format) -> bytes:
     """The part file: a JSON object a line, or parquet with the same fields as columns."""
     if format == "jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    import pyarrow as pa
     from pyarrow import parquet
 
-    layer = {
-        "height": pa.int32(),
-        "width": pa.int32(),
-        "words": pa.list_(pa.string()),
-        "ids": pa.list_(pa.int32()),
-    }
-    columns = {name: pa.string() for name in ("key", "label", "caption", "text")}
-    schema = pa.schema({**columns, "layers": pa.list_(pa.struct(layer))})
     buffer = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd")
+    parquet.write_table(_table(rows), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _table(rows: list[dict[str, Any]]) -> "pa.Table":
+    """The rows as columns. Lists of lists are put together from their flat values and where each begins, which takes
+    a fraction of the time that pyarrow needs to look at every number and word by itself."""
+    import pyarrow as pa
+
+    layers = [layer for row in rows for layer in row["layers"]]
+
+    def lists(values: "pa.Array", lengths: list[int]) -> "pa.Array":
+        return pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), values)
+
+    def of_layers(name: str, kind: "pa.DataType") -> "pa.Array":
+        flat = pa.array([value for layer in layers for value in layer[name]], kind)
+        return lists(flat, [len(layer[name]) for layer in layers])
+
+    columns = {
+        "height": pa.array([layer["height"] for layer in layers], pa.int32()),
+        "width": pa.array([layer["width"] for layer in layers], pa.int32()),
+        "words": of_layers("words", pa.string()),
+        "ids": of_layers("ids", pa.int32()),
+    }
+    of_rows = lists(
+        pa.StructArray.from_arrays(list(columns.values()), list(columns)),
+        [len(row["layers"]) for row in rows],
+    )
+    texts = {
+        name: pa.array([row[name] for row in rows], pa.string())
+        for name in ("key", "label", "caption", "text")
+    }
+    return pa.table({**texts, "layers": of_rows})
 
 
 def _read(source: Source, index: int, size: int) -> Record | Bad:
