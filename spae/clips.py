@@ -100,7 +100,6 @@ class Clips(Source):
         return self._record(range(len(self))[index], CENTRE)
 
     def draw(self, index: int, generator: np.random.Generator) -> Record:
-        """The record with a clip from a random place of its film."""
         return self._record(range(len(self))[index], generator.random())
 
     @property

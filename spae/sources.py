@@ -90,6 +90,10 @@ class Source(ABC):
             raise InputError(f"{key}: {error}") from error
         return Record(image, label, caption, key)
 
+    def draw(self, index: int, generator: np.random.Generator) -> Record:
+        """The record as training reads it: `self[index]`, but of films a clip from a place that `generator` draws."""
+        return self[index]
+
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
 

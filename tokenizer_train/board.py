@@ -47,8 +47,10 @@ class Board:
         self.line(f"{step:>8}  {group:<8}  {shown}")
         self._write(step, [summary.scalar(f"{group}/{name}", value) for name, value in values.items()])
 
-    def pictures(self, step: int, rows: Sequence[UInt8[np.ndarray, "n H W 3"]]) -> None:
-        """A sheet of images: one row per entry (the originals, then each prefix), one column per image."""
+    def pictures(self, step: int, rows: Sequence[UInt8[np.ndarray, "n *T H W 3"]]) -> None:
+        """A sheet of images: one row per entry (the originals, then each prefix), one column per image; of clips the
+        middle frame."""
+        rows = [row[:, row.shape[1] // 2] if row.ndim == 5 else row for row in rows]
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
         self._write(step, [summary.image("reconstructions", sheet, dataformats="HWC")])
 

@@ -61,6 +61,8 @@ class DataConfig:
     train_split: str | None = None  # of a TFDS directory: "train" if not given; None for anything else
     validation_split: str | None = None  # likewise; give one, or validation sees "train" as well
     batch_size: int = 256  # images per step over all devices of all processes together
+    stride: int = 1  # of clips: frames of the film from one frame to the next
+    fps: float | None = None  # of clips: frames a second instead of `stride`, where the film is a video file
     flip: bool = True  # mirror half of the images, by the seed; the words stay those of the upright image
     threads: int = 4  # reading threads of this process
     buffer: int = 64  # images read ahead over all threads; bounds the memory of the pipeline
@@ -77,6 +79,13 @@ class DataConfig:
         )
         _check(bool(self.validation), "data.validation", "a path or glob of images", self.validation)
         _check(self.batch_size >= 1, "data.batch_size", "at least 1", self.batch_size)
+        _check(self.stride >= 1, "data.stride", "at least 1", self.stride)
+        _check(
+            self.fps is None or (math.isfinite(self.fps) and self.fps > 0),
+            "data.fps",
+            "above 0, or None",
+            self.fps,
+        )
         _check(self.threads >= 1, "data.threads", "at least 1", self.threads)
         _check(self.buffer >= 1, "data.buffer", "at least 1", self.buffer)
 
@@ -206,6 +215,8 @@ class RunConfig:
     """Where the run leaves what, and how often."""
 
     output: str  # folder: checkpoints/, tensorboard/, guidance/, bundle/
+    # Bundle whose weights a new run begins with; one of images is inflated if the run is one of clips.
+    initial: str | None = None
     seed: int = 0  # of the weights, the order of the images, the flips and the drawn words
     log_every: int = 50  # steps between lines and TensorBoard scalars
     evaluate_every: int = 5_000  # steps between figures and pictures on a fixed validation batch
@@ -272,6 +283,12 @@ class Config:
     language_model: str | None = None
 
     def __post_init__(self) -> None:
+        _check(
+            self.tokenizer.frames > 1 or (self.data.stride, self.data.fps) == (1, None),
+            "data.stride, data.fps",
+            "left alone unless tokenizer.frames is more than 1",
+            (self.data.stride, self.data.fps),
+        )
         _check(
             self.guidance == "conse" or (self.guidance.startswith("clip:") and len(self.guidance) > 5),
             "guidance",

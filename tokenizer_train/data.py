@@ -1,8 +1,8 @@
-"""Batches for training: an endless, shuffled, exactly resumable stream over one or several image sources.
+"""Batches for training: an endless, shuffled, exactly resumable stream over one or several sources of images or clips.
 
 Grain reads with threads: on small machines they beat worker processes, and decoding releases the GIL.
-The order, the flips and therefore the batches are a function of the seed and of how many batches came before;
-that count is the whole state of the stream, on however many hosts.
+The order, the flips, the places of clips in their films and therefore the batches are a function of the seed and of
+how many batches came before; that count is the whole state of the stream, on however many hosts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,11 @@ import grain
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
+from spae.autoencoder import AutoencoderConfig
+from spae.clips import Sampling, open_clips
 from spae.errors import InputError
 from spae.images import to_array
-from spae.sources import Source
+from spae.sources import Source, open_source
 from tokenizer_train.config import DataConfig
 
 
@@ -30,14 +32,27 @@ class Rows(Protocol):
 class Batch(TypedDict):
     """What one training step takes of this process."""
 
-    images: UInt8[np.ndarray, "B H W 3"]  # 0 .. 255
-    features: Float32[
-        np.ndarray, "B d"
-    ]  # guidance feature of each image, unit length; d = 0 without guidance
+    images: UInt8[np.ndarray, "B *T H W 3"]  # 0 .. 255
+    # Guidance feature of each image, unit length, or of each film, the mean over frames; d = 0 without guidance.
+    features: Float32[np.ndarray, "B d"]
+
+
+def open_data(path: str, split: str | None, tokenizer: AutoencoderConfig, config: DataConfig) -> Source:
+    """The images at a path; the clips, if the tokenizer is one of clips.
+
+    Raises:
+        InputError: nothing there that can be read, or a split of anything but a TFDS directory.
+    """
+    if tokenizer.frames == 1:
+        return open_source(path, tokenizer.image_size, split)
+    if split is not None:
+        raise InputError(f"a split ({split}) is for a TFDS directory of images: leave it out for clips")
+    sampling = Sampling(frames=tokenizer.frames, stride=config.stride, fps=config.fps)
+    return open_clips(path, tokenizer.image_size, sampling)
 
 
 class _Records:
-    """The source as Grain wants it: random access to plain arrays."""
+    """The source as Grain wants it: random access, to records that are not read yet."""
 
     def __init__(self, source: Source, features_nd: Rows, image_size: int) -> None:
         self._source = source
@@ -47,9 +62,13 @@ class _Records:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        image = to_array(self._source[int(index)].image, self._image_size)
-        return {"images": image, "features": self._features_nd[int(index)]}
+    def __getitem__(self, index: int) -> tuple["_Records", int]:
+        return self, int(index)
+
+    def read(self, index: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """The record of a source, by what the generator draws."""
+        image = _squares(self._source.draw(index, generator).image, self._image_size)
+        return {"images": image, "features": self._features_nd[index]}
 
 
 class _Share(grain.MapDataset):
@@ -70,19 +89,31 @@ class _Share(grain.MapDataset):
         return self._parent[(self._first + batch) * self._batch_size + self._rows[place]]
 
 
-def _flip(record: dict[str, np.ndarray], generator: np.random.Generator) -> dict[str, np.ndarray]:
+def _read(place: tuple[_Records, int], generator: np.random.Generator) -> dict[str, np.ndarray]:
+    records, index = place
+    return records.read(index, generator)
+
+
+def _read_and_flip(place: tuple[_Records, int], generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Mirror every other image; the guidance feature, which a mirror image hardly changes, stays."""
+    record = _read(place, generator)
     if generator.random() < 0.5:
-        record = {**record, "images": np.ascontiguousarray(record["images"][:, ::-1])}
+        record = {**record, "images": np.ascontiguousarray(record["images"][..., ::-1, :])}
     return record
+
+
+def _squares(image: UInt8[np.ndarray, "*t h w 3"], size: int) -> UInt8[np.ndarray, "*t size size 3"]:
+    """The square that the tokenizer sees of an image; clips are cut to theirs when they are read."""
+    return image if image.ndim == 4 else to_array(image, size)
 
 
 class Batches(Iterator[Batch]):
     """The endless stream of this process's rows of the global batches.
 
     The global stream does not know of processes: every image of a source comes once before any comes again, in an
-    order of its own each time; several sources are mixed by their weights, evenly and always in the same order;
-    flips are drawn by the position in the stream. Each process reads its own rows of every global batch and no others.
+    order of its own each time; several sources are mixed by their weights, evenly and always in the same order; flips
+    and the places of clips in their films are drawn by the position in the stream. Each process reads its own rows of
+    every global batch and no others.
 
     Args:
         sources: Images of any size, read by index, each source with its weight.
@@ -122,7 +153,7 @@ class Batches(Iterator[Batch]):
         stream = shuffled[0]
         if len(shuffled) > 1:
             stream = grain.MapDataset.mix(shuffled, weights=[weight for _, weight in sources]).seed(seed)
-        self._records = stream.random_map(_flip) if config.flip else stream
+        self._records = stream.random_map(_read_and_flip if config.flip else _read)
         self._start()
 
     def _start(self) -> None:
@@ -147,9 +178,10 @@ class Batches(Iterator[Batch]):
         self._start()
 
 
-def fixed_images(source: Source, count: int, image_size: int) -> UInt8[np.ndarray, "n H W 3"]:
-    """`count` images spread evenly over the source (all of them if it holds fewer), always the same ones."""
+def fixed_images(source: Source, count: int, image_size: int) -> UInt8[np.ndarray, "n *T H W 3"]:
+    """`count` images, or the middle clips of so many films, spread evenly over the source (all of them if it holds
+    fewer), always the same ones."""
     if len(source) == 0:
         raise InputError("data.validation must hold at least one image, it holds none")
     indices = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-    return np.stack([to_array(source[int(i)].image, image_size) for i in indices])
+    return np.stack([_squares(source[int(i)].image, image_size) for i in indices])

@@ -25,7 +25,8 @@ def features(
 ) -> tuple[list[Rows], Float32[np.ndarray, "v f"], Float32[np.ndarray, " v"]]:
     """Features of the training images of every source and of every word, and each word's mean score over the images.
 
-    The mean is over the sources by their weights, as training sees them; zeros without hub correction. Where neither
+    A film's features are those of its middle clip, the mean over its frames, wherever training reads it. The mean of
+    scores is over the sources by their weights, as training sees them; zeros without hub correction. Where neither
     the semantic loss nor a trunk looks at images, there are no features: f = 0, and no guidance is loaded.
 
     Raises:
@@ -38,8 +39,9 @@ def features(
     guidance = load_guidance(config.guidance)
     if config.tokenizer.meaning == "ranked":
         check_embedded(vocabulary, guidance)
-    if config.tokenizer.trunk != "none":
-        # The tokenizer's trunk will see squares of this size and nothing finer, so it is trained on them.
+    if config.tokenizer.trunk != "none" and config.tokenizer.frames == 1:
+        # The tokenizer's trunk will see squares of this size and nothing finer, so it is trained on them; clips are
+        # read as such squares.
         sources = [(Squares(source, config.tokenizer.image_size), weight) for source, weight in sources]
     cache = config.data.cache or Path(config.run.output) / "guidance"
     images = [image_features(guidance, source, cache) for source, _ in sources]

@@ -21,19 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
 from spae.metrics import psnr
-from spae.sources import Source, open_source
+from spae.sources import Source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints, finite
 from tokenizer_train.config import Config
-from tokenizer_train.data import Batches, fixed_images
+from tokenizer_train.data import Batches, fixed_images, open_data
 from tokenizer_train.flops import step_flops
 from tokenizer_train.guidance import features, load_trunk
+from tokenizer_train.inflate import initial
 from tokenizer_train.mesh import (
     check_batch_size,
     check_same,
@@ -88,9 +90,10 @@ def run(config: Config, requests: Requests) -> Path:
     check_batch_size(config.data.batch_size, mesh)
     vocabulary = config.vocabulary.load()
     sources = training_sources(config)
-    validation = fixed_images(
-        open_source(config.data.validation, size, config.data.validation_split), VALIDATION_IMAGES, size
+    validation_source = open_data(
+        config.data.validation, config.data.validation_split, config.tokenizer, config.data
     )
+    validation = fixed_images(validation_source, VALIDATION_IMAGES, size)
     run_id = identity(config, vocabulary, sources)
     check_same(run_id, "config, words or images")
     images_nf, words_vf, means_v = features(config, vocabulary, sources)
@@ -114,6 +117,10 @@ def run(config: Config, requests: Requests) -> Path:
             first, seconds = done + 1, position["seconds"]
             batches.set_state(position["data"])
             board.line(f"going on after step {done:,}, from {checkpoints.folder}")
+        elif config.run.initial is not None:
+            params = initial(config.run.initial, config.tokenizer, vocabulary, state.params)
+            state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
+            board.line(f"beginning with the weights of {config.run.initial}")
 
         reporter = Reporter(config, board, checkpoints)
         model: Tokenizer | None = None
@@ -169,9 +176,11 @@ def run(config: Config, requests: Requests) -> Path:
 
 def training_sources(config: Config) -> list[tuple[Source, float]]:
     """`data.train`, of weight 1, and the sources of `data.mixture` with theirs."""
-    size = config.tokenizer.image_size
-    first = open_source(config.data.train, size, config.data.train_split)
-    return [(first, 1.0), *((open_source(path, size), weight) for path, weight in config.data.mixture)]
+    first = open_data(config.data.train, config.data.train_split, config.tokenizer, config.data)
+    more = [
+        (open_data(path, None, config.tokenizer, config.data), weight) for path, weight in config.data.mixture
+    ]
+    return [(first, 1.0), *more]
 
 
 def step_cost(train_step: partial, state: TrainState, batch: Mapping[str, jax.Array]) -> float:
@@ -247,8 +256,8 @@ class Reporter:
             self._speed.restart()
 
 
-def validate(model: Tokenizer, images: UInt8[np.ndarray, "n H W 3"], board: Board, step: int) -> None:
-    """PSNR of every prefix and distinct words of every layer over fixed images; pictures of the first."""
+def validate(model: Tokenizer, images: UInt8[np.ndarray, "n *T H W 3"], board: Board, step: int) -> None:
+    """PSNR of every prefix and distinct words of every layer over fixed images, or clips; pictures of the first."""
     pyramids = model.encode(images)
     depth = len(model.shape)
     prefixes = [model.decode(pyramids, layers=n) for n in range(1, depth + 1)]
@@ -298,6 +307,7 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
     data["mixture"] = [["/".join(Path(path).parts[-2:]), weight] for path, weight in data["mixture"]]
     del data["cache"]
     run = {name: value for name, value in config["run"].items() if name != "output"}
+    run["initial"] = Path(run["initial"]).name if run["initial"] else None
     language_model = Path(config["language_model"]).name if config["language_model"] else None
     # Which machines it ran on is not what was trained.
     mesh = {name: config["mesh"][name] for name in ("data", "fsdp")}

@@ -33,7 +33,8 @@ _THREADS = 8
 def image_features(
     guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None = None, batch_size: int = 64
 ) -> Float[np.ndarray, "n d"]:
-    """The guidance's vector of every image of the source, float32, row i for `source[i]`.
+    """The guidance's vector of every image of the source, float32, row i for `source[i]`; of a clip the mean of its
+    frames' vectors (SPAE's video variant).
 
     The file's name is a hash over the source's content and the guidance's fingerprint, so nothing stale is
     ever read. A file that is damaged all the same is reported on stderr and made again: it holds nothing that
@@ -113,23 +114,37 @@ def _compute(guidance: Guidance, source: Source, batch_size: int) -> np.ndarray:
     progress = tqdm(total=len(source), desc=f"{guidance.name} images", unit="image", disable=None)
     with progress:
         for rows, images in _batches(source, guidance.image_size, batch_size):
-            padded = np.pad(images, ((0, batch_size - len(rows)), (0, 0), (0, 0), (0, 0)))
-            vectors = guidance.images(jnp.asarray(padded, jnp.float32) / 255)
-            features[rows] = np.asarray(vectors)[: len(rows)]
+            # Of clips every frame is an image.
+            frames = images.reshape(-1, *images.shape[-3:])
+            vectors = np.concatenate(
+                [
+                    _vectors(guidance, frames[i : i + batch_size], batch_size)
+                    for i in range(0, len(frames), batch_size)
+                ]
+            )
+            features[rows] = vectors.reshape(len(rows), -1, guidance.width).mean(axis=1)
             progress.update(len(rows))
     return features
+
+
+def _vectors(guidance: Guidance, images: UInt8[np.ndarray, "b h w 3"], size: int) -> Float[np.ndarray, "b d"]:
+    """The vectors of at most `size` images, computed as so many: one shape is compiled."""
+    padded = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
+    return np.asarray(guidance.images(jnp.asarray(padded, jnp.float32) / 255))[: len(images)]
 
 
 def _batches(
     source: Source, side: int, size: int
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b h w 3"]]]:
-    """Row numbers and images of one shape; small squares stay as they are: the tower enlarges them."""
+    """Row numbers and images, or clips, of one shape; small squares stay as they are: the tower enlarges them."""
     waiting: defaultdict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
 
     def load(row: int) -> np.ndarray:
         image = source[row].image
-        square = image.shape[0] == image.shape[1] <= side
-        return image if square else to_array(image, side)
+        square = image.shape[-3] == image.shape[-2] <= side
+        if square:
+            return image
+        return np.stack([to_array(one, side) for one in image]) if image.ndim == 4 else to_array(image, side)
 
     def emit(batch: list[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
         return [row for row, _ in batch], np.stack([image for _, image in batch])
@@ -138,9 +153,9 @@ def _batches(
         for start in range(0, len(source), size):
             rows = range(start, min(start + size, len(source)))
             for row, image in zip(rows, pool.map(load, rows), strict=True):
-                batch = waiting[len(image)]
+                batch = waiting[image.shape[-2]]
                 batch.append((row, image))
                 if len(batch) == size:
-                    yield emit(waiting.pop(len(image)))
+                    yield emit(waiting.pop(image.shape[-2]))
     for batch in waiting.values():
         yield emit(batch)

@@ -104,11 +104,13 @@ def test_lecam_is_on_batch_means_and_moves_its_averages():
     )
 
 
-def test_r1_of_a_known_gradient():
-    weight = normal(4, 4, 3)
-    images = normal(5, 4, 4, 3)
-    value = losses.r1(lambda x: jnp.sum(x * weight, (1, 2, 3)) ** 2 / 2, images)
-    inner = (images * weight).sum((1, 2, 3))
+@pytest.mark.parametrize("shape", [(4, 4, 3), (2, 4, 4, 3)], ids=["images", "clips"])
+def test_r1_of_a_known_gradient(shape):
+    weight = normal(*shape)
+    images = normal(5, *shape)
+    axes = tuple(range(1, images.ndim))
+    value = losses.r1(lambda x: jnp.sum(x * weight, axes) ** 2 / 2, images)
+    inner = (images * weight).sum(axes)
     np.testing.assert_allclose(value, np.mean(inner**2) * (weight**2).sum(), rtol=1e-4)
 
 
