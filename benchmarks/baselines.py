@@ -8,6 +8,7 @@ done again, so a run that was stopped goes on.
 import argparse
 import dataclasses
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from tokenizer_train.evaluate import Options, measured
 from tokenizer_train.tables import comparison
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "baselines64.py"
-VARIANTS = ("spae", "rq", "no-pyramid", "no-semantic", "spae8", "vqgan", "vqgan-frozen", "v2l")
+VARIANTS = tuple(name for name in runpy.run_path(str(CONFIG))["VARIANTS"] if name != "tiny")
 FEW_SHOT = (5, 5)  # ways and shots of the column
 
 
@@ -75,7 +76,8 @@ def baseline(variant: str, options: argparse.Namespace) -> dict[str, Any]:
     )
     kept = folder / "figures.json"
     sums = json.loads((folder / "bundle" / "bundle.json").read_bytes())
-    key = {"asked": dataclasses.asdict(asked) | {"skip": list(asked.skip)}, "bundle": sums["sha256"]}
+    # As JSON gives it back: tuples become lists there.
+    key = json.loads(json.dumps({"asked": dataclasses.asdict(asked), "bundle": sums["sha256"]}))
     if kept.is_file() and (found := json.loads(kept.read_bytes())).get("key") == key:
         return found["figures"]
     print(f"measuring {variant} ..", file=sys.stderr, flush=True)
@@ -117,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("build/baselines64"), metavar="DIR", help="(build/baselines64)"
     )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="these only (all)")
-    parser.add_argument("--steps", type=int, metavar="N", help="another budget, in a folder of its own")
+    parser.add_argument("--steps", type=int, metavar="N", help="another budget than the config's (200)")
     parser.add_argument(
         "--data", metavar="PATH", help="images to measure on (the config's validation images)"
     )
