@@ -41,7 +41,7 @@ def config() -> Config:
             head_width=512,
             trunk="conse",
         ),
-        vocabulary=VocabularyConfig(path="build/vocabulary64"),
+        vocabulary=VocabularyConfig(path="build/vocabulary64", words=16_384, widths=(16, 576)),
         data=DataConfig(
             train=os.path.join(DATA, "base-train-*.tar"),
             validation=os.path.join(DATA, "base-val-*.tar"),

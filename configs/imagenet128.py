@@ -11,6 +11,7 @@ Expect    Reported by the paper, unverified: FID 9.49 with 5 layers, 4.41 with 6
 """
 
 import dataclasses
+from typing import Any
 
 from spae.autoencoder import AutoencoderConfig
 from tokenizer_train.config import (
@@ -36,15 +37,56 @@ def config() -> Config:
             meaning_layers=0,
             trunk="none",
         ),
-        vocabulary=VocabularyConfig(path="build/vocabulary128"),
+        vocabulary=VocabularyConfig(path="build/vocabulary128", words=65_536, widths=(1536, 1536)),
+        # Written by tensorflow-datasets as array_record; tar shards ('imagenet/train/*.tar') and folders do as well.
         data=DataConfig(
-            train="imagenet/train/*.tar", validation="imagenet/validation/*.tar", threads=16, buffer=2048
+            train="imagenet2012/5.1.0",
+            train_split="train",
+            validation="imagenet2012/5.1.0",
+            validation_split="validation",
+            threads=16,
+            buffer=2048,
         ),
         # The paper trains with its own constants, which are the defaults; its perceptual loss is MAGVIT's.
         loss=LossConfig(perceptual_network="resnet50-logits", perceptual_weights="resnet50.safetensors"),
         optimizer=OptimizerConfig(steps=450_000, warmup_steps=5_000, decay="rsqrt", cooldown_steps=50_000),
         run=RunConfig(output="build/imagenet128", precision="bfloat16"),
         guidance="clip:clip-vit-large-patch14",
+    )
+
+
+def spae8() -> Config:
+    """SPAE-8: two more 16x16 layers, 1,109 words."""
+    base = config()
+    pyramid = (*base.tokenizer.pyramid, 16, 16)
+    return _variant("spae8", base, dataclasses.replace(base.tokenizer, pyramid=pyramid))
+
+
+def rq() -> Config:
+    """Residual quantization instead of streaming average quantization."""
+    base = config()
+    return _variant("rq", base, dataclasses.replace(base.tokenizer, quantizer="rq"))
+
+
+def no_pyramid() -> Config:
+    """Two 16x16 layers and nothing above them: 512 words."""
+    base = config()
+    tokenizer = dataclasses.replace(base.tokenizer, pyramid=(16, 16))
+    return _variant("no-pyramid", base, tokenizer, semantic_layers=2)
+
+
+def no_semantic() -> Config:
+    """Appearance alone chooses the words."""
+    base = config()
+    return _variant("no-semantic", base, base.tokenizer, semantic=0.0)
+
+
+def _variant(name: str, base: Config, tokenizer: AutoencoderConfig, **losses: Any) -> Config:
+    return dataclasses.replace(
+        base,
+        tokenizer=tokenizer,
+        loss=dataclasses.replace(base.loss, **losses),
+        run=dataclasses.replace(base.run, output=f"build/imagenet128-{name}"),
     )
 
 
@@ -56,6 +98,7 @@ def tiny() -> Config:
         tokenizer=AutoencoderConfig(
             image_size=32, pyramid=(1, 2, 4, 4), filters=8, multipliers=(1, 1, 2), blocks=1, downsamplings=3
         ),
+        vocabulary=VocabularyConfig(path="build/vocabulary128"),
         data=dataclasses.replace(base.data, batch_size=8, threads=1, buffer=16),
         loss=dataclasses.replace(base.loss, semantic=0.0, semantic_layers=4, perceptual_network="none"),
         optimizer=dataclasses.replace(base.optimizer, steps=20, warmup_steps=2, cooldown_steps=2),
@@ -63,4 +106,24 @@ def tiny() -> Config:
     )
 
 
-VARIANTS = {"tiny": tiny}
+def _tiny(name: str, **tokenizer: Any) -> Config:
+    base = tiny()
+    layers = len(tokenizer.get("pyramid", base.tokenizer.pyramid))
+    return dataclasses.replace(
+        base,
+        tokenizer=dataclasses.replace(base.tokenizer, **tokenizer),
+        loss=dataclasses.replace(base.loss, semantic_layers=min(4, layers)),
+        run=dataclasses.replace(base.run, output=f"build/imagenet128-{name}-tiny"),
+    )
+
+
+VARIANTS = {
+    "spae8": spae8,
+    "rq": rq,
+    "no-pyramid": no_pyramid,
+    "no-semantic": no_semantic,  # small, it is "tiny"
+    "tiny": tiny,
+    "spae8-tiny": lambda: _tiny("spae8", pyramid=(1, 2, 4, 4, 4, 4)),
+    "rq-tiny": lambda: _tiny("rq", quantizer="rq"),
+    "no-pyramid-tiny": lambda: _tiny("no-pyramid", pyramid=(4, 4)),
+}

@@ -43,7 +43,7 @@ def config() -> Config:
             unit=True,
             language_model="masked",
         ),
-        vocabulary=VocabularyConfig(path="build/vocabulary-roberta"),
+        vocabulary=VocabularyConfig(path="build/vocabulary-roberta", words=50_265, widths=(768, 768)),
         data=DataConfig(
             train="imagenet/train/*.tar",
             validation="imagenet/validation/*.tar",

@@ -36,7 +36,7 @@ def config(base: Config | None = None, name: str = "v2l128", above: tuple[int, .
             cross_attention=True,
             trunk="clip",
         ),
-        vocabulary=VocabularyConfig(path="build/vocabulary128-v2l"),
+        vocabulary=VocabularyConfig(path="build/vocabulary128-v2l", words=32_000, widths=(768, 768)),
         loss=dataclasses.replace(base.loss, semantic=0.0, semantic_layers=0, codebook=1.0),
         run=dataclasses.replace(base.run, output=f"build/{name}"),
     )

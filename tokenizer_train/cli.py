@@ -1,6 +1,7 @@
 """`spae-train CONFIG [--variant NAME] [--section.field value ..]` and `spae-train eval BUNDLE DATA`."""
 
 import argparse
+import json
 import logging
 import runpy
 import signal
@@ -15,13 +16,16 @@ from tokenizer_train.config import Config
 
 USAGE = """\
 usage: spae-train CONFIG [--variant NAME] [--section.field value ..]
+       spae-train CONFIG --dry-run [--device h100] [--devices 8] [--utilisation 0.4] [--json] [--section.field value ..]
        spae-train eval BUNDLE DATA [--limit N] [--json] ..
 
-Train a tokenizer as CONFIG (a Python file, see configs/) says; a run that was stopped goes on from its
-newest checkpoint. `spae-train CONFIG --help` lists every field with its default, `spae-train eval --help` the
-options of the evaluation.
+Train a tokenizer as CONFIG (a Python file, see configs/) says; a run that was stopped goes on from its newest
+checkpoint. With --dry-run nothing is trained: it prints the parameters, the memory of each device, the operations
+of a step and the hours that so many devices of that kind take. `spae-train CONFIG --help` lists every field with
+its default, `spae-train eval --help` the options of the evaluation.
 
 examples: spae-train configs/default64.py --variant cpu --optimizer.steps 2000 --run.output build/short
+          spae-train configs/imagenet128.py --dry-run --device h100 --devices 8
           spae-train eval default 'photographs/*.tar' --json
 """
 
@@ -72,6 +76,13 @@ def load_config(file: str | Path, variant: str | None = None) -> Config:
 def _train(file: str, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--variant")
+    parser.add_argument("--dry-run", action="store_true")
+    # Only with --dry-run; without it they are left to whoever parses the fields, and refused.
+    if "--dry-run" in arguments:
+        parser.add_argument("--device", default="h100")
+        parser.add_argument("--devices", type=int, default=1)
+        parser.add_argument("--utilisation", type=float, default=None)
+        parser.add_argument("--json", action="store_true")
     options, fields = parser.parse_known_args(arguments)
     default = load_config(file, options.variant)
     config = tyro.cli(
@@ -81,6 +92,8 @@ def _train(file: str, arguments: Sequence[str]) -> int:
         prog=f"spae-train {file}",
         description=f"Train as {file} says. Example: spae-train {file} --optimizer.steps 2000",
     )
+    if options.dry_run:
+        return _dry_run(config, options)
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
     from spae.tokenizer import keep_compiled
     from tokenizer_train.loop import train
@@ -99,6 +112,20 @@ def _train(file: str, arguments: Sequence[str]) -> int:
             print(stopped, flush=True)
         # A scheduler that takes the machine back wants to see success; whoever presses Ctrl-C, that it is not done.
         return 0 if stopped.signal == signal.SIGTERM else 1
+    return 0
+
+
+def _dry_run(config: Config, options: argparse.Namespace) -> int:
+    import jax
+
+    # As many devices as asked for, made of this machine's processor; nothing is computed on them.
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", max(options.devices, 1))
+    from tokenizer_train.dry_run import UTILISATION, estimate, table
+
+    utilisation = UTILISATION if options.utilisation is None else options.utilisation
+    result = estimate(config, options.devices, options.device, utilisation)
+    print(json.dumps(result, indent=2) if options.json else table(result))
     return 0
 
 

@@ -31,6 +31,9 @@ class VocabularyConfig:
     path: str | None = None  # folder written by `spae vocab build`
     codes: int | None = None  # instead of a folder: so many codes, which stand for no words
     width: int = 256  # c, of the codes
+    # What the folder will hold, for `--dry-run` before it is there; a folder that is there is looked at instead.
+    words: int | None = None  # V
+    widths: tuple[int, int] | None = None  # of the appearance view and the meaning view
 
     def __post_init__(self) -> None:
         _check(
@@ -41,6 +44,13 @@ class VocabularyConfig:
         )
         _check(self.codes is None or self.codes >= 2, "vocabulary.codes", "at least 2, or None", self.codes)
         _check(self.width >= 1, "vocabulary.width", "at least 1", self.width)
+        _check(self.words is None or self.words >= 1, "vocabulary.words", "at least 1, or None", self.words)
+        _check(
+            self.widths is None or min(self.widths) >= 1,
+            "vocabulary.widths",
+            "two numbers from 1, or None",
+            self.widths,
+        )
 
     def load(self) -> Vocabulary:
         """The words with their views; of a folder, or codes with the names code0, code1, ..

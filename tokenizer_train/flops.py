@@ -1,5 +1,6 @@
 """Floating-point operations of a step, and what a device could do at most: the two sides of utilisation."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,20 +9,32 @@ from jax.interpreters import partial_eval
 
 # Dense FLOP/s of one device by JAX's name for its kind and `run.precision`, from the makers' data sheets (NVIDIA's
 # figures "with sparsity" halved). float32: what JAX does with it unless told otherwise, TF32 on NVIDIA's GPUs and
-# bfloat16 products on TPUs. NVIDIA A100, H100 and H200 data sheets; cloud.google.com/tpu/docs/v4, v5e, v5p, v6e.
+# one bfloat16 product on TPUs. highest: float32 in full, as the products with the vocabulary are computed; NVIDIA's
+# figure for FP32, and six bfloat16 products on TPUs. NVIDIA A100, H100 and H200 data sheets;
+# cloud.google.com/tpu/docs/v4, v5e, v5p, v6e.
 PEAKS: dict[str, dict[str, float]] = {
-    "NVIDIA A100": {"bfloat16": 312e12, "float32": 156e12},
-    "NVIDIA H100 PCIe": {"bfloat16": 756e12, "float32": 378e12},
-    "NVIDIA H100 NVL": {"bfloat16": 835e12, "float32": 417e12},
-    "NVIDIA H100": {"bfloat16": 989e12, "float32": 494e12},
-    "NVIDIA H200": {"bfloat16": 989e12, "float32": 494e12},
-    "TPU v4": {"bfloat16": 275e12, "float32": 275e12},
-    "TPU v5 lite": {"bfloat16": 197e12, "float32": 197e12},
-    "TPU v5e": {"bfloat16": 197e12, "float32": 197e12},
-    "TPU v5p": {"bfloat16": 459e12, "float32": 459e12},
-    "TPU v5": {"bfloat16": 459e12, "float32": 459e12},
-    "TPU v6 lite": {"bfloat16": 918e12, "float32": 918e12},
-    "TPU v6e": {"bfloat16": 918e12, "float32": 918e12},
+    "NVIDIA A100": {"bfloat16": 312e12, "float32": 156e12, "highest": 19.5e12},
+    "NVIDIA H100 PCIe": {"bfloat16": 756e12, "float32": 378e12, "highest": 51e12},
+    "NVIDIA H100 NVL": {"bfloat16": 835e12, "float32": 417e12, "highest": 60e12},
+    "NVIDIA H100": {"bfloat16": 989e12, "float32": 494e12, "highest": 67e12},
+    "NVIDIA H200": {"bfloat16": 989e12, "float32": 494e12, "highest": 67e12},
+    "TPU v4": {"bfloat16": 275e12, "float32": 275e12, "highest": 275e12 / 6},
+    "TPU v5 lite": {"bfloat16": 197e12, "float32": 197e12, "highest": 197e12 / 6},
+    "TPU v5e": {"bfloat16": 197e12, "float32": 197e12, "highest": 197e12 / 6},
+    "TPU v5p": {"bfloat16": 459e12, "float32": 459e12, "highest": 459e12 / 6},
+    "TPU v5": {"bfloat16": 459e12, "float32": 459e12, "highest": 459e12 / 6},
+    "TPU v6 lite": {"bfloat16": 918e12, "float32": 918e12, "highest": 918e12 / 6},
+    "TPU v6e": {"bfloat16": 918e12, "float32": 918e12, "highest": 918e12 / 6},
+}
+# What people call them, for the command line.
+DEVICES = {
+    "a100": "NVIDIA A100",
+    "h100": "NVIDIA H100",
+    "h200": "NVIDIA H200",
+    "v4": "TPU v4",
+    "v5e": "TPU v5e",
+    "v5p": "TPU v5p",
+    "v6e": "TPU v6e",
 }
 
 
@@ -48,10 +61,18 @@ def step_flops(traced: jax.stages.Traced, lowered: jax.stages.Lowered) -> float:
     Raises:
         ValueError: this backend does not count.
     """
+    return _once(lowered) + _repeated(_used(traced))
+
+
+def exact_flops(traced: jax.stages.Traced) -> float:
+    """Those of them that are matrix products of float32 in full (`Precision.HIGHEST`), which devices are slowest at."""
+    return _exact(_used(traced))
+
+
+def _used(traced: jax.stages.Traced) -> core.Jaxpr:
+    """As lowering does it: what nobody reads, such as the gradient of a frozen codebook, is not computed."""
     jaxpr = traced.jaxpr.jaxpr
-    # As lowering does it: what nobody reads, such as the gradient of a frozen codebook, is not computed.
-    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)
-    return _once(lowered) + _repeated(used)
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
 
 
 def _once(lowered: jax.stages.Lowered) -> float:
@@ -76,6 +97,23 @@ def _repeated(jaxpr: core.Jaxpr) -> float:
             shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in body.in_avals]
             total += (length - 1) * _once(jax.jit(core.jaxpr_as_fun(body)).lower(*shapes))
     return total
+
+
+def _exact(jaxpr: core.Jaxpr) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += times * sum(_exact(body.jaxpr) for body in _bodies(equation.params))
+        if equation.primitive.name == "dot_general" and _is_exact(equation.params["precision"]):
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left: Any = equation.invars[0].aval
+            result: Any = equation.outvars[0].aval
+            total += 2 * result.size * math.prod(left.shape[axis] for axis in contracted)
+    return total
+
+
+def _is_exact(precision: Any) -> bool:
+    return precision is not None and jax.lax.Precision.HIGHEST in precision
 
 
 def _bodies(value: Any):

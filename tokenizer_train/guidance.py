@@ -33,7 +33,7 @@ def features(
         InputError: The guidance's weights are not there; says how to get them.
     """
     no_means_v = np.zeros(len(vocabulary), np.float32)
-    if config.loss.semantic == 0 and config.tokenizer.trunk == "none":
+    if not looks_at_images(config):
         nothing: list[Rows] = [np.zeros((len(source), 0), np.float32) for source, _ in sources]
         return nothing, np.zeros((len(vocabulary), 0), np.float32), no_means_v
     guidance = load_guidance(config.guidance)
@@ -54,6 +54,11 @@ def features(
         words_vf,
         np.average(means_sv, axis=0, weights=[w for _, w in sources]).astype(np.float32),
     )
+
+
+def looks_at_images(config: Config) -> bool:
+    """Whether the guidance's features of the images are used at all."""
+    return config.loss.semantic > 0 or config.tokenizer.trunk != "none"
 
 
 def load_trunk(config: Config) -> nnx.Module | None:

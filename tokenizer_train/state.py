@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from spae.autoencoder import Autoencoder
+from spae.frozen_lm.masked_lm import MaskedLM
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train import language_model
@@ -80,7 +81,8 @@ def create(
         word_means_v: (V,) subtracted from every image's scores (hub correction), zeros for none.
         mesh: the devices; constants are replicated, the state lies as `mesh.shardings` says.
     """
-    modules, fresh = build(config, vocabulary, word_features_vf, word_means_v)
+    frozen = perceptual_network(config), language_model.load(config, vocabulary)
+    modules, fresh = build(config, vocabulary, word_features_vf, word_means_v, *frozen)
     modules = replace(modules, constants=replicate(modules.constants, mesh))
     key = jax.random.key(config.run.seed)
     # Compiled as a whole: no device ever holds more than its part, and random bits do not depend on the parts.
@@ -93,11 +95,13 @@ def build(
     vocabulary: Vocabulary,
     word_features_vf: Float[np.ndarray, "v f"],
     word_means_v: Float[np.ndarray, " v"],
+    perceptual: nnx.Module | None,
+    language: MaskedLM | None,
 ) -> tuple[Modules, Callable[[Array], TrainState]]:
     """The static side, its constants still on the host, and the function from a key to a fresh state.
 
-    Nothing is put on a device: `jax.eval_shape` of the function tells how large a state will be. Arguments as
-    for `create`.
+    Nothing is put on a device: `jax.eval_shape` of the function tells how large a state will be. Nor are values
+    looked at: of the arguments, which are those of `create` and the frozen networks, the shapes are enough.
     """
     dtype = jnp.bfloat16 if config.run.precision == "bfloat16" else jnp.float32
     codebook_vc, meaning_codebook_vd = vocabulary.codebook("appearance"), vocabulary.codebook("meaning")
@@ -139,8 +143,14 @@ def build(
             key=jax.random.fold_in(key, 2),
         )
 
-    perceptual, perceptual_params = _perceptual(config)
-    language = language_model.load(config, vocabulary)
+    distance: Callable[[Any, Array, Array], Array] | None = None
+    perceptual_params: Any = ()
+    if perceptual is not None:
+        perceptual_graph, perceptual_params = nnx.split(perceptual)
+
+        def distance(params, a, b):
+            return nnx.merge(perceptual_graph, params)(a, b)
+
     language_graph, language_params = nnx.split(language) if language is not None else (None, ())
     # NumPy still: `replicate` puts them on the devices.
     host: list[Any] = [codebook_vc, meaning_codebook_vd, word_features_vf, word_means_v, perceptual_params]
@@ -150,7 +160,7 @@ def build(
         _graph(discriminator) if adversarial else None,
         transform,
         discriminator_transform,
-        perceptual,
+        distance,
         language_graph,
         Constants(*host),
     )
@@ -225,11 +235,10 @@ def _transform(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def _perceptual(config: Config):
-    """The perceptual distance as a pure function and its parameters; nothing where its weight is 0."""
+def perceptual_network(config: Config) -> nnx.Module | None:
+    """The perceptual distance with its weights; None where its weight in the loss is 0."""
     if config.loss.perceptual == 0 or config.loss.perceptual_network == "none":
-        return None, ()
+        return None
     from tokenizer_train.perceptual import load
 
-    graph, params = nnx.split(load(config.loss.perceptual_network, config.loss.perceptual_weights))
-    return (lambda params, a, b: nnx.merge(graph, params)(a, b)), params
+    return load(config.loss.perceptual_network, config.loss.perceptual_weights)

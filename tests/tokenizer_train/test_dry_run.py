@@ -1,0 +1,139 @@
+"""What a run would need, by shape alone: against the paper's numbers, against a real state, for every config."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from spae.errors import InputError
+from spae.vocabulary import Vocabulary
+from tokenizer_train.cli import load_config, main
+from tokenizer_train.config import VocabularyConfig
+from tokenizer_train.dry_run import ShapedVocabulary, estimate, table
+from tokenizer_train.mesh import make_mesh
+from tokenizer_train.state import build, create
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def scalars(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.py")), ids=lambda f: f.stem)
+def test_every_full_config_has_its_shapes_without_any_file(file, tmp_path, monkeypatch) -> None:
+    """Up to the compiler, which takes minutes for them all; no data, no vocabulary, no weights."""
+    monkeypatch.chdir(tmp_path)
+    from tokenizer_train import dry_run
+
+    config = load_config(file)
+    vocabulary = dry_run._vocabulary(config.vocabulary)
+    width = dry_run._feature_width(config)
+    features = np.broadcast_to(np.float32(0), (len(vocabulary), width))
+    try:
+        frozen = dry_run._perceptual(config), dry_run._language_model(config, vocabulary)
+    except InputError as error:
+        if "stlpips" not in str(error):
+            raise
+        pytest.skip(f"the shapes of this network are in a package that is not here: {error}")
+    _, fresh = build(config, vocabulary, features, np.zeros(len(vocabulary), np.float32), *frozen)
+    assert scalars(jax.eval_shape(fresh, jax.random.key(0)).params) > 1e6
+
+
+def test_the_papers_network_has_its_parameters(tmp_path, monkeypatch) -> None:
+    """23.7M + 35.7M = the paper's 59M, and MAGVIT's discriminator of 23.9M."""
+    monkeypatch.chdir(tmp_path)
+    from tokenizer_train import dry_run
+
+    config = load_config(CONFIGS / "imagenet128.py")
+    vocabulary = ShapedVocabulary(65_536, (1536, 1536))
+    frozen = dry_run._perceptual(config), None
+    _, fresh = build(config, vocabulary, np.zeros((65_536, 0)), np.zeros(65_536), *frozen)
+    state = jax.eval_shape(fresh, jax.random.key(0))
+    sizes = {name: scalars(part) for name, part in state.params.items()}
+    assert [round(sizes[name] / 1e6, 1) for name in ("encoder", "decoder")] == [23.7, 35.7]
+    assert round(scalars(state.discriminator) / 1e6, 1) == 23.9
+    assert round(scalars(frozen[0]) / 1e6, 1) == 25.5
+
+
+def test_the_estimate_of_a_tiny_run(tiny_config) -> None:
+    semantic = {"semantic": 0.0, "semantic_layers": 0, "hub_correction": False}
+    config = dataclasses.replace(tiny_config, loss=dataclasses.replace(tiny_config.loss, **semantic))
+    result = estimate(config, 1, "h100", 0.5)
+    vocabulary = Vocabulary.load(config.vocabulary.path)
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    _, state = create(config, vocabulary, np.zeros((60, 0), np.float32), np.zeros(60, np.float32), mesh)
+    assert result["parameters"]["encoder"] == scalars(state.params["encoder"])
+    assert result["parameters"]["discriminator"] == 0
+    frozen = result["parameters"]["frozen"]
+    assert (frozen["codebook_vc"], frozen["meaning_codebook_vd"]) == (60 * 4, 60 * 8)
+    # Parameters, their average and two moments of Adam; 4 bytes each.
+    state_bytes = 4 * 4 * scalars(state.params)
+    batch_bytes = 8 * 32 * 32 * 3
+    constants = 4 * sum(frozen.values())
+    assert result["memory"]["arguments"] == pytest.approx(state_bytes + batch_bytes + constants, rel=0.02)
+    seconds = (result["flops"] - result["exact_flops"]) / 494e12 + result["exact_flops"] / 67e12
+    assert result["images_per_second"] == pytest.approx(8 / (seconds / 0.5))
+    assert result["hours"] == pytest.approx(10 * seconds / 0.5 / 3600)
+    shown = table(result)
+    assert "8 images" in shown
+    assert "1 x NVIDIA H100 (float32) at 50% of their peak" in shown
+    if jax.device_count() > 1:
+        two = estimate(config, 2, "h100", 0.5)
+        assert two["flops"] == result["flops"]
+        assert two["hours"] == pytest.approx(result["hours"] / 2)
+        assert two["memory"]["temporary"] < 0.8 * result["memory"]["temporary"]
+
+
+def test_through_the_command_line(tmp_path) -> None:
+    arguments = [str(CONFIGS / "default64.py"), "--variant", "tiny", "--dry-run", "--device", "v5e"]
+    arguments += ["--devices", "4", "--json", "--vocabulary.words", "60", "--vocabulary.widths", "4", "8"]
+    arguments += ["--loss.adversarial", "0", "--loss.semantic", "0", "--mesh.fsdp", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tokenizer_train.cli", *arguments],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert (result["devices"], result["device"], result["utilisation"]) == (4, "TPU v5e", 0.4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_estimated_is_said(tiny_config, capsys) -> None:
+    with pytest.raises(InputError, match="--device must be one of a100, h100"):
+        estimate(tiny_config, 1, "abacus")
+    with pytest.raises(InputError, match="--utilisation must be above 0"):
+        estimate(tiny_config, 1, "h100", 40)
+    with pytest.raises(InputError, match="--devices must be 1"):
+        estimate(tiny_config, 0, "h100")
+    nowhere = dataclasses.replace(tiny_config, vocabulary=VocabularyConfig(path="nowhere"))
+    with pytest.raises(InputError, match=r"no vocabulary at 'nowhere'.*vocabulary\.words"):
+        estimate(nowhere, 1, "h100")
+    # Without --dry-run its options are none.
+    with pytest.raises(SystemExit) as stopped:
+        main([str(CONFIGS / "default64.py"), "--device", "h100"])
+    assert stopped.value.code == 2
+    assert "--device" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_there_counts_more_than_what_the_config_says(vocabulary_folder) -> None:
+    from tokenizer_train.dry_run import _vocabulary
+
+    found = _vocabulary(VocabularyConfig(path=str(vocabulary_folder), words=7, widths=(1, 2)))
+    assert (len(found), found.codebook("appearance").shape) == (60, (60, 4))
+    absent = _vocabulary(VocabularyConfig(path="nowhere", words=7, widths=(1, 2)))
+    assert (len(absent), absent.codebook("meaning").shape) == (7, (7, 2))
+    for wrong in ({"words": 0}, {"widths": (0, 1)}):
+        with pytest.raises(InputError, match=r"vocabulary\.w"):
+            VocabularyConfig(path="nowhere", **wrong)

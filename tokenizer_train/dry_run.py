@@ -1,0 +1,225 @@
+"""`spae-train CONFIG --dry-run`: what a run would need, from shapes alone.
+
+The step is compiled as it would be in training, for as many devices, but nothing is run and nothing is read that the
+config describes: images, vocabulary, weights of frozen networks.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spae.errors import InputError
+from spae.frozen_lm.masked_lm import BertSizes, MaskedLM
+from tokenizer_train import language_model
+from tokenizer_train.config import Config, VocabularyConfig
+from tokenizer_train.flops import DEVICES, PEAKS, exact_flops, step_flops
+from tokenizer_train.guidance import looks_at_images
+from tokenizer_train.mesh import BATCH_AXES, check_batch_size, make_mesh, replicated, shardings
+from tokenizer_train.perceptual import LogitDistance
+from tokenizer_train.resnet import ResNet
+from tokenizer_train.state import build, perceptual_network
+from tokenizer_train.step import make_step
+
+CONSE_WIDTH = 384  # of all-MiniLM-L6-v2
+CLIP_WIDTH = 768  # of ViT-L/14, the paper's; narrower ones cost a little less
+ROBERTA_BASE = BertSizes(
+    width=768, inner=3072, layers=12, heads=12, positions=514, segments=1, first=2, epsilon=1e-5
+)
+ROBERTA_WORDS = 50_265
+UTILISATION = 0.4  # of the peak, where the caller says nothing: what well-fed convolutions reach
+
+
+class ShapedVocabulary:
+    """What `state.build` asks of a vocabulary, without one: zeros that take no memory."""
+
+    def __init__(self, words: int, widths: tuple[int, int]) -> None:
+        self._words, self._widths = words, dict(zip(("appearance", "meaning"), widths, strict=True))
+        self.token_ids = np.arange(words, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return self._words
+
+    def codebook(self, name: str) -> np.ndarray:
+        return np.broadcast_to(np.float32(0), (self._words, self._widths[name]))
+
+
+def estimate(config: Config, devices: int, device: str, utilisation: float = UTILISATION) -> dict[str, Any]:
+    """Parameters, memory, operations and time of a run, as JSON.
+
+    Args:
+        config: the experiment.
+        devices: how many; JAX must have been told to have at least as many (`cli` does).
+        device: a key of `flops.DEVICES`, whose peak at `run.precision` is taken.
+        utilisation: share of that peak which the run is taken to reach, in (0, 1].
+
+    Returns:
+        parameters: numbers of scalars, of each trained part and of the frozen ones; memory: bytes on each device,
+        as XLA's compiler for CPUs plans it; flops: of one step, over all devices; exact_flops: those of them in full
+        float32, which have a peak of their own; images_per_second, hours and device_hours: both kinds over their
+        peaks, the devices and the utilisation, with nothing added for waiting for data.
+
+    Raises:
+        InputError: an unknown device, too few of them, or a shape that neither the config nor a file tells.
+    """
+    if device not in DEVICES:
+        raise InputError(f"--device must be one of {', '.join(DEVICES)}, got {device!r}")
+    if not 0 < utilisation <= 1:
+        raise InputError(f"--utilisation must be above 0 and at most 1, got {utilisation}")
+    if not 1 <= devices <= jax.device_count():
+        raise InputError(f"--devices must be 1 .. {jax.device_count()} here, got {devices}")
+    mesh = make_mesh(config.mesh, jax.devices()[:devices])
+    check_batch_size(config.data.batch_size, mesh)
+    vocabulary: Any = _vocabulary(config.vocabulary)
+    width = _feature_width(config)
+    modules, fresh = build(
+        config,
+        vocabulary,
+        np.broadcast_to(np.float32(0), (len(vocabulary), width)),
+        np.zeros(len(vocabulary), np.float32),
+        _perceptual(config),
+        _language_model(config, vocabulary),
+    )
+    state = jax.eval_shape(fresh, jax.random.key(0))
+    constants = _shapes(modules.constants)
+    parameters = {
+        **{name: _count(part) for name, part in state.params.items()},
+        "discriminator": _count(state.discriminator),
+        "frozen": {
+            field.name: _count(getattr(constants, field.name)) for field in dataclasses.fields(constants)
+        },
+    }
+    state = _placed(state, shardings(state, mesh))
+    constants = _placed(constants, replicated(mesh))
+    batch = _batch(config, width, mesh)
+    step: Any = make_step(config, dataclasses.replace(modules, constants=constants), mesh).func
+    traced = step.trace(state, batch, constants=constants)
+    lowered = traced.lower()
+    flops = step_flops(traced, lowered)
+    memory = lowered.compile().memory_analysis()
+    peaks, exact = PEAKS[DEVICES[device]], exact_flops(traced)
+    seconds = (flops - exact) / peaks[config.run.precision] + exact / peaks["highest"]
+    seconds /= devices * utilisation
+    hours = config.optimizer.steps * seconds / 3600
+    return {
+        "parameters": parameters,
+        "memory": {
+            "arguments": memory.argument_size_in_bytes,
+            "temporary": memory.temp_size_in_bytes,
+            "returned": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        },
+        "flops": flops,
+        "exact_flops": exact,
+        "batch_size": config.data.batch_size,
+        "steps": config.optimizer.steps,
+        "devices": devices,
+        "device": DEVICES[device],
+        "precision": config.run.precision,
+        "utilisation": utilisation,
+        "images_per_second": config.data.batch_size / seconds,
+        "hours": hours,
+        "device_hours": hours * devices,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The same for people."""
+    parameters, memory = result["parameters"], result["memory"]
+    parts = ", ".join(f"{name} {_amount(size)}B" for name, size in memory.items())
+    lines = {
+        "trained": _amounts({name: count for name, count in parameters.items() if name != "frozen"}),
+        "frozen": _amounts(parameters["frozen"]),
+        "memory": f"{_amount(sum(memory.values()))}B a device: {parts} (as XLA plans it for CPUs, which compute in "
+        "float32; other compilers take less or more temporary memory)",
+        "operations": f"{_amount(result['flops'])}FLOP a step of {result['batch_size']:,} images, "
+        f"{_amount(result['exact_flops'])}FLOP of them in full float32 (the search among the words)",
+        "speed": f"{result['images_per_second']:,.0f} images/s on {result['devices']} x {result['device']} "
+        f"({result['precision']}) at {result['utilisation']:.0%} of their peak",
+        "time": f"{result['hours']:,.2f} hours for {result['steps']:,} steps: "
+        f"{result['device_hours']:,.2f} device-hours",
+    }
+    return "\n".join(f"{name:<12}{text}" for name, text in lines.items())
+
+
+def _vocabulary(config: VocabularyConfig) -> Any:
+    if config.codes is not None:
+        return ShapedVocabulary(config.codes, (config.width, config.width))
+    if Path(config.path or "").exists():
+        return config.load()
+    if config.words is None or config.widths is None:
+        raise InputError(
+            f"there is no vocabulary at {config.path!r} to take the shapes from: build it, or give "
+            "vocabulary.words and vocabulary.widths"
+        )
+    return ShapedVocabulary(config.words, config.widths)
+
+
+def _feature_width(config: Config) -> int:
+    if not looks_at_images(config):
+        return 0
+    return CONSE_WIDTH if config.guidance == "conse" else CLIP_WIDTH
+
+
+def _perceptual(config: Config) -> nnx.Module | None:
+    if config.loss.perceptual > 0 and config.loss.perceptual_network == "resnet50-logits":
+        return nnx.eval_shape(lambda: LogitDistance(ResNet(rngs=nnx.Rngs(0))))
+    return perceptual_network(config)
+
+
+def _language_model(config: Config, vocabulary: Any) -> MaskedLM | None:
+    name = config.language_model
+    if name is None or Path(name).exists():
+        return language_model.load(config, vocabulary)
+    if Path(name).name != "roberta-base":
+        raise InputError(
+            f"language_model {name!r} is no folder; without one only the shapes of roberta-base are known"
+        )
+    dtype = jnp.bfloat16 if config.run.precision == "bfloat16" else jnp.float32
+    return nnx.eval_shape(
+        lambda: MaskedLM(ROBERTA_WORDS, ROBERTA_BASE, ROBERTA_WORDS - 1, dtype=dtype, rngs=nnx.Rngs(0))
+    )
+
+
+def _batch(config: Config, width: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    size, frames = config.tokenizer.image_size, config.tokenizer.frames
+    clip = (frames,) if frames > 1 else ()
+    sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    shapes = {"images": ((*clip, size, size, 3), jnp.uint8), "features": ((width,), jnp.float32)}
+    return {
+        name: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=sharding)
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def _placed(tree: Any, sharding: Any) -> Any:
+    if isinstance(sharding, jax.sharding.Sharding):
+        sharding = jax.tree.map(lambda _: sharding, tree)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, sharding)
+
+
+def _count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _amounts(parts: dict[str, int]) -> str:
+    return (
+        ", ".join(f"{name} {_amount(count).strip()}" for name, count in parts.items() if count) or "nothing"
+    )
+
+
+def _amount(number: float) -> str:
+    """Three digits and a metric prefix, such as "59.4 M"."""
+    prefixes = ["", "k", "M", "G", "T", "P"]
+    while abs(number) >= 999.5 and len(prefixes) > 1:
+        number /= 1000
+        prefixes.pop(0)
+    return f"{number:.3g} {prefixes[0]}"
