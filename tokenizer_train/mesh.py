@@ -6,6 +6,7 @@ under JAX's default, Explicit, `codebook[ids]` raises ShardingTypeError.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import jax
@@ -134,9 +135,15 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
+@cache
+def _gather(mesh: Mesh) -> Any:
+    """One function for a mesh: a new one would be compiled again at every validation."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
+
+
 def to_host(tree: Any, mesh: Mesh) -> Any:
     """The whole arrays in the memory of every process; all processes must call this together."""
-    whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    whole = _gather(mesh)(tree)
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), whole)
 
 
