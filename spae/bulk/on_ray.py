@@ -8,10 +8,9 @@ import json
 import logging
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from importlib.util import find_spec
@@ -72,11 +71,13 @@ def parts(
             **resources,
         )
         try:
-            for row in dataset.iter_rows():
-                bad = tuple(Bad(**one) for one in json.loads(row["bad"]))
-                part = Part(row["number"], row["data"], row["images"], bad)
-                advance(part.images + len(bad))
-                yield part
+            # Not by rows, of which Ray holds one back until the next is there.
+            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for row in table.to_pylist():
+                    bad = tuple(Bad(**one) for one in json.loads(row["bad"]))
+                    part = Part(row["number"], row["data"], row["images"], bad)
+                    advance(part.images + len(bad))
+                    yield part
         except ray.exceptions.RayError as error:
             # What the actor raised, else what Ray says of its end.
             cause = getattr(error, "cause", None) or error
@@ -183,8 +184,6 @@ def _connected(address: str) -> Iterator[Any]:
         context.raise_original_map_exception = True
         # Errors are raised here, too.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        # Ray prints what it thinks of lost workers, and standard output is for results.
-        with redirect_stdout(sys.stderr):
-            yield ray
+        yield ray
     finally:
         ray.shutdown()

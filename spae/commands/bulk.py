@@ -4,6 +4,7 @@ import argparse
 import json
 import signal
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,9 @@ def _bulk(options: argparse.Namespace) -> int:
     # What stops a process stops it like the keyboard does: the part that is being made is dropped.
     kept = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        done = run(job, options.output, engine)
+        # Ray prints there what it has to say of lost workers, and standard output is for results.
+        with redirect_stdout(sys.stderr):
+            done = run(job, options.output, engine)
     except KeyboardInterrupt:
         raise InputError("stopped; the same command goes on where this one was") from None
     finally:

@@ -447,7 +447,7 @@ print(json.dumps([dataclasses.asdict(done), "jax" in sys.modules]))
             check=False,
         )
     assert ended.returncode == 0, ended.stderr
-    done, jax_in_the_driver = json.loads(ended.stdout)
+    done, jax_in_the_driver = json.loads(ended.stdout.splitlines()[-1])
     assert marker.exists()
     assert (done["images"], done["bad"], done["parts_written"]) == (5, 2, 3)
     assert contents(tmp_path / "ray") == contents(tmp_path / "one process")
