@@ -127,10 +127,10 @@ def run(config: Config, requests: Requests) -> Path:
         started = time.monotonic() - seconds
         requests.training = True
         for step in range(first, config.optimizer.steps + 1):
-            # Nothing goes to or from a device but what is asked for: a forgotten float() would stop the pipeline.
+            with reporter.waiting():
+                batch = split(next(batches), mesh)
+            # Nothing else goes to or from a device but what is asked for: a forgotten float() would stop the pipeline.
             with jax.transfer_guard("disallow"):
-                with reporter.waiting():
-                    batch = split(next(batches), mesh)
                 if step == first:
                     reporter.measure(step_cost(train_step, state, batch))
                 state, metrics = train_step(state, batch)
