@@ -14,7 +14,7 @@ Expect    variant cpu, on the novel classes: 20.0 dB at 341 words, 22.7 dB at 59
 import dataclasses
 import os
 
-from spae.autoencoder import AutoencoderConfig
+from spae.architecture import AutoencoderConfig
 from tokenizer_train.config import (
     Config,
     DataConfig,

@@ -24,7 +24,7 @@ Expect    Reported by the paper, unverified: FID 9.49 with 5 layers, 4.41 with 6
 import dataclasses
 from typing import Any
 
-from spae.autoencoder import AutoencoderConfig
+from spae.architecture import AutoencoderConfig
 from tokenizer_train.config import (
     Config,
     DataConfig,

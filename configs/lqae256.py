@@ -13,7 +13,7 @@ Differs   docs/paper.md, "Baselines": plain ViT blocks, whole words only, no ran
 
 import dataclasses
 
-from spae.autoencoder import AutoencoderConfig
+from spae.architecture import AutoencoderConfig
 from tokenizer_train.config import (
     Config,
     DataConfig,

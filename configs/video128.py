@@ -14,7 +14,7 @@ Expect    No figure: the paper's are not known to us. 175.9M parameters at width
 
 import dataclasses
 
-from spae.autoencoder import AutoencoderConfig
+from spae.architecture import AutoencoderConfig
 from tokenizer_train.config import (
     Config,
     DataConfig,

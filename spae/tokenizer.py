@@ -15,7 +15,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from spae import bundle
-from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder
 from spae.clips import to_clip
 from spae.errors import BundleError, InputError
 from spae.files import cache_folder
@@ -24,6 +25,7 @@ from spae.guidance import trunks
 from spae.guidance.conse import image_tower
 from spae.images import to_array, to_float, to_uint8
 from spae.nearest import nearest_few
+from spae.parameters import cast, fill, flatten
 from spae.pyramid import Pyramid, PyramidShape
 from spae.quantize import QUANTIZERS, Quantized, normalised, prefix_averages
 from spae.text import Parsed, parse
@@ -103,11 +105,11 @@ class Tokenizer:
         """sha256 over the architecture, the parameters and the vocabulary, in hexadecimal: what must be the same for
         the same words and pixels to come out."""
         digest = hashlib.sha256(repr(self.config).encode())
-        arrays = _flatten(self._params, "autoencoder.") | dict(self.vocabulary.tensors())
+        arrays = flatten(self._params, "autoencoder.") | dict(self.vocabulary.tensors())
         if self._trunk is not None:
-            arrays |= _flatten(nnx.state(self._trunk), "trunk.")
+            arrays |= flatten(nnx.state(self._trunk), "trunk.")
         if self._language_model is not None:
-            arrays |= _flatten(nnx.state(self._language_model), "language_model.")
+            arrays |= flatten(nnx.state(self._language_model), "language_model.")
         for name, array in sorted(arrays.items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -280,11 +282,11 @@ class Tokenizer:
         Raises:
             OSError: the disk is full or the folder cannot be written; what was there stays whole.
         """
-        params = _flatten(self._params, "autoencoder.")
+        params = flatten(self._params, "autoencoder.")
         if self.config.trunk != "none":
-            params |= _flatten(nnx.state(self.trunk), "trunk.")
+            params |= flatten(nnx.state(self.trunk), "trunk.")
         if self._language_model is not None:
-            params |= _flatten(nnx.state(self._language_model), "language_model.")
+            params |= flatten(nnx.state(self._language_model), "language_model.")
         header = {
             **self.info,
             **(info or {}),
@@ -297,7 +299,7 @@ class Tokenizer:
             folder,
             header,
             {
-                "params.safetensors": {name: _cast(value, dtype) for name, value in params.items()},
+                "params.safetensors": {name: cast(value, dtype) for name, value in params.items()},
                 "vocabulary.safetensors": self.vocabulary.tensors(),
                 "words.json": list(self.vocabulary.words),
             },
@@ -322,10 +324,10 @@ class Tokenizer:
             sizes = BertSizes(**info["language_model"]) if config.language_model != "none" else None
         except (KeyError, TypeError) as error:
             raise BundleError(f"the bundle {name} lacks or has one field too many: {error}") from error
-        trunk = _fill(build_trunk, params, "trunk.") if config.trunk != "none" else None
+        trunk = fill(build_trunk, params, "trunk.") if config.trunk != "none" else None
         language_model = None
         if sizes is not None:
-            language_model = _fill(lambda: BertEncoder(sizes, rngs=nnx.Rngs(0)), params, "language_model.")
+            language_model = fill(lambda: BertEncoder(sizes, rngs=nnx.Rngs(0)), params, "language_model.")
         build = partial(
             Autoencoder,
             config,
@@ -334,7 +336,7 @@ class Tokenizer:
             trunk.width if trunk is not None else 0,
             len(vocabulary),
         )
-        model = _fill(lambda: build(rngs=nnx.Rngs(0)), params, "autoencoder.")
+        model = fill(lambda: build(rngs=nnx.Rngs(0)), params, "autoencoder.")
         extra = [key for key in params if not key.startswith(("autoencoder.", "trunk.", "language_model."))]
         if extra:
             raise BundleError(f"the bundle {name} has parameters that no part of it knows: {extra[:3]}")
@@ -473,35 +475,6 @@ def _pad(batch: np.ndarray) -> np.ndarray:
     return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
 
 
-def _flatten(state: Any, prefix: str) -> dict[str, np.ndarray]:
-    """An NNX state as flat names and arrays: 'autoencoder.encoder.stem.kernel'."""
-    flat = nnx.to_flat_state(state)
-    return {prefix + ".".join(map(str, path)): np.asarray(value[...]) for path, value in flat}
-
-
 def _tuples(value: Any) -> Any:
     """The tuples that JSON keeps as lists, at any depth."""
     return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
-
-
-def _cast(value: np.ndarray, dtype: str) -> np.ndarray:
-    return value.astype(dtype) if np.issubdtype(value.dtype, np.floating) else value
-
-
-def _fill(build: Callable[[], nnx.Module], params: Mapping[str, np.ndarray], prefix: str) -> Any:
-    """A module whose every variable is read from `params`; nothing may lack, be left over or differ in shape."""
-    graph, state = nnx.split(nnx.eval_shape(build))
-    flat, seen = [], set()
-    for path, variable in nnx.to_flat_state(state):
-        name = prefix + ".".join(map(str, path))
-        if name not in params or params[name].shape != variable.shape:
-            found = f"of shape {params[name].shape}" if name in params else "missing"
-            raise BundleError(f"wanted parameter {name} of shape {variable.shape}, it is {found}")
-        seen.add(name)
-        # Cast by NumPy and only then moved: JAX would compile a program for every shape, half a second in all.
-        value = jax.device_put(params[name].astype(variable.dtype))
-        flat.append((path, variable.replace(value)))
-    extra = sorted(key for key in params if key.startswith(prefix) and key not in seen)
-    if extra:
-        raise BundleError(f"the bundle has parameters that its architecture does not: {extra[:3]}")
-    return nnx.merge(graph, nnx.from_flat_state(flat))

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from spae.autoencoder import AutoencoderConfig
+from spae.architecture import AutoencoderConfig
 from spae.codes import code_vocabulary
 from spae.errors import InputError
 from spae.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ import grain
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
-from spae.autoencoder import AutoencoderConfig
+from spae.architecture import AutoencoderConfig
 from spae.clips import Sampling, open_clips
 from spae.errors import InputError
 from spae.images import to_array

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from spae.autoencoder import AutoencoderConfig
+from spae.architecture import AutoencoderConfig
 from spae.errors import InputError
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary

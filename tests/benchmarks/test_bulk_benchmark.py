@@ -8,7 +8,8 @@ from flax import nnx
 
 from benchmarks.bulk import bulk_engines
 from benchmarks.timing import table
-from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
 

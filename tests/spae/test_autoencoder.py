@@ -8,7 +8,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spae.autoencoder import Autoencoder, AutoencoderConfig, depth_to_space, space_to_depth
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder
+from spae.cnn import depth_to_space, space_to_depth
 from spae.errors import InputError
 
 

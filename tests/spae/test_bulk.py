@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import spae
-from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder
 from spae.bulk import local, on_ray
 from spae.bulk.folder import Folder
 from spae.bulk.job import Job, open_job

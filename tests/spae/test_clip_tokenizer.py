@@ -10,7 +10,8 @@ from moving import moving_square, write_frames, write_video
 from PIL import Image
 
 import spae
-from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder
 from spae.cli import main
 from spae.clips import Sampling, read_clip
 from spae.errors import InputError

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from spae.autoencoder import Autoencoder, AutoencoderConfig, ranked
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder, ranked
 from spae.codes import code_vocabulary
 from spae.errors import InputError
 from spae.guidance.conse import WIDTH, ConseImageTower

@@ -6,7 +6,8 @@ import pytest
 from flax import nnx
 
 from spae import bundle
-from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder
 from spae.errors import BundleError
 from spae.guidance.conse import ConseImageTower
 from spae.tokenizer import Tokenizer

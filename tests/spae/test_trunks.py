@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 
 from spae import bundle
-from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder
 from spae.errors import BundleError, InputError
 from spae.guidance.clip_towers import ClipImageTower, ImageSizes
 from spae.guidance.conse import ConseImageTower

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 from scipy.special import erf
 
-from spae.autoencoder import Autoencoder, AutoencoderConfig
+from spae.architecture import AutoencoderConfig
+from spae.autoencoder import Autoencoder
 from spae.errors import InputError
 from spae.tokenizer import Tokenizer
 from spae.vit import ViTDecoder, ViTEncoder

@@ -20,7 +20,7 @@ os.environ["XLA_FLAGS"] = ""  # one device
 
 import jax
 
-from spae.autoencoder import AutoencoderConfig
+from spae.architecture import AutoencoderConfig
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import UNFINISHED
 from tokenizer_train.config import (

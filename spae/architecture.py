@@ -1,0 +1,166 @@
+"""What a tokenizer is made of: every choice that, with a vocabulary, defines its function; checked once, here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from spae.errors import InputError
+from spae.pyramid import PyramidShape
+from spae.quantize import Fill
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Everything that, with a vocabulary, defines a tokenizer's function."""
+
+    image_size: int = 64  # pixels a side
+    # side of every layer, top to bottom; (t, h, w) of every layer for clips
+    pyramid: tuple[int, ...] | tuple[tuple[int, int, int], ...] = (1, 2, 4, 8, 16, 16)
+    network: Literal["cnn", "vit"] = "cnn"  # "vit": `filters` wide, `blocks` deep, one latent a patch (LQAE)
+    heads: int = 8  # of the ViT's attention
+    filters: int = 128  # channels at full resolution
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)  # of `filters`, per scale
+    blocks: int = 2  # residual blocks per scale, and again as bottleneck
+    downsamplings: int = 2  # the first so many scales end in a halving
+    patch: int = 1  # pixels a side folded into channels before the first convolution (1 in the paper)
+    skip: bool = False  # a linear path beside each network, patches to latents and back (none in the paper)
+    codebook: Literal["frozen", "learned", "projected"] = (
+        "frozen"  # what is searched: see Autoencoder.codebook
+    )
+    meaning_layers: int = 0  # the first so many layers choose words by meaning (0 in the paper)
+    # How they choose: by a trained head, or the words nearest to the trunk's features, best first (V2L).
+    meaning: Literal["head", "ranked"] = "head"
+    cross_attention: bool = False  # the decoder also looks at the vectors of the meaning layers' words (V2L)
+    head_width: int = 512  # hidden units of the meaning head
+    trunk: Literal["conse", "clip", "none"] = (
+        "none"  # frozen network that feeds the meaning head; none: the encoder does
+    )
+    quantizer: Literal["saq", "rq"] = "saq"
+    unit: bool = False  # latents and codebook are scaled to length 1 for the search (LQAE)
+    # A frozen masked language model reads the words, and the decoder its states instead of their embeddings (LQAE).
+    language_model: Literal["none", "masked"] = "none"
+    fill: Fill = "nearest"  # positions that a prefix leaves without a word
+    frames: int = 1  # of a clip; 1: the tokenizer is one of images, and its convolutions are 2-D
+    temporal_downsamplings: int = 0  # the first so many halvings halve time as well
+
+    def __post_init__(self):
+        sizes = (self.image_size, self.filters, *self.multipliers, self.blocks, self.patch, self.head_width)
+        if min(sizes) < 1 or not self.multipliers or not self.pyramid:
+            raise InputError(f"sizes, filters, multipliers, blocks and patch must be at least 1, got {self}")
+        for name, choices in (
+            ("quantizer", ("saq", "rq")),
+            ("fill", ("nearest", "zeros")),
+            ("codebook", ("frozen", "learned", "projected")),
+            ("meaning", ("head", "ranked")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if self.frames < 1 or not 0 <= self.temporal_downsamplings <= self.downsamplings * (self.frames > 1):
+            raise InputError(
+                "frames is at least 1, and temporal_downsamplings 0 .. downsamplings (0 for images, frames=1), "
+                f"got {self.frames} and {self.temporal_downsamplings}"
+            )
+        if len(self.shape.grid) != self.rank:
+            raise InputError(
+                f"with frames={self.frames} every layer of the pyramid is "
+                f"{'a side such as 16' if self.rank == 2 else 'a triple (t, h, w)'}, got {self.pyramid}"
+            )
+        grid = self.image_size / self.stride
+        if grid != self.shape.grid[-2] or grid != self.shape.grid[-1]:
+            raise InputError(
+                f"a {self.image_size}-px image in patches of {self.patch}, halved {self.downsamplings} times, has side "
+                f"{grid:g}, but the last layer of the pyramid has side {self.shape.grid[-1]}: change one of the four"
+            )
+        if self.rank == 3 and self.frames / self.strides[0] != self.shape.grid[0]:
+            raise InputError(
+                f"{self.frames} frames, halved {self.temporal_downsamplings} times, are "
+                f"{self.frames / self.strides[0]:g}, but the last layer of the pyramid has {self.shape.grid[0]}: "
+                "change one of the three"
+            )
+        if not 0 <= self.downsamplings <= len(self.multipliers):
+            raise InputError(f"{self.downsamplings} downsamplings do not fit {len(self.multipliers)} scales")
+        if not 0 <= self.meaning_layers <= len(self.shape.waves[0]):
+            raise InputError(
+                f"meaning_layers is 0 .. {len(self.shape.waves[0])} (the layers that share no position), "
+                f"not {self.meaning_layers}"
+            )
+        if self.trunk != "none" and self.meaning_layers == 0:
+            raise InputError(
+                f'trunk "{self.trunk}" feeds the meaning head, so meaning_layers must be at least 1'
+            )
+        if self.meaning == "ranked" and self.trunk == "none":
+            raise InputError(
+                'meaning "ranked" ranks words by a trunk\'s features: name a trunk, conse or clip'
+            )
+        if self.cross_attention and self.meaning_layers == 0:
+            raise InputError(
+                "cross_attention looks at the words of the meaning layers: wanted at least 1, got 0"
+            )
+        if self.codebook == "learned" and self.meaning_layers > 0:
+            raise InputError(
+                f'the codes of codebook "learned" mean nothing: wanted meaning_layers 0, got {self.meaning_layers}'
+            )
+        if self.network not in ("cnn", "vit"):
+            raise InputError(f"network is cnn or vit, not {self.network!r}")
+        if self.network == "vit":
+            self._check_vit()
+        if self.language_model not in ("none", "masked"):
+            raise InputError(f"language_model is none or masked, not {self.language_model!r}")
+        if self.language_model == "masked" and self.codebook != "frozen":
+            raise InputError(
+                f'a masked language model reads its own words: wanted codebook "frozen", got {self.codebook!r}'
+            )
+        if self.language_model == "masked" and (len(self.pyramid) > 1 or self.frames > 1):
+            raise InputError(
+                "a masked language model reads one word at every position of an image: wanted a pyramid of one layer, "
+                f"got {self.pyramid} and {self.frames} frames"
+            )
+
+    def _check_vit(self) -> None:
+        wanted = {
+            "multipliers": (1,),
+            "downsamplings": 0,
+            "skip": False,
+            "frames": 1,
+            "cross_attention": False,
+        }
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise InputError(
+                    f'network "vit" has one scale, no path beside it and reads images: wanted {name} {value}, '
+                    f"got {getattr(self, name)}"
+                )
+        if self.heads < 1 or self.filters % self.heads:
+            raise InputError(f"heads must divide filters, got {self.heads} and {self.filters}")
+
+    @property
+    def shape(self) -> PyramidShape:
+        return PyramidShape(self.pyramid)
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side that one position of the finest layer stands for."""
+        return self.patch * 2**self.downsamplings
+
+    @property
+    def rank(self) -> int:
+        """Axes that the convolutions run over: 2 (H, W) for images, 3 (T, H, W) for clips."""
+        return 3 if self.frames > 1 else 2
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Frames and pixels along every axis that one position of the finest layer stands for."""
+        return self._cell(2**self.temporal_downsamplings, self.stride)
+
+    @property
+    def patches(self) -> tuple[int, ...]:
+        """Frames and pixels along every axis that are folded into channels: patches are of one frame."""
+        return self._cell(1, self.patch)
+
+    @property
+    def halvings(self) -> tuple[tuple[int, ...], ...]:
+        """By how much each downsampling shrinks every axis, finest scale first."""
+        times = (2 if i < self.temporal_downsamplings else 1 for i in range(self.downsamplings))
+        return tuple(self._cell(time, 2) for time in times)
+
+    def _cell(self, time: int, side: int) -> tuple[int, ...]:
+        return (time, side, side)[-self.rank :]
