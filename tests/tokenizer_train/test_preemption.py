@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,54 @@ def test_in_another_thread_nothing_is_taken() -> None:
     thread.start()
     thread.join()
     assert seen == [(before, None)]
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(
+    vocabulary_folder, image_folder, tmp_path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    root = Path(__file__).resolve().parents[2]
+    fields = {
+        "vocabulary.path": vocabulary_folder,
+        "data.train": image_folder,
+        "data.validation": image_folder,
+        "data.validation-split": None,
+        "loss.adversarial": 0,
+        "optimizer.steps": 100_000,
+        "run.output": tmp_path / "run",
+        "run.log-every": 1,
+        "run.evaluate-every": 100_000,
+        "run.checkpoint-every": 100_000,
+        "mesh.coordinator": f"localhost:{port}",
+        "mesh.processes": 2,
+    }
+    command = [sys.executable, "-m", "tokenizer_train.cli", str(root / "configs" / "imagenet128.py")]
+    command += ["--variant", "tiny", *(word for name in fields for word in (f"--{name}", str(fields[name])))]
+    environment = {**os.environ, "PYTHONPATH": str(root), "XLA_FLAGS": "", "SPAE_CACHE": str(tmp_path)}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    outputs = [tmp_path / f"{i}.txt" for i in range(2)]
+    processes = []
+    for i, output in enumerate(outputs):
+        with output.open("w") as opened:
+            one = [*command, "--mesh.process", str(i)]
+            processes.append(
+                subprocess.Popen(one, env=environment, stdout=opened, stderr=subprocess.STDOUT, text=True)
+            )
+    try:
+        limit = time.monotonic() + 300
+        while "  speed  " not in outputs[0].read_text():
+            assert all(process.poll() is None for process in processes), outputs[0].read_text()
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        processes[1].terminate()
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    line = outputs[0].read_text().splitlines()[-1]
+    [saved] = [int(entry.name) for entry in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert line.startswith(f"stopped by SIGTERM after step {saved}, saved in ")
+    assert "stopped by" not in outputs[1].read_text()
