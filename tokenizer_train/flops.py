@@ -113,7 +113,10 @@ def _exact(jaxpr: core.Jaxpr) -> float:
 
 
 def _is_exact(precision: Any) -> bool:
-    return precision is not None and jax.lax.Precision.HIGHEST in precision
+    """A product's precision is that of both its sides, or the name of one algorithm, or not given."""
+    if isinstance(precision, tuple):
+        return jax.lax.Precision.HIGHEST in precision
+    return precision == jax.lax.DotAlgorithmPreset.F32_F32_F32
 
 
 def _bodies(value: Any):

@@ -27,6 +27,9 @@ def test_products_and_convolutions_by_hand() -> None:
     a, b = jnp.ones((5, 7)), jnp.ones((7, 11))
     assert count(lambda a, b: a @ b, a, b) == 2 * 5 * 7 * 11
     assert exact_flops(jax.jit(lambda a, b: a @ b).trace(a, b)) == 0
+    for precision, exact in (("BF16_BF16_F32", 0), ("F32_F32_F32", 2 * 5 * 7 * 11)):
+        product = jax.jit(lambda a, b, p=precision: jnp.matmul(a, b, precision=jax.lax.DotAlgorithmPreset[p]))
+        assert exact_flops(product.trace(a, b)) == exact
 
     def convolution(x, k):
         return jax.lax.conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
