@@ -79,10 +79,10 @@ def rq() -> Config:
 
 
 def no_pyramid() -> Config:
-    """Two 16x16 layers and nothing above them: 512 words."""
+    """One 16x16 layer, the fifth of the paper's by its size, and so with its pool: 256 words."""
     base = config()
-    tokenizer = dataclasses.replace(base.tokenizer, pyramid=(16, 16))
-    return _variant("no-pyramid", base, tokenizer, semantic_layers=2)
+    tokenizer = dataclasses.replace(base.tokenizer, pyramid=(16,))
+    return _variant("no-pyramid", base, tokenizer, semantic_layers=1, thresholds=(0.8,))
 
 
 def no_semantic() -> Config:
@@ -135,5 +135,5 @@ VARIANTS = {
     "tiny": tiny,
     "spae8-tiny": lambda: _tiny("spae8", pyramid=(1, 2, 4, 4, 4, 4)),
     "rq-tiny": lambda: _tiny("rq", quantizer="rq"),
-    "no-pyramid-tiny": lambda: _tiny("no-pyramid", pyramid=(4, 4)),
+    "no-pyramid-tiny": lambda: _tiny("no-pyramid", pyramid=(4,)),
 }

@@ -38,7 +38,7 @@ def config() -> Config:
             downsamplings=3,
             temporal_downsamplings=2,
         ),
-        vocabulary=VocabularyConfig(path="build/vocabulary128"),
+        vocabulary=VocabularyConfig(path="build/vocabulary128", words=65_536, widths=(1536, 1536)),
         # How fast the paper reads films, and how many at once, is not known to us: every frame, MAGVIT's batch.
         data=DataConfig(
             train="kinetics600/train",

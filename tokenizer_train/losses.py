@@ -200,6 +200,9 @@ def draw_prefix(
         first_layer: the first layer that quantizes z, as for `commitment`.
     """
     depth = len(averages)
+    if rate == 0:
+        # Without the stack of all prefixes, gigabytes at the paper's size.
+        return jax.lax.stop_gradient(averages[-1]) + (z_bhwc - jax.lax.stop_gradient(z_bhwc))
     key_drop, key_length = jax.random.split(key)
     dropped_b = jax.random.bernoulli(key_drop, rate, z_bhwc.shape[:1])
     length_b = jax.random.randint(key_length, z_bhwc.shape[:1], 0, max(depth - 1, 1))
