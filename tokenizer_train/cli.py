@@ -95,6 +95,8 @@ def _train(file: str, arguments: Sequence[str]) -> int:
     if options.dry_run:
         return _dry_run(config, options)
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
+    from jax.errors import JaxRuntimeError
+
     from spae.tokenizer import keep_compiled
     from tokenizer_train.loop import train
     from tokenizer_train.mesh import is_main
@@ -112,6 +114,11 @@ def _train(file: str, arguments: Sequence[str]) -> int:
             print(stopped, flush=True)
         # A scheduler that takes the machine back wants to see success; whoever presses Ctrl-C, that it is not done.
         return 0 if stopped.signal == signal.SIGTERM else 1
+    except JaxRuntimeError as error:
+        # Of a device or of the way to another process: too little memory, a process that died.
+        reason = str(error).splitlines()[0]
+        print(f"spae-train: {reason}; see docs/operations.md, What to do when it fails", file=sys.stderr)
+        return 1
     return 0
 
 

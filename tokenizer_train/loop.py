@@ -136,6 +136,8 @@ def run(config: Config, requests: Requests) -> Path:
                 state, metrics = train_step(state, batch)
                 # Dispatched, not done: meanwhile read the metrics of the step before and fetch the next batch.
                 reporter.dispatched(step, metrics)
+            if step == first:
+                reporter.restart()  # compiling is no speed
 
             asked = requests.after(step)
             last = step == config.optimizer.steps
@@ -308,6 +310,10 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
     del data["cache"]
     run = {name: value for name, value in config["run"].items() if name != "output"}
     run["initial"] = Path(run["initial"]).name if run["initial"] else None
+    weights = config["loss"]["perceptual_weights"]
+    loss = {**config["loss"], "perceptual_weights": Path(weights).name if weights else None}
+    kind, _, path = config["guidance"].partition(":")
+    guidance = f"{kind}:{Path(path).name}" if path else kind
     language_model = Path(config["language_model"]).name if config["language_model"] else None
     # Which machines it ran on is not what was trained.
     mesh = {name: config["mesh"][name] for name in ("data", "fsdp")}
@@ -316,6 +322,8 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
         "data": data,
         "vocabulary": vocabulary,
         "run": run,
+        "loss": loss,
         "mesh": mesh,
+        "guidance": guidance,
         "language_model": language_model,
     }

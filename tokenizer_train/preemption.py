@@ -42,11 +42,12 @@ class Requests:
 
     def _take(self, number: int, frame: object) -> None:
         asked = signal.Signals(number)
+        before, self._asked = self._asked, asked
         if not self.training:
+            # Python drops what is raised while it runs a finalizer: then the request is heeded after the first step.
             raise Stopped("stopped before the first step: nothing is lost", asked)
-        if self._asked is not None and asked == signal.SIGINT:
+        if before is not None and asked == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = asked
 
 
 @contextlib.contextmanager

@@ -204,6 +204,34 @@ def test_a_config_that_does_not_fit_is_refused(tiny_config) -> None:
             train(changed(tiny_config, data={"batch_size": 7}))
 
 
+def test_a_bundle_says_nothing_of_where_things_lay(tiny_config) -> None:
+    config = changed(
+        tiny_config,
+        data={"train": "/home/me/data/train", "cache": "/home/me/cache", "mixture": (("/home/me/a/b", 1.0),)},
+        loss={"perceptual_network": "resnet50-logits", "perceptual_weights": "/home/me/resnet50.safetensors"},
+        run={"initial": "/home/me/bundle"},
+        mesh={"coordinator": "10.0.0.1:80", "processes": 1, "process": 0},
+    )
+    told = loop.provenance(dataclasses.replace(config, guidance="clip:/home/me/clip"), 1, 1.0)["config"]
+    assert "/home" not in json.dumps(told)
+    assert "10.0.0.1" not in json.dumps(told)
+    assert told["loss"]["perceptual_weights"] == "resnet50.safetensors"
+    assert told["guidance"] == "clip:clip"
+    assert loop.provenance(tiny_config, 1, 1.0)["config"]["guidance"] == "conse"
+
+
+def test_what_a_device_says_is_one_line(tiny_config, monkeypatch, capsys) -> None:
+    def full(config):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand much more")
+
+    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: tiny_config)
+    monkeypatch.setattr(loop, "train", full)
+    assert main([str(CONFIG)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("spae-train: RESOURCE_EXHAUSTED: Out of memory; see docs/operations.md")
+    assert error.count("\n") == 1
+
+
 def test_evaluation_of_a_bundle(
     tiny_config, image_folder, tmp_path, hash_guidance, monkeypatch, capsys
 ) -> None:

@@ -1,5 +1,6 @@
 """Runs that are stopped: asked to by a signal, or killed at any moment."""
 
+import contextlib
 import json
 import os
 import signal
@@ -86,6 +87,14 @@ def test_before_the_first_step_there_is_nothing_to_save() -> None:
     with pytest.raises(Stopped, match="before the first step") as stopped, listen():
         os.kill(os.getpid(), signal.SIGTERM)
     assert stopped.value.signal == signal.SIGTERM
+
+
+def test_a_request_that_a_finalizer_swallowed_is_heeded_after_the_first_step() -> None:
+    with listen() as requests:
+        with contextlib.suppress(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+        requests.training = True
+        assert requests.after(1) == signal.SIGTERM
 
 
 def test_a_second_ctrl_c_interrupts_at_once() -> None:
