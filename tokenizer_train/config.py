@@ -185,6 +185,7 @@ class OptimizerConfig:
     steps: int = 450_000  # length of the run
     learning_rate: float = 1e-4  # peak, reached after the warm-up
     betas: tuple[float, float] = (0.0, 0.99)  # MAGVIT's
+    epsilon: float = 1e-8  # Adam's; a gradient that is but rounding and well above it makes a whole step
     warmup_steps: int = 1_000  # linear, from 0
     decay: Literal["rsqrt", "cosine", "constant"] = "rsqrt"  # after the warm-up
     cooldown_steps: int = 0  # with rsqrt: the last steps go linearly to 0
@@ -201,6 +202,7 @@ class OptimizerConfig:
             self.learning_rate,
         )
         _check(all(0 <= b < 1 for b in self.betas), "optimizer.betas", "within [0, 1)", self.betas)
+        _check(math.isfinite(self.epsilon) and self.epsilon > 0, "optimizer.epsilon", "above 0", self.epsilon)
         _check(self.warmup_steps >= 0, "optimizer.warmup_steps", "at least 0", self.warmup_steps)
         _check(self.cooldown_steps >= 0, "optimizer.cooldown_steps", "at least 0", self.cooldown_steps)
         _check(

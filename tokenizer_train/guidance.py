@@ -5,11 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Float32
 
-from spae.guidance.cache import cached_word_features, image_features
+from spae.guidance.cache import cached_word_features, compute_image_features, stored_image_features
 from spae.guidance.choice import load_guidance
 from spae.guidance.embedded import check_embedded
 from spae.guidance.scores import word_means
@@ -18,6 +19,7 @@ from spae.sources import Source
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
 from tokenizer_train.data import Rows
+from tokenizer_train.mesh import is_main, wait_for_all
 
 
 def features(
@@ -28,6 +30,8 @@ def features(
     A film's features are those of its middle clip, the mean over its frames, wherever training reads it. The mean of
     scores is over the sources by their weights, as training sees them; zeros without hub correction. Where neither
     the semantic loss nor a trunk looks at images, there are no features: f = 0, and no guidance is loaded.
+
+    The processes of a run share the work; all must call this together and see the same folder.
 
     Raises:
         InputError: The guidance's weights are not there; says how to get them.
@@ -44,16 +48,17 @@ def features(
         # read as such squares.
         sources = [(Squares(source, config.tokenizer.image_size), weight) for source, weight in sources]
     cache = config.data.cache or Path(config.run.output) / "guidance"
-    images = [image_features(guidance, source, cache) for source, _ in sources]
+    for source, _ in sources:
+        compute_image_features(guidance, source, cache, share=(jax.process_index(), jax.process_count()))
+    if is_main():
+        cached_word_features(guidance, vocabulary.words, cache)
+    wait_for_all("guidance")
+    images = [stored_image_features(guidance, source, cache) for source, _ in sources]
     words_vf = cached_word_features(guidance, vocabulary.words, cache)
     if not config.loss.hub_correction:
         return list(images), words_vf, no_means_v
-    means_sv = np.stack([word_means(images_nf, words_vf) for images_nf in images])
-    return (
-        list(images),
-        words_vf,
-        np.average(means_sv, axis=0, weights=[w for _, w in sources]).astype(np.float32),
-    )
+    mean_f = np.average([one.mean() for one in images], axis=0, weights=[weight for _, weight in sources])
+    return list(images), words_vf, word_means(mean_f[None].astype(np.float32), words_vf)
 
 
 def looks_at_images(config: Config) -> bool:

@@ -97,12 +97,14 @@ def split(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
         mesh: Of `make_mesh`.
     """
     sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-    return {
-        name: jax.make_array_from_process_local_data(
-            sharding, rows, (len(rows) * mesh.size // len(mesh.local_devices), *rows.shape[1:])
-        )
-        for name, rows in batch.items()
-    }
+    # A transfer that is asked for, which JAX does not see with several processes.
+    with jax.transfer_guard_host_to_device("allow"):
+        return {
+            name: jax.make_array_from_process_local_data(
+                sharding, rows, (len(rows) * mesh.size // len(mesh.local_devices), *rows.shape[1:])
+            )
+            for name, rows in batch.items()
+        }
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -228,7 +228,11 @@ def _parameters(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> Any:
 
 def _transform(config: OptimizerConfig) -> optax.GradientTransformation:
     adam = optax.adamw(
-        schedule(config), b1=config.betas[0], b2=config.betas[1], weight_decay=config.weight_decay
+        schedule(config),
+        b1=config.betas[0],
+        b2=config.betas[1],
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
     )
     return (
         adam if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)

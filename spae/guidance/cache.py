@@ -5,53 +5,111 @@ factored form, (N, d) and (V, d): exact, of rank d, and for ConSE over 16,384 wo
 """
 
 import hashlib
+import json
 import os
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from tqdm import tqdm
 
 from spae.errors import InputError
-from spae.files import cache_folder
+from spae.files import cache_folder, write_file
 from spae.guidance.protocol import Guidance
 from spae.guidance.scores import word_features
 from spae.images import to_array
 from spae.sources import Source
 
+SHARD_ROWS = 8_192  # images of a file: minutes of work, and 25 MB of CLIP ViT-L/14's vectors
 _THREADS = 8
 
 
-def image_features(
-    guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None = None, batch_size: int = 64
-) -> Float[np.ndarray, "n d"]:
-    """The guidance's vector of every image of the source, float32, row i for `source[i]`; of a clip the mean of its
-    frames' vectors (SPAE's video variant).
+class Features:
+    """Vectors of all images of a source, float32 (N, d), row i for `source[i]`; on disk, a row is read when it is asked
+    for. `np.asarray` reads them all."""
 
-    The file's name is a hash over the source's content and the guidance's fingerprint, so nothing stale is
-    ever read. A file that is damaged all the same is reported on stderr and made again: it holds nothing that
-    cannot be computed anew.
+    def __init__(self, files: Sequence[Path], shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self._shards = [
+            _mapped(file, (len(rows), shape[1])) for file, rows in zip(files, _shards(shape[0]), strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, row: int) -> Float32[np.ndarray, " d"]:
+        shard, place = divmod(row, SHARD_ROWS)
+        return np.array(self._shards[shard][place])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.concatenate(self._shards).astype(dtype or np.float32)
+
+    def mean(self) -> Float32[np.ndarray, " d"]:
+        """The mean row, with one shard in memory at a time; the same however many processes made them."""
+        total_d = np.zeros(self.shape[1], np.float64)
+        for shard in self._shards:
+            total_d += shard.sum(axis=0, dtype=np.float64)
+        return (total_d / len(self)).astype(np.float32)
+
+
+def compute_image_features(
+    guidance: Guidance,
+    source: Source,
+    cache: str | os.PathLike[str] | None = None,
+    batch_size: int = 64,
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """The guidance's vector of every image of the source, of a clip the mean of its frames' vectors (SPAE's video
+    variant), computed and written where it is not on disk.
+
+    The files' names are a hash over the source's identity and the guidance's fingerprint, so nothing stale is read, as
+    far as `Source.identity` can tell. They hold a few thousand images each and are written one by one: what was
+    computed before a kill is not computed again. A file that is damaged is reported on stderr and made again: it
+    holds nothing that cannot be computed anew.
 
     Args:
         cache: folder; None for `spae.files.cache_folder()`.
         batch_size: images per call of the guidance.
+        share: (i, n): of n processes that share the work this is the i-th, from 0; it makes and checks every n-th file.
 
     Raises:
         InputError: the source is empty, or holds an image that cannot be read.
     """
     if not len(source):
         raise InputError("expected a source with at least one image, got an empty one: check its path")
-    shape = (len(source), guidance.width)
-    content = (guidance.name, guidance.fingerprint, source.fingerprint, guidance.image_size, source.size)
-    return _kept(content, shape, lambda: _compute(guidance, source, batch_size), cache)
+    first, step = share
+    shards = list(zip(_image_files(guidance, source, cache), _shards(len(source)), strict=True))[first::step]
+    progress = tqdm(
+        total=sum(len(rows) for _, rows in shards),
+        initial=sum(len(rows) for file, rows in shards if file.is_file()),
+        desc=f"{guidance.name} images",
+        unit="image",
+        disable=None,
+    )
+    with progress:
+        for file, rows in shards:
+            shape = (len(rows), guidance.width)
+            _kept(file, shape, partial(_compute, guidance, source, rows, batch_size, progress))
+
+
+def stored_image_features(
+    guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None = None
+) -> Features:
+    """What `compute_image_features` has left on disk.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    return Features(_image_files(guidance, source, cache), (len(source), guidance.width))
 
 
 def cached_word_features(
@@ -63,26 +121,60 @@ def cached_word_features(
         InputError: there are no words.
     """
     content = (guidance.name, guidance.fingerprint, *guidance.templates, *words)
-    return _kept(content, (len(words), guidance.width), lambda: word_features(guidance, words), cache)
+    file = Path(cache or cache_folder()) / f"{_hash(content)}.safetensors"
+    return _kept(file, (len(words), guidance.width), lambda: word_features(guidance, words))
 
 
-def _kept(
-    content: Sequence[object],
-    shape: tuple[int, int],
-    compute: Callable[[], np.ndarray],
-    cache: str | os.PathLike[str] | None,
-) -> np.ndarray:
-    """The features from the file named by their content's hash; computed and written if it is not there or damaged."""
-    name = hashlib.sha256("\n".join(map(str, content)).encode()).hexdigest()
-    file = Path(cache or cache_folder()) / f"{name}.safetensors"
+def _hash(content: Sequence[object]) -> str:
+    return hashlib.sha256("\n".join(map(str, content)).encode()).hexdigest()
+
+
+def _shards(count: int) -> list[range]:
+    """The rows of each file."""
+    return [range(start, min(start + SHARD_ROWS, count)) for start in range(0, count, SHARD_ROWS)]
+
+
+def _image_files(guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None) -> list[Path]:
+    content = (
+        guidance.name,
+        guidance.fingerprint,
+        source.identity,
+        guidance.image_size,
+        source.size,
+        SHARD_ROWS,
+    )
+    name, count = _hash(content), len(_shards(len(source)))
+    return [
+        Path(cache or cache_folder()) / f"{name}-{number:05}-of-{count:05}.safetensors"
+        for number in range(count)
+    ]
+
+
+def _kept(file: Path, shape: tuple[int, int], compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The features from the file; computed and written if it is not there or damaged."""
     if file.is_file():
         try:
             return _read(file, shape)
         except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
             print(f"spae: damaged cache {file} ({error}): computing it again", file=sys.stderr)
     features = compute()
-    _write(file, features)
+    checksum = np.frombuffer(hashlib.sha256(features.tobytes()).digest(), np.uint8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(file, safetensors.numpy.save({"features": features, "sha256": checksum}))
     return features
+
+
+def _mapped(file: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n d"]:
+    """The rows of a file without reading them. `_kept` has looked at them before."""
+    try:
+        with open(file, "rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            start = json.loads(opened.read(length))["features"]["data_offsets"][0]
+        return np.memmap(file, np.float32, "r", 8 + length + start, shape)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"cannot read {file} ({error}): the folder of the features must be one that all processes see"
+        ) from error
 
 
 def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -96,34 +188,20 @@ def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:
     return features
 
 
-def _write(file: Path, features: np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    checksum = np.frombuffer(hashlib.sha256(features.tobytes()).digest(), np.uint8)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-        try:
-            part.write(safetensors.numpy.save({"features": features, "sha256": checksum}))
-            part.close()
-            os.replace(part.name, file)
-        except BaseException:
-            os.unlink(part.name)
-            raise
-
-
-def _compute(guidance: Guidance, source: Source, batch_size: int) -> np.ndarray:
-    features = np.empty((len(source), guidance.width), np.float32)
-    progress = tqdm(total=len(source), desc=f"{guidance.name} images", unit="image", disable=None)
-    with progress:
-        for rows, images in _batches(source, guidance.image_size, batch_size):
-            # Of clips every frame is an image.
-            frames = images.reshape(-1, *images.shape[-3:])
-            vectors = np.concatenate(
-                [
-                    _vectors(guidance, frames[i : i + batch_size], batch_size)
-                    for i in range(0, len(frames), batch_size)
-                ]
-            )
-            features[rows] = vectors.reshape(len(rows), -1, guidance.width).mean(axis=1)
-            progress.update(len(rows))
+def _compute(guidance: Guidance, source: Source, rows: range, batch_size: int, progress: Any) -> np.ndarray:
+    features = np.empty((len(rows), guidance.width), np.float32)
+    for found, images in _batches(source, rows, guidance.image_size, batch_size):
+        # Of clips every frame is an image.
+        frames = images.reshape(-1, *images.shape[-3:])
+        vectors = np.concatenate(
+            [
+                _vectors(guidance, frames[i : i + batch_size], batch_size)
+                for i in range(0, len(frames), batch_size)
+            ]
+        )
+        means = vectors.reshape(len(found), -1, guidance.width).mean(axis=1)
+        features[np.array(found) - rows.start] = means
+        progress.update(len(found))
     return features
 
 
@@ -134,7 +212,7 @@ def _vectors(guidance: Guidance, images: UInt8[np.ndarray, "b h w 3"], size: int
 
 
 def _batches(
-    source: Source, side: int, size: int
+    source: Source, wanted: range, side: int, size: int
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b h w 3"]]]:
     """Row numbers and images, or clips, of one shape; small squares stay as they are: the tower enlarges them."""
     waiting: defaultdict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
@@ -150,8 +228,8 @@ def _batches(
         return [row for row, _ in batch], np.stack([image for _, image in batch])
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(source), size):
-            rows = range(start, min(start + size, len(source)))
+        for start in range(0, len(wanted), size):
+            rows = wanted[start : start + size]
             for row, image in zip(rows, pool.map(load, rows), strict=True):
                 batch = waiting[image.shape[-2]]
                 batch.append((row, image))

@@ -146,13 +146,18 @@ def folder(tmp_path):
     return images
 
 
+def image_features(guidance, source, folder, batch_size=64):
+    cache.compute_image_features(guidance, source, folder, batch_size)
+    return np.asarray(cache.stored_image_features(guidance, source, folder))
+
+
 def test_cache_computes_once(folder, tmp_path):
     guidance, source = Fake(), open_source(folder)
-    first = cache.image_features(guidance, source, tmp_path / "cache", batch_size=2)
+    first = image_features(guidance, source, tmp_path / "cache", batch_size=2)
     assert first.dtype == np.float32
     np.testing.assert_allclose(first, [colour(r.image[None] / np.float32(255))[0] for r in source], atol=1e-5)
     calls = guidance.seen
-    again = cache.image_features(guidance, open_source(folder), tmp_path / "cache", batch_size=3)
+    again = image_features(guidance, open_source(folder), tmp_path / "cache", batch_size=3)
     np.testing.assert_array_equal(first, again)
     assert guidance.seen == calls
     assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".safetensors"]
@@ -160,19 +165,19 @@ def test_cache_computes_once(folder, tmp_path):
 
 def test_cache_follows_content_and_guidance(folder, tmp_path):
     guidance = Fake()
-    cache.image_features(guidance, open_source(folder), tmp_path / "cache")
+    image_features(guidance, open_source(folder), tmp_path / "cache")
     Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(folder / "0.png")
-    changed = cache.image_features(guidance, open_source(folder), tmp_path / "cache")
+    changed = image_features(guidance, open_source(folder), tmp_path / "cache")
     np.testing.assert_allclose(changed[0], 3**-0.5, atol=1e-5)
     guidance.fingerprint = "f1"
-    cache.image_features(guidance, open_source(folder), tmp_path / "cache")
+    image_features(guidance, open_source(folder), tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "other"])
 def test_damaged_cache_is_reported_and_made_again(damage, folder, tmp_path, capsys):
     source = open_source(folder)
-    first = cache.image_features(Fake(), source, tmp_path / "cache")
+    first = image_features(Fake(), source, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
     content = bytearray(file.read_bytes())
     if damage == "truncate":
@@ -182,18 +187,54 @@ def test_damaged_cache_is_reported_and_made_again(damage, folder, tmp_path, caps
     else:
         content = b"not safetensors at all"
     file.write_bytes(content)
-    again = cache.image_features(Fake(), source, tmp_path / "cache")
+    again = image_features(Fake(), source, tmp_path / "cache")
     np.testing.assert_array_equal(first, again)
     assert "damaged cache" in capsys.readouterr().err
-    np.testing.assert_array_equal(cache.image_features(Fake(), source, tmp_path / "cache"), first)
+    np.testing.assert_array_equal(image_features(Fake(), source, tmp_path / "cache"), first)
     assert "damaged" not in capsys.readouterr().err
 
 
 def test_cache_writes_nothing_when_it_fails(folder, tmp_path):
     (folder / "3.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"3\.png"):
-        cache.image_features(Fake(), open_source(folder), tmp_path / "cache")
+        image_features(Fake(), open_source(folder), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_features_in_shards_made_by_two_and_after_a_kill(folder, tmp_path, monkeypatch):
+    whole = image_features(Fake(), open_source(folder), tmp_path / "whole")
+    monkeypatch.setattr(cache, "SHARD_ROWS", 3)
+    source, kept = open_source(folder), tmp_path / "cache"
+
+    class Killed(Fake):
+        def images(self, images_bhwc):
+            if self.seen == 2:
+                raise KeyboardInterrupt
+            return super().images(images_bhwc)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.compute_image_features(Killed(), source, kept, batch_size=2)
+    assert len(list(kept.iterdir())) == 1
+    with pytest.raises(InputError, match="one that all processes see"):
+        cache.stored_image_features(Fake(), source, kept)
+    first, second = Fake(), Fake()
+    cache.compute_image_features(second, source, kept, batch_size=3, share=(1, 2))
+    assert len(list(kept.iterdir())) == 2
+    cache.compute_image_features(first, source, kept, batch_size=3, share=(0, 2))
+    assert (first.seen, second.seen) == (
+        1,
+        2,
+    )  # of three files one was there; images of two sizes in the second
+
+    features = cache.stored_image_features(first, source, kept)
+    assert features.shape == whole.shape == (7, 3)
+    assert len(features) == 7
+    np.testing.assert_array_equal(features, whole)
+    for row in (6, 0, 3):
+        np.testing.assert_array_equal(features[row], whole[row])
+    np.testing.assert_allclose(features.mean(), whole.mean(axis=0), atol=1e-6)
+    cache.compute_image_features(first, source, kept)
+    assert first.seen == 1
 
 
 def test_words_are_computed_once(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -155,6 +156,101 @@ def test_tar_fingerprint_follows_content(shards):
     before = open_source(shards).fingerprint
     write_tar(shards.parent / "s-1.tar", {"dog/c.png": png(PICTURES["fox/z.png"])})
     assert open_source(shards).fingerprint != before
+
+
+def test_identity_is_cheap_and_follows_the_content(folder, shards, monkeypatch):
+    for path in (folder, shards):
+        source = open_source(path)
+        before = source.identity
+        assert open_source(path).identity == before
+        # One bit anywhere, names and sizes as they were: up to 16 MB every byte counts.
+        file = source.files[-1]
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        assert open_source(path).identity != before
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        assert open_source(path).identity == before
+    # With more than that, only blocks are read, but every size counts.
+    monkeypatch.setattr("spae.sources._BLOCKS", 2)
+    monkeypatch.setattr("spae.sources._BLOCK_BYTES", 8)
+    before = open_source(folder).identity
+    file = open_source(folder).files[2]
+    file.write_bytes(file.read_bytes() + b"x")
+    assert open_source(folder).identity != before
+    file.rename(file.with_name("renamed.png"))
+    assert open_source(folder).identity != before
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+# As ImageNet has them: names in capitals, a few CMYK, one PNG under the name of a JPEG.
+IMAGENET = {
+    "n01440764/n01440764_10026.JPEG": jpeg(Image.new("RGB", (50, 40), (200, 30, 60))),
+    "n01440764/n01440764_27955.JPEG": jpeg(Image.new("L", (40, 50), 90)),
+    "n02105855/n02105855_2933.JPEG": png(np.full((30, 30, 3), 7, np.uint8)),
+    "n03018349/n03018349_4028.JPEG": jpeg(Image.new("CMYK", (40, 40), (0, 0, 0, 127))),
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards", "tfds"])
+def test_imagenet_in_its_usual_places(kind, tmp_path):
+    if kind == "folder":
+        path = tmp_path / "ILSVRC2012" / "train"
+        for name, data in IMAGENET.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    elif kind == "shards":
+        path = tmp_path / "*.tar"
+        write_tar(tmp_path / "imagenet-000.tar", dict(list(IMAGENET.items())[:2]))
+        write_tar(tmp_path / "imagenet-001.tar", dict(list(IMAGENET.items())[2:]))
+    else:
+        path = imagenet2012(tmp_path)
+    source = open_source(path, size=16)
+    labels = sorted(name.split("/")[0] for name in IMAGENET)
+    assert sorted(str(label) for label in source.labels) == labels
+    for record in source:
+        assert record.image.dtype == np.uint8
+        assert record.image.shape[2] == 3
+        wanted = {"n02105855": (7, 7, 7), "n03018349": (128, 128, 128)}.get(record.label)
+        if wanted:
+            np.testing.assert_allclose(record.image.mean((0, 1)), wanted, atol=2)
+    assert len(source.identity) == 64
+
+
+def imagenet2012(folder):
+    """A TFDS directory with the features of imagenet2012, and without TensorFlow."""
+    pytest.importorskip("array_record")
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("5.1.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(names=sorted({name.split("/")[0] for name in IMAGENET})),
+                "file_name": tfds.features.Text(),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for name, data in IMAGENET.items():
+                label, file_name = name.split("/")
+                yield file_name, {"image": io.BytesIO(data), "label": label, "file_name": file_name}
+
+    builder = Imagenet2012(data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    assert "tensorflow" not in sys.modules
+    return builder.data_path
 
 
 def test_folder_of_shards_and_one_shard(shards):

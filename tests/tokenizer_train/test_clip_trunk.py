@@ -35,7 +35,7 @@ def test_two_steps_and_a_bundle_that_needs_no_clip(tiny_config, image_folder, tm
     )
     bundle = loop.train(config)
     source = open_source(image_folder)
-    trained_on = looked_up[0][0][0][:8]
+    trained_on = np.asarray(looked_up[0][0][0])[:8]
     expected = np.asarray(
         Clip(folder).images(to_float(np.stack([to_array(source[i].image, 32) for i in range(8)])))
     )

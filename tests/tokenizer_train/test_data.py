@@ -67,6 +67,52 @@ def test_resumes_exactly(source: Source) -> None:
     np.testing.assert_array_equal([next(resumed)["images"] for _ in range(4)], expected)
 
 
+def test_global_batches_do_not_depend_on_the_processes(source: Source) -> None:
+    whole = batches(source, flip=True)
+    features = np.arange(COUNT, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    config = dataclasses.replace(CONFIG, flip=True)
+    # Rows need not be neighbours: the mesh says which device holds what.
+    shares = [
+        Batches([(source, 1.0)], [features], 8, config, 0, np.array(rows)) for rows in ([0, 3], [1], [2])
+    ]
+    for number in range(6):
+        batch = next(whole)
+        together = np.concatenate([next(share)["images"] for share in shares])[[0, 2, 3, 1]]
+        np.testing.assert_array_equal(together, batch["images"])
+        if number == 2:
+            # A position of one process is one of any other.
+            assert {str(share.get_state()) for share in shares} == {str(whole.get_state())}
+            shares[1].set_state(whole.get_state())
+
+
+def test_a_mixture_keeps_its_weights_and_goes_through_each_source(source: Source, tmp_path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((8, 8, 3), 50 + i, np.uint8)).save(more / f"{i}.png")
+    sources = [(source, 1.0), (open_source(more), 0.5)]
+    features = [np.zeros((COUNT, 2), np.float32), np.ones((4, 2), np.float32)]
+
+    def mixture() -> Batches:
+        return Batches(sources, features, 8, CONFIG, 0, np.arange(4))
+
+    stream = mixture()
+    seen = [next(stream) for _ in range(15)]
+    values = np.concatenate([batch["images"][:, 0, 0, 0] for batch in seen])
+    second = values >= 50
+    np.testing.assert_array_equal(np.concatenate([batch["features"][:, 0] for batch in seen]), second)
+    assert second.sum() == 20
+    # Evenly, not only in the end: any dozen holds its four, give or take one.
+    assert {int(second[i : i + 12].sum()) for i in range(48)} <= {3, 4, 5}
+    for part, count in ((values[~second], COUNT), (values[second], 4)):
+        for epoch in range(len(part) // count):
+            assert len(set(part[epoch * count : (epoch + 1) * count])) == count
+    resumed = mixture()
+    resumed.set_state({"batches": 7})
+    for batch in seen[7:]:
+        np.testing.assert_array_equal(next(resumed)["images"], batch["images"])
+
+
 def test_a_damaged_image_is_named(source: Source, tmp_path) -> None:
     (tmp_path / "05.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     stream = batches(source, batch_size=COUNT)

@@ -14,7 +14,7 @@ import spae
 from spae.autoencoder import Autoencoder
 from spae.clips import Clips, Sampling, open_clips
 from spae.errors import InputError
-from spae.guidance.cache import image_features
+from spae.guidance.cache import compute_image_features, stored_image_features
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.cli import load_config, main
@@ -112,7 +112,8 @@ def test_validation_reads_the_middle(films):
 
 def test_features_of_a_clip_are_the_mean_over_its_frames(films, tmp_path, hash_guidance):
     source = clips(films, stride=2)
-    found = np.asarray(image_features(hash_guidance, source, tmp_path, batch_size=5)[:])
+    compute_image_features(hash_guidance, source, tmp_path, batch_size=5)
+    found = np.asarray(stored_image_features(hash_guidance, source, tmp_path))
     for i in range(FILMS):
         vectors = hash_guidance.images(source[i].image.astype(np.float32) / 255)
         np.testing.assert_allclose(found[i], vectors.mean(axis=0), atol=1e-5)
