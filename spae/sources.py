@@ -376,7 +376,7 @@ class ParquetSource(Source):
     def _label(self, value: Any) -> str | None:
         if value is None:
             return None
-        return self._class_names[value] if self._class_names and isinstance(value, int) else str(value)
+        return _class_name(self._class_names, value) if self._class_names else str(value)
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
         group = self._group(index)
@@ -391,17 +391,24 @@ class ParquetSource(Source):
         caption = row[self._caption] if self._caption else None
         if isinstance(caption, list):
             caption = caption[0] if caption else None
+        caption = None if caption is None else str(caption)
         return encoded, self._label(row[self._label_column]) if self._label_column else None, caption, key
 
     def _rows(self, group: int) -> list[dict[str, Any]]:
+        import pyarrow
         from pyarrow import parquet
 
         with self._lock:
             if group not in self._kept:
                 number, row_group = self._groups[group]
                 columns = [name for name in (self._image, self._label_column, self._caption) if name]
-                with parquet.ParquetFile(self.files[number]) as opened:
-                    self._kept[group] = opened.read_row_group(row_group, columns=columns).to_pylist()
+                try:
+                    with parquet.ParquetFile(self.files[number]) as opened:
+                        rows = opened.read_row_group(row_group, columns=columns).to_pylist()
+                except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+                    where = f"row group {row_group} of {self.files[number]}"
+                    raise InputError(f"cannot read {where}: {error}") from error
+                self._kept[group] = rows
                 if len(self._kept) > self.GROUPS_KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(group)
@@ -416,6 +423,15 @@ class ParquetSource(Source):
 
 def _column(columns: list[str], wanted: tuple[str, ...]) -> str | None:
     return next((name for name in wanted if name in columns), None)
+
+
+def _class_name(names: list[str], value: Any) -> str | None:
+    """The name of class `value`; None for -1, which Hugging Face and TFDS give to images whose class is not told."""
+    if not isinstance(value, int) or not -1 <= value < len(names):
+        raise InputError(
+            f"wanted the label of an image to be the number of one of {len(names)} classes, got {value!r}"
+        )
+    return None if value == -1 else names[value]
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, column: str | None) -> list[str] | None:
@@ -480,8 +496,8 @@ class TfdsSource(Source):
         if self._label_feature is None:
             return None
         value, feature = example[self._label_feature], self._data.dataset_info.features[self._label_feature]
-        if hasattr(feature, "int2str"):
-            return feature.int2str(int(value))
+        if names := getattr(feature, "names", None):
+            return _class_name(names, int(value))
         return value.decode() if isinstance(value, bytes) else str(value)
 
     def _read(self, index: int) -> tuple[Any, str | None, str | None, str]:

@@ -94,12 +94,12 @@ def tfds_directory(tmp_path):
             return tfds.core.DatasetInfo(builder=self, features=features)
 
         def _split_generators(self, manager):
-            return {"train": self._generate_examples()}
+            return {"train": self._generate_examples(LABELS), "test": self._generate_examples([-1])}
 
-        def _generate_examples(self):
-            for i, (name, pixels) in enumerate(PICTURES.items()):
+        def _generate_examples(self, labels):
+            for i, (name, label) in enumerate(zip(PICTURES, labels, strict=False)):
                 caption = "a cat" if name == "cat/a.png" else ""
-                yield i, {"image": io.BytesIO(png(pixels)), "label": LABELS[i], "caption": caption}
+                yield i, {"image": io.BytesIO(png(PICTURES[name])), "label": label, "caption": caption}
 
     builder = Pets(data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
@@ -320,6 +320,52 @@ def test_bad_parquet(tmp_path):
     (tmp_path / "noise.parquet").write_bytes(b"noise" * 10)
     with pytest.raises(InputError, match="as parquet"):
         open_source(tmp_path / "noise.parquet")
+
+
+def test_a_class_that_is_not_told_is_no_label(tmp_path, tfds_directory):
+    """Not the last class, which counting from the end would give."""
+    source = open_source(tfds_directory, split="test")
+    assert source.labels == [source[0].label] == [None]
+
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    image = png(PICTURES["cat/a.png"])
+    table = pyarrow.table({"image": [image, image], "label": [-1, 1]}).replace_schema_metadata(
+        {"huggingface": '{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'}
+    )
+    parquet.write_table(table, tmp_path / "test.parquet")
+    source = open_source(tmp_path / "test.parquet")
+    assert source.labels == [record.label for record in source] == [None, "dog"]
+    beyond = table.set_column(1, "label", [[2, 0]])
+    parquet.write_table(beyond, tmp_path / "beyond.parquet")
+    with pytest.raises(InputError, match="one of 2 classes, got 2"):
+        open_source(tmp_path / "beyond.parquet")[0]
+
+
+def test_captions_of_parquet_are_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"image": [png(PICTURES["cat/a.png"])] * 2, "text": [7, None]})
+    parquet.write_table(table, tmp_path / "numbers.parquet")
+    assert [record.caption for record in open_source(tmp_path / "numbers.parquet")] == ["7", None]
+
+
+def test_a_damaged_row_group_of_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "damaged.parquet"
+    table = pyarrow.table({"image": [png(pixels) for pixels in PICTURES.values()]})
+    parquet.write_table(table, file, row_group_size=3, use_dictionary=False)
+    data = bytearray(file.read_bytes())
+    data[4:40] = b"\xff" * 36  # the header of the first group's page
+    file.write_bytes(data)
+    source = open_source(file)
+    with pytest.raises(InputError, match="cannot read row group 0 of "):
+        source[0]
+    np.testing.assert_array_equal(source[3].image, PICTURES["dog/c.png"])
 
 
 def test_unknown_split(tfds_directory):
