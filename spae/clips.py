@@ -198,6 +198,12 @@ def to_clip(clip: Any, size: int, frames: int) -> UInt8[np.ndarray, "t size size
     return np.stack([to_array(frame, size) for frame in clip])
 
 
+def trained_sampling(tokenizer: Any) -> Sampling:
+    """How the tokenizer was trained to read films; every frame if its bundle does not say."""
+    data = tokenizer.info.get("training", {}).get("config", {}).get("data", {})
+    return Sampling(frames=tokenizer.frames, stride=data.get("stride", 1), fps=data.get("fps"))
+
+
 def refuse_clips(tokenizer: Any, who: str) -> None:
     """Raise InputError if the tokenizer is one of clips: for `who`, which works on images."""
     if tokenizer.frames > 1:

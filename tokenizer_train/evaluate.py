@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import spae
 from spae import lpips
-from spae.clips import Sampling, open_clips, to_clip
+from spae.clips import Sampling, open_clips, to_clip, trained_sampling
 from spae.errors import InputError
 from spae.files import write_file
 from spae.guidance.clip import Clip
@@ -52,8 +52,9 @@ class Options:
     data: tyro.conf.Positional[str]
     compare: tuple[str, ...] = ()  # further bundles, measured alike on the same images, and a table of all
     split: str | None = None  # of a TFDS directory: "train" if not given
-    stride: int = 1  # of clips: from one frame to the next, in frames of the film
-    fps: float | None = None  # of clips: frames a second, instead of the stride, where the film has a clock
+    # Of clips: from one frame to the next, in frames of the film; frames a second instead, where the film has a clock.
+    stride: int | None = None  # neither given: as the bundle was trained
+    fps: float | None = None
     limit: int | None = None  # images (or clips), drawn without replacement; all of them if not given
     codec_images: int = 300  # of them, for JPEG and WebP: 101 quality settings each
     episodes: int = 2_000  # of each few-shot setting
@@ -79,11 +80,20 @@ def run(options: Options) -> None:
     """The command: measure and print."""
     results = [measured(bundle, options) for bundle in (options.bundle, *options.compare)]
     shown = results if options.compare else results[0]
-    text = json.dumps(shown, indent=1)
+    text = json.dumps(_finite(shown), indent=1, allow_nan=False)
     tables = [markdown(result) for result in results] + ([comparison(results)] if options.compare else [])
     print(text if options.json else "\n\n".join(tables))
     if options.output is not None:
         write_file(options.output, (text + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    """Infinity (PSNR of an image that came back exactly) and NaN as None, because JSON has neither."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def measured(bundle: str, options: Options) -> dict[str, Any]:
@@ -190,9 +200,17 @@ def _without_words(tokenizer: Tokenizer, labels: list[str | None], options: Opti
 
 def _opened(tokenizer: Tokenizer, options: Options) -> Source:
     """The images, or the middle of each film."""
+    paced = options.stride is not None or options.fps is not None
     if tokenizer.frames == 1:
+        if paced:
+            raise InputError("--stride and --fps are of clips, and the bundle is of images: leave them out")
         return open_source(options.data, tokenizer.image_size, options.split)
-    sampling = Sampling(frames=tokenizer.frames, stride=options.stride, fps=options.fps)
+    if options.split is not None:
+        raise InputError("--split is of images of a TFDS directory, and the bundle is of clips: leave it out")
+    sampling = trained_sampling(tokenizer)
+    if paced:
+        stride = 1 if options.stride is None else options.stride
+        sampling = Sampling(frames=tokenizer.frames, stride=stride, fps=options.fps)
     return open_clips(options.data, tokenizer.image_size, sampling)
 
 

@@ -89,7 +89,9 @@ def open_job(
     config = bundle.read(bundle_name)[0]["config"]
     shape = PyramidShape(tuple(config["pyramid"]))
     if len(shape.grid) != 2:
-        raise InputError(f"the bundle {bundle_name} is of clips ({shape}): wanted one of images")
+        raise InputError(
+            f"spae bulk works on images, and the bundle {bundle_name} is of clips: give one of images"
+        )
     shipped = (bundle.SHIPPED / bundle_name / "bundle.json").is_file()
     # Absolute, because workers are started in other folders than this process.
     place = str(path) if "://" in str(path) else os.path.abspath(path)

@@ -114,14 +114,13 @@ def _encode(options: argparse.Namespace) -> int:
 
 def _reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
     """What opens the file of an image, or of a clip, for this tokenizer."""
-    from spae.clips import Sampling, read_clip
+    from spae.clips import read_clip, trained_sampling
     from spae.films import is_film
     from spae.images import open_image
 
-    size, frames = tokenizer.image_size, tokenizer.frames
-    if frames > 1:
-        stride, fps = _pace(tokenizer)
-        sampling = Sampling(frames=frames, stride=stride, fps=fps)
+    size = tokenizer.image_size
+    if tokenizer.frames > 1:
+        sampling = trained_sampling(tokenizer)
         return lambda path: read_clip(path, size, sampling)
 
     def read(path: str) -> "Image.Image":
@@ -134,15 +133,10 @@ def _reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
     return read
 
 
-def _pace(tokenizer: "Tokenizer") -> tuple[int, float | None]:
-    """Stride and frames a second that the tokenizer was trained to read films with; every frame if it does not say."""
-    data = tokenizer.info.get("training", {}).get("config", {}).get("data", {})
-    return data.get("stride", 1), data.get("fps")
-
-
 def _decode(options: argparse.Namespace) -> int:
     from PIL import Image
 
+    from spae.clips import trained_sampling
     from spae.films import check_output, write_film
 
     text = _text(options.text)
@@ -157,7 +151,7 @@ def _decode(options: argparse.Namespace) -> int:
     parsed = tokenizer.parse(text, options.layers)
     decoded = tokenizer.decode(parsed.pyramid)
     if clip_output:
-        write_film(options.output, decoded, _pace(tokenizer)[1] or CLIP_RATE)
+        write_film(options.output, decoded, trained_sampling(tokenizer).fps or CLIP_RATE)
     else:
         _save(Image.fromarray(decoded), options.output, form)
     repairs: list[dict[str, Any]] = [

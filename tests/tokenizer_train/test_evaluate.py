@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 import spae
 from spae.clips import Sampling, open_clips
+from spae.errors import InputError
 from spae.guidance.clip import Clip
 from spae.guidance.efficientnet import IMAGE_SIZE
 from spae.guidance.resize import resize_square
@@ -25,6 +27,7 @@ from spae.pyramid import Pyramid, PyramidShape
 from spae.sources import open_source
 from spae.vocabulary import View, Vocabulary
 from tokenizer_train.cli import main
+from tokenizer_train.evaluate import Options, _opened
 from tokenizer_train.tables import comparison
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -74,6 +77,7 @@ class Films(Brightness):
 
     shape = PyramidShape(((1, 1, 1), (3, 4, 4)))
     frames = 3
+    info: ClassVar = {"training": {"config": {"data": {"stride": 2, "fps": None}}}}
 
     def encode(self, images):
         pyramids = []
@@ -277,6 +281,44 @@ def test_one_image_has_no_distribution(brightness, image_folder, capsys) -> None
         main([*arguments, "--skip", "colours"])
 
 
+def test_json_has_no_infinity(brightness, tmp_path, capsys) -> None:
+    (tmp_path / "grey").mkdir()
+    for number in range(2):
+        Image.new("RGB", (40, 40), (16, 16, 16)).save(
+            tmp_path / "grey" / f"{number}.png"
+        )  # comes back exactly
+    arguments = [
+        "eval",
+        "words",
+        str(tmp_path / "grey"),
+        "--skip",
+        "stlpips",
+        "few-shot",
+        "codecs",
+        "frechet",
+    ]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [prefix["psnr"] for prefix in result["prefixes"]] == [None] * 3
+    assert [prefix["ssim"] for prefix in result["prefixes"]] == pytest.approx([1] * 3)
+    assert main(arguments) == 0
+    assert "| inf |" in capsys.readouterr().out
+
+
+def test_how_clips_are_read(brightness, image_folder) -> None:
+    films, data = Films(), str(image_folder)
+    for given, expected in [
+        ({}, Sampling(frames=3, stride=2)),  # as it was trained
+        ({"stride": 1}, Sampling(frames=3)),
+        ({"fps": 5.0}, Sampling(frames=3, fps=5.0)),
+    ]:
+        assert _opened(films, Options(bundle="films", data=data, **given)).sampling == expected
+    with pytest.raises(InputError, match="--split is of images"):
+        _opened(films, Options(bundle="films", data=data, split="test"))
+    with pytest.raises(InputError, match="--fps are of clips"):
+        _opened(brightness, Options(bundle="words", data=data, stride=1))
+
+
 def test_clips(brightness, tmp_path, capsys, hash_guidance) -> None:
     generator = np.random.default_rng(0)
     for number in range(5):
@@ -285,7 +327,7 @@ def test_clips(brightness, tmp_path, capsys, hash_guidance) -> None:
         for frame in range(6):
             pixels = np.clip(generator.normal(40 * number + 10 * frame, 30, (36, 40, 3)), 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{frame}.png")
-    arguments = ["eval", "films", str(tmp_path / "films"), "--stride", "2", "--batch-size", "4", "--json"]
+    arguments = ["eval", "films", str(tmp_path / "films"), "--batch-size", "4", "--json"]
     assert main([*arguments, "--skip", "stlpips", "few-shot"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["images"], result["frames"]) == (5, 3)
