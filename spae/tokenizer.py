@@ -104,7 +104,13 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """sha256 over the architecture, the parameters and the vocabulary, in hexadecimal: what must be the same for
         the same words and pixels to come out."""
-        digest = hashlib.sha256(repr(self.config).encode())
+        # Only what differs from the defaults: a field that a later version adds does not change what a bundle is.
+        chosen = sorted(
+            (field.name, value)
+            for field in dataclasses.fields(self.config)
+            if (value := getattr(self.config, field.name)) != field.default
+        )
+        digest = hashlib.sha256(repr(chosen).encode())
         arrays = flatten(self._params, "autoencoder.") | dict(self.vocabulary.tensors())
         if self._trunk is not None:
             arrays |= flatten(nnx.state(self._trunk), "trunk.")

@@ -1,5 +1,7 @@
 """A tokenizer with a trunk keeps it in its bundle: what is loaded needs no weight package and gives the same words."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -55,6 +57,23 @@ def test_the_bundle_holds_the_trunk(tokenizer, tmp_path, monkeypatch):
     assert loaded.fingerprint == tokenizer.fingerprint
     loaded.save(tmp_path / "rounded", dtype="float16")
     assert Tokenizer.load(tmp_path / "rounded").fingerprint != tokenizer.fingerprint
+
+
+def test_the_fingerprint_outlives_new_fields(tokenizer):
+    """A choice that a later version adds, at the default that is today's behaviour, makes no other tokenizer of it."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(AutoencoderConfig):
+        added: int = 0
+
+    def fingerprint(config: AutoencoderConfig) -> str:
+        model = nnx.merge(tokenizer._graph, tokenizer.parameters)
+        return Tokenizer(config, tokenizer.vocabulary, model, tokenizer.trunk).fingerprint
+
+    fields = dataclasses.asdict(tokenizer.config)
+    assert fingerprint(Later(**fields)) == fingerprint(tokenizer.config) == tokenizer.fingerprint
+    assert fingerprint(Later(**fields, added=1)) != tokenizer.fingerprint
+    assert fingerprint(dataclasses.replace(tokenizer.config, fill="zeros")) != tokenizer.fingerprint
 
 
 def test_a_bundle_without_its_trunk(tokenizer, tmp_path):
