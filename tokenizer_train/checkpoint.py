@@ -67,7 +67,7 @@ class Checkpoints(Generic[State]):
 
         Whether it succeeds, `wait` tells; call that before the next save too.
         """
-        record = {"position": position, "layout": _layout(state), "sums": _sums(state)}
+        record = {"position": position, "layout": _layout(state), "sums": sums(state)}
         try:
             with self._writing():
                 self._manager.save(
@@ -212,15 +212,15 @@ def _layout(tree: Any) -> dict[str, list[Any]]:
     return {jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves}
 
 
-def _sums(tree: Any) -> dict[str, int]:
+def sums(tree: Any) -> dict[str, int]:
     """Path -> the sum of an array's bits, read as unsigned integers, modulo 2^32.
 
     Integers, so that the sum is the same in any order: under any sharding, on any number of processes. One
     flipped bit always changes it.
     """
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    sums = jax.device_get(_device_sums(jax.tree.leaves(tree)))
-    return dict(zip(paths, map(int, sums), strict=True))
+    values = jax.device_get(_device_sums(jax.tree.leaves(tree))) if paths else []
+    return dict(zip(paths, map(int, values), strict=True))
 
 
 @jax.jit

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spae.errors import InputError
-from spae.frozen_lm.masked_lm import BertSizes, MaskedLM
+from spae.frozen_lm.masked_lm import BertSizes, MaskedLM, read_masked_lm
 from tokenizer_train import language_model
 from tokenizer_train.config import Config, VocabularyConfig
 from tokenizer_train.flops import DEVICES, PEAKS, exact_flops, step_flops
@@ -173,13 +173,15 @@ def _perceptual(config: Config) -> nnx.Module | None:
 
 def _language_model(config: Config, vocabulary: Any) -> MaskedLM | None:
     name = config.language_model
-    if name is None or Path(name).exists():
+    dtype = jnp.bfloat16 if config.run.precision == "bfloat16" else jnp.float32
+    if name is None or (Path(name).exists() and not isinstance(vocabulary, ShapedVocabulary)):
         return language_model.load(config, vocabulary)
+    if Path(name).exists():
+        return read_masked_lm(name, dtype)  # there are no words to compare with its table
     if Path(name).name != "roberta-base":
         raise InputError(
             f"language_model {name!r} is no folder; without one only the shapes of roberta-base are known"
         )
-    dtype = jnp.bfloat16 if config.run.precision == "bfloat16" else jnp.float32
     return nnx.eval_shape(
         lambda: MaskedLM(ROBERTA_WORDS, ROBERTA_BASE, ROBERTA_WORDS - 1, dtype=dtype, rngs=nnx.Rngs(0))
     )

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import Float32
 
 from spae.guidance.cache import cached_word_features, compute_image_features, stored_image_features
 from spae.guidance.choice import load_guidance
+from spae.guidance.clip import Clip
+from spae.guidance.conse import Conse
 from spae.guidance.embedded import check_embedded
 from spae.guidance.scores import word_means
 from spae.images import to_array
@@ -22,25 +23,37 @@ from tokenizer_train.data import Rows
 from tokenizer_train.mesh import is_main, wait_for_all
 
 
+def load(config: Config) -> Conse | Clip | None:
+    """The guidance of a run; None where neither the semantic loss nor a trunk looks at images.
+
+    Raises:
+        InputError: Its weights are not there; says how to get them.
+    """
+    return load_guidance(config.guidance) if looks_at_images(config) else None
+
+
 def features(
-    config: Config, vocabulary: Vocabulary, sources: Sequence[tuple[Source, float]]
+    config: Config,
+    guidance: Conse | Clip | None,
+    vocabulary: Vocabulary,
+    sources: Sequence[tuple[Source, float]],
 ) -> tuple[list[Rows], Float32[np.ndarray, "v f"], Float32[np.ndarray, " v"]]:
     """Features of the training images of every source and of every word, and each word's mean score over the images.
 
     A film's features are those of its middle clip, the mean over its frames, wherever training reads it. The mean of
-    scores is over the sources by their weights, as training sees them; zeros without hub correction. Where neither
-    the semantic loss nor a trunk looks at images, there are no features: f = 0, and no guidance is loaded.
+    scores is over the sources by their weights, as training sees them; zeros without hub correction. Without a
+    guidance there are no features: f = 0.
 
     The processes of a run share the work; all must call this together and see the same folder.
 
     Raises:
-        InputError: The guidance's weights are not there; says how to get them.
+        InputError: Words are to be ranked by another guidance than the one they were embedded with; an image cannot
+            be read; the processes do not see the same folder.
     """
     no_means_v = np.zeros(len(vocabulary), np.float32)
-    if not looks_at_images(config):
+    if guidance is None:
         nothing: list[Rows] = [np.zeros((len(source), 0), np.float32) for source, _ in sources]
         return nothing, np.zeros((len(vocabulary), 0), np.float32), no_means_v
-    guidance = load_guidance(config.guidance)
     if config.tokenizer.meaning == "ranked":
         check_embedded(vocabulary, guidance)
     if config.tokenizer.trunk != "none" and config.tokenizer.frames == 1:
@@ -64,11 +77,6 @@ def features(
 def looks_at_images(config: Config) -> bool:
     """Whether the guidance's features of the images are used at all."""
     return config.loss.semantic > 0 or config.tokenizer.trunk != "none"
-
-
-def load_trunk(config: Config) -> nnx.Module | None:
-    """The frozen network that feeds the meaning head, the guidance's image side; None without a trunk."""
-    return load_guidance(config.guidance).tower if config.tokenizer.trunk != "none" else None
 
 
 class Squares(Source):

@@ -25,16 +25,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from spae.errors import InputError
+from spae.guidance.clip import Clip
+from spae.guidance.conse import Conse
 from spae.metrics import psnr
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.board import Board
-from tokenizer_train.checkpoint import Checkpoints, finite
+from tokenizer_train.checkpoint import Checkpoints, finite, sums
 from tokenizer_train.config import Config
 from tokenizer_train.data import Batches, fixed_images, open_data
 from tokenizer_train.flops import step_flops
-from tokenizer_train.guidance import features, load_trunk
+from tokenizer_train.guidance import features, load
 from tokenizer_train.inflate import initial
 from tokenizer_train.mesh import (
     check_batch_size,
@@ -48,7 +51,7 @@ from tokenizer_train.mesh import (
 )
 from tokenizer_train.preemption import Requests, Stopped, listen
 from tokenizer_train.speed import Speed
-from tokenizer_train.state import TrainState, create, tokenizer
+from tokenizer_train.state import Modules, TrainState, create, tokenizer
 from tokenizer_train.step import make_step
 
 VALIDATION_IMAGES = 64  # behind the figures during training
@@ -94,14 +97,17 @@ def run(config: Config, requests: Requests) -> Path:
         config.data.validation, config.data.validation_split, config.tokenizer, config.data
     )
     validation = fixed_images(validation_source, VALIDATION_IMAGES, size)
-    run_id = identity(config, vocabulary, sources)
-    check_same(run_id, "config, words or images")
-    images_nf, words_vf, means_v = features(config, vocabulary, sources)
-    trunk = load_trunk(config)
+    guidance = load(config)
+    run_id = identity(config, vocabulary, sources, guidance)
+    check_same(run_id, "config, words, guidance or images")
+    images_nf, words_vf, means_v = features(config, guidance, vocabulary, sources)
+    trunk = guidance.tower if guidance is not None and config.tokenizer.trunk != "none" else None
     rows = local_rows(config.data.batch_size, mesh)
     batches = Batches(sources, images_nf, size, config.data, config.run.seed, rows)
 
     modules, state = create(config, vocabulary, words_vf, means_v, mesh)
+    run_id = f"{run_id} {frozen_identity(modules)}"
+    check_same(run_id, "the weights of the perceptual network or the language model")
     train_step = make_step(config, modules, mesh)
 
     checkpoints: Checkpoints[TrainState] = Checkpoints(output / "checkpoints", config.run.keep)
@@ -111,8 +117,8 @@ def run(config: Config, requests: Requests) -> Path:
             done, state, position = restored
             if position["run"] != run_id:
                 raise InputError(
-                    f"the checkpoint in {checkpoints.folder} is of a run with other images, words, losses or seed: "
-                    "give the config it was trained with, or another run.output"
+                    f"the checkpoint in {checkpoints.folder} is of a run with other images, words, losses, seed or "
+                    "frozen networks: give the config it was trained with, or another run.output"
                 )
             first, seconds = done + 1, position["seconds"]
             batches.set_state(position["data"])
@@ -273,18 +279,33 @@ def validate(model: Tokenizer, images: UInt8[np.ndarray, "n *T H W 3"], board: B
     board.words(step, [pyramid.text(min(SHOWN_LAYERS, depth)) for pyramid in pyramids[shown]])
 
 
-def identity(config: Config, vocabulary: Vocabulary, sources: Sequence[tuple[Source, float]]) -> str:
-    """sha256 of what must not change while a run goes on: tokenizer, losses, seed, batch, the words, the images."""
+def identity(
+    config: Config,
+    vocabulary: Vocabulary,
+    sources: Sequence[tuple[Source, float]],
+    guidance: Conse | Clip | None,
+) -> str:
+    """sha256 of what must not change while a run goes on: tokenizer, losses, seed, batch, words, guidance, images.
+
+    Everything by what it is, not by where it lies. `frozen_identity` has what is loaded later.
+    """
     parts = (
         dataclasses.asdict(config.tokenizer),
-        dataclasses.asdict(config.loss),
-        (config.guidance, config.run.seed, config.data.batch_size, config.data.flip),
+        {**dataclasses.asdict(config.loss), "perceptual_weights": None},
+        (config.run.seed, config.data.batch_size, config.data.flip),
+        (guidance.name, guidance.fingerprint) if guidance is not None else None,
         vocabulary.words,
         hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest(),
         hashlib.sha256(vocabulary.codebook("meaning").tobytes()).hexdigest(),
         [(source.identity, weight) for source, weight in sources],
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def frozen_identity(modules: Modules) -> str:
+    """sha256 over the sums of the bits of the frozen networks that files beside the config hold."""
+    frozen = sums((modules.constants.perceptual, modules.constants.language_model))
+    return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
 
 
 def provenance(config: Config, images: int, seconds: float) -> dict[str, Any]:

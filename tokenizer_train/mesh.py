@@ -42,6 +42,9 @@ def start(config: MeshConfig) -> None:
             f"mesh.coordinator {config.coordinator!r} does not join the processes of this run ({reason}): start all of "
             "them, on a TPU pod, with srun or mpirun for auto, or give HOST:PORT, mesh.processes and mesh.process"
         ) from error
+    # Here all are at the same place. CPUs wait half a minute for a first message and as long as it takes for others,
+    # and until the next one a process may read files for minutes.
+    wait_for_all("start")
 
 
 def is_main() -> bool:

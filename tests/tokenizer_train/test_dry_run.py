@@ -128,12 +128,16 @@ def test_what_cannot_be_estimated_is_said(tiny_config, capsys) -> None:
 
 
 def test_a_folder_that_is_there_counts_more_than_what_the_config_says(vocabulary_folder) -> None:
-    from tokenizer_train.dry_run import _vocabulary
+    from tokenizer_train import dry_run
 
-    found = _vocabulary(VocabularyConfig(path=str(vocabulary_folder), words=7, widths=(1, 2)))
+    found = dry_run._vocabulary(VocabularyConfig(path=str(vocabulary_folder), words=7, widths=(1, 2)))
     assert (len(found), found.codebook("appearance").shape) == (60, (60, 4))
-    absent = _vocabulary(VocabularyConfig(path="nowhere", words=7, widths=(1, 2)))
+    absent = dry_run._vocabulary(VocabularyConfig(path="nowhere", words=7, widths=(1, 2)))
     assert (len(absent), absent.codebook("meaning").shape) == (7, (7, 2))
+    lqae = load_config(CONFIGS / "lqae256.py")
+    folder = str(CONFIGS.parent / "tests" / "golden" / "masked_lm" / "roberta")
+    model = dry_run._language_model(dataclasses.replace(lqae, language_model=folder), absent)
+    assert model.table.embedding[...].shape == (326, 32)
     for wrong in ({"words": 0}, {"widths": (0, 1)}):
         with pytest.raises(InputError, match=r"vocabulary\.w"):
             VocabularyConfig(path="nowhere", **wrong)

@@ -20,7 +20,7 @@ from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.cli import main
 from tokenizer_train.config import Config
 from tokenizer_train.data import Batches
-from tokenizer_train.guidance import features
+from tokenizer_train.guidance import features, load
 from tokenizer_train.loop import Diverged, train
 from tokenizer_train.mesh import local_rows, make_mesh, split
 from tokenizer_train.state import create
@@ -169,7 +169,7 @@ def test_nothing_recompiles_after_the_second_step(tiny_config) -> None:
     vocabulary = Vocabulary.load(config.vocabulary.path)
     source = open_source(config.data.train, config.tokenizer.image_size)
     sources = [(source, 1.0)]
-    images, words_vf, means_v = features(config, vocabulary, sources)
+    images, words_vf, means_v = features(config, load(config), vocabulary, sources)
     mesh = make_mesh(config.mesh)
     rows = local_rows(config.data.batch_size, mesh)
     batches = Batches(sources, images, config.tokenizer.image_size, config.data, 0, rows)
@@ -192,8 +192,12 @@ def test_nothing_recompiles_after_the_second_step(tiny_config) -> None:
     assert compiled == []
 
 
-def test_a_config_that_does_not_fit_is_refused(tiny_config) -> None:
-    train(changed(tiny_config, optimizer={"steps": 1, "warmup_steps": 0}))
+def test_a_config_that_does_not_fit_is_refused(tiny_config, hash_guidance, monkeypatch) -> None:
+    done = changed(tiny_config, optimizer={"steps": 1, "warmup_steps": 0})
+    train(done)
+    monkeypatch.setattr(hash_guidance, "fingerprint", "hash 2")
+    with pytest.raises(InputError, match="other images, words, losses, seed or frozen networks"):
+        train(done)
     with pytest.raises(InputError, match="is of another model"):
         train(changed(tiny_config, tokenizer={"filters": 16}))
     if len(jax.local_devices()) > 1:

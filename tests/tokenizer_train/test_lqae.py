@@ -1,6 +1,7 @@
 """LQAE on the same code path: the tiny run, a frozen model that stays frozen, masking, the masked-LM loss."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import safetensors.numpy
 from flax import nnx
 
 import spae
@@ -97,6 +99,21 @@ def test_a_tiny_run_and_its_bundle(lqae, image_folder, tmp_path, monkeypatch):
     other = dataclasses.replace(tokenizer.vocabulary, views={"meaning": narrow, "appearance": narrow})
     with pytest.raises(InputError, match="reads 16 words of width 4, got one for 38 of width 32"):
         Tokenizer(tokenizer.config, other, autoencoder, language_model=model.encoder)
+
+
+def test_a_run_goes_on_with_the_same_language_model_wherever_it_lies(lqae, tmp_path):
+    done = dataclasses.replace(lqae, optimizer=dataclasses.replace(lqae.optimizer, steps=2))
+    train(done)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(ROBERTA, elsewhere)
+    train(dataclasses.replace(done, language_model=str(elsewhere)))
+    # Its words are the same, one bias of its encoder is not.
+    [file] = elsewhere.glob("*.safetensors")
+    tensors = safetensors.numpy.load_file(file)
+    [name, *_] = sorted(name for name in tensors if name.endswith("output.dense.bias"))
+    safetensors.numpy.save_file({**tensors, name: tensors[name] + 1}, file)
+    with pytest.raises(InputError, match="seed or frozen networks"):
+        train(dataclasses.replace(done, language_model=str(elsewhere)))
 
 
 def test_the_masked_vectors_are_the_mask_s():
