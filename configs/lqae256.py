@@ -6,7 +6,8 @@ Command   spae vocab build --from ROBERTA_BASE --view raw --max-size 65536 --min
 Data      ImageNet-1k; ROBERTA_BASE: the Hugging Face folder of RoBERTa-base (config.json, tokenizer.json,
           model.safetensors).
 Hardware  Meant for one host with several accelerators; LQAE's batch of 512 is split over them.
-Time      Not run: it needs ImageNet and RoBERTa. 100 epochs are 250,200 steps of 512.
+Time      Not run: it needs ImageNet and RoBERTa. 100 epochs are 250,200 steps of 512; by --dry-run 223 TFLOP a step,
+          64 hours of an H100 at 40 % of the peak, divided by their number.
 Expect    No figure is published for reconstruction. Only the `tiny` variant is exercised, by the tests.
 Differs   docs/paper.md, "Baselines": plain ViT blocks, whole words only, no random crops.
 """
