@@ -125,15 +125,20 @@ class Checkpoints(Generic[State]):
             if failure is not None:
                 raise failure
         except OSError:
-            if jax.process_index() == 0:
-                for unfinished in self.folder.glob(f"*{UNFINISHED}"):
-                    shutil.rmtree(unfinished, ignore_errors=True)
+            self._remove_unfinished()
             raise
 
     def close(self) -> None:
         """Wait for the last save and release the threads; OSError if it could not be written."""
         with self._writing():
             self._manager.close()
+        # Writers of a save that failed may have gone on for a while after `wait` had removed what they left.
+        self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        if jax.process_index() == 0:
+            for unfinished in self.folder.glob(f"*{UNFINISHED}"):
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     def _newest_whole(self, like: State) -> int:
         """The newest step whose checkpoint is whole and of `like`'s model, 0 if there never was one."""
