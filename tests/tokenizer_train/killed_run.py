@@ -73,8 +73,9 @@ def live(config: Config, log: Path) -> int:
 
 
 def read(log: Path) -> list:
-    # A line that the kill cut short is not there; os.write writes a line at once.
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    # A line is there once its end is: a longer write is seen, and killed, between two pages of it.
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def wait_for(child: int, condition, pause: float = 0.0005) -> None:
@@ -85,9 +86,11 @@ def wait_for(child: int, condition, pause: float = 0.0005) -> None:
         time.sleep(pause)
 
 
-def kill(child: int) -> None:
+def kill(child: int, log: Path) -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    # What the kill cut short is not what the next life goes on writing.
+    os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
 
 
 def finished(output: Path) -> int:
@@ -115,13 +118,13 @@ def main(vocabulary: str, images: str, folder: str, trials: str) -> None:
             steps = draw.randint(1, 8)
             wait_for(child, lambda before=before, steps=steps: len(read(log)) >= before + steps)
             time.sleep(draw.uniform(0, 0.02))
-        kill(child)
+        kill(child, log)
         first = read(log)[before][0]
         lives.append({"first": first, "newest": newest, "saving": unfinished(output)})
     length = max(step for step, _ in read(log))
     child = live(make_config(vocabulary, images, whole_output), whole := Path(folder) / "whole.log")
     wait_for(child, lambda: len(read(whole)) >= length, pause=0.005)
-    kill(child)
+    kill(child, whole)
     print(json.dumps({"lives": lives, "killed": read(log), "whole": read(whole)[:length]}))
 
 
