@@ -102,9 +102,8 @@ class Clips(Source):
     def draw(self, index: int, generator: np.random.Generator) -> Record:
         return self._record(range(len(self))[index], generator.random())
 
-    @property
-    def labels(self) -> list[str | None]:
-        return [Path(name).parent.name or None for name in self.names]
+    def label(self, index: int) -> str | None:
+        return Path(self.names[index]).parent.name or None
 
     def key(self, index: int) -> str:
         return self.names[index]
@@ -116,7 +115,7 @@ class Clips(Source):
     def _record(self, index: int, place: float) -> Record:
         name = self.names[index]
         clip_thwc = read_clip(self.files[index], self._side, self.sampling, place)
-        return Record(clip_thwc, Path(name).parent.name or None, None, name)
+        return Record(clip_thwc, self.label(index), None, name)
 
     def caption(self, index: int) -> str | None:
         """Films have none."""

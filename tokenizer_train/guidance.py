@@ -93,10 +93,9 @@ class Squares(Source):
         record = self._source[index]
         return to_array(record.image, self._image_size), record.label, record.caption, record.key
 
-    @property
-    def labels(self) -> list[str | None]:
-        """Those of the source."""
-        return self._source.labels
+    def label(self, index: int) -> str | None:
+        """That of the source."""
+        return self._source.label(index)
 
     def key(self, index: int) -> str:
         """That of the source."""

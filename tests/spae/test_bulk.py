@@ -33,7 +33,8 @@ from spae.bulk.part import AHEAD, BATCH, read_ahead
 from spae.bulk.run import run
 from spae.cli import main
 from spae.errors import BundleError, InputError
-from spae.sources import FolderSource, open_source
+from spae.sources import open_source
+from spae.sources.folder import FolderSource
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
 
@@ -423,7 +424,7 @@ from pathlib import Path
 from spae.bulk import on_ray
 from spae.bulk.job import open_job
 from spae.bulk.run import run
-from spae.sources import FolderSource
+from spae.sources.folder import FolderSource
 
 class Deadly(FolderSource):
     def __getitem__(self, index):

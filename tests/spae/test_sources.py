@@ -123,6 +123,7 @@ def test_every_kind_gives_the_same_records(kind, request):
     assert [record.caption for record in records if record.caption] == ["a cat"]
     assert source.keys == [record.key for record in records]
     assert len(set(source.keys)) == 5
+    assert [source.label(index) for index in range(5)] == source.labels
     assert [source.caption(index) for index in range(5)] == [record.caption for record in records]
     np.testing.assert_array_equal(source[-1].image, records[4].image)
     with pytest.raises(IndexError):
@@ -173,8 +174,8 @@ def test_identity_is_cheap_and_follows_the_content(folder, shards, monkeypatch):
         file.write_bytes(content)
         assert open_source(path).identity == before
     # With more than that, only blocks are read, but every size counts.
-    monkeypatch.setattr("spae.sources._BLOCKS", 2)
-    monkeypatch.setattr("spae.sources._BLOCK_BYTES", 8)
+    monkeypatch.setattr("spae.sources.source._BLOCKS", 2)
+    monkeypatch.setattr("spae.sources.source._BLOCK_BYTES", 8)
     before = open_source(folder).identity
     file = open_source(folder).files[2]
     file.write_bytes(file.read_bytes() + b"x")
