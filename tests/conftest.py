@@ -1,4 +1,4 @@
-"""Shared fixtures: where real photographs are, and a CPU split into several devices."""
+"""Shared fixtures: where real photographs are, a CPU split into several devices; hypothesis without a clock."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test judges how long something takes: any machine stalls now and then.
+settings.register_profile("spae", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("spae")
 
 ROOT = Path(__file__).resolve().parents[1]
 

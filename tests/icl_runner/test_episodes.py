@@ -27,7 +27,7 @@ def drawn(draw_value):
     return labels, ways, shots, draw(labels, ways, shots, 5, seed, names=names)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn())
 def test_no_image_of_the_query_or_the_control_in_the_context(case):
     labels, ways, shots, found = case

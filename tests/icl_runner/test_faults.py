@@ -115,10 +115,11 @@ def completions(url, **arguments):
 
 @dataclass
 class Case:
-    """`asked`: how many requests there should be; `reason`: of the sample's stop, None where it recovers."""
+    """`asked`: how many requests there should be, None where that depends on the machine's speed; `reason`: of the
+    sample's stop, None where it recovers."""
 
     script: list
-    asked: int
+    asked: int | None
     reason: str | None = None
     score: float = 1.0
     usual: object = None
@@ -147,10 +148,10 @@ CASES = {
     "503 with Retry-After": Case([refuse(503, Retry_After="0.2")], asked=2),
     "500 for ever": Case([], 3, r"HTTP 500 .*: no \(attempt 3, the last\)", 0, refuse(500), {}, 2),
     "500 for ever, retries not set": Case([], 9, r"HTTP 500 .* \(attempt 9, the last\)", 0, refuse(500)),
-    "timeout": Case([hang], 2, arguments={"timeout": 3}),
+    "timeout": Case([hang], None, arguments={"timeout": 0.5}),
     "timeout for ever": Case(
         [],
-        2,
+        None,
         r"no answer within 0.2 s \(attempt 2, the last\)",
         0,
         hang,
@@ -192,7 +193,7 @@ def test_faults(server: MisbehavingServer, tmp_path, case):
     log = run(tmp_path, model, max_retries=case.max_retries)
     assert log.status == "success"  # of the run: a sample that stops does not stop the others
     (sample,) = log.samples
-    assert len(server.asked) == case.asked
+    assert case.asked in (None, len(server.asked))
     if case.reason is None:
         assert sample.error is None
         assert sample.scores["by_open_match"].value == case.score
@@ -254,18 +255,19 @@ def test_keys_are_nowhere_to_be_seen(server, tmp_path, inspect_trace, monkeypatc
         "cut": [cut_half_way] * 9,
         "busy": [echo_headers(503)],
     }
-    model = completions(url, timeout=3)  # long enough for an answer on a busy machine
-    shown = [repr(model), repr(model.api), str(model.api)]
-    log = run(
-        tmp_path, model, ["echo", "late", "cut", "busy"], max_retries=1, log_level="debug", debug_errors=False
-    )
-    errors = [sample.error for sample in log.samples if sample.error]
+    shown, errors = [], []
+    for prompts, timeout in ((["echo", "cut", "busy"], 60), (["late"], 0.2)):
+        model = completions(url, timeout=timeout)
+        shown += [repr(model), repr(model.api), str(model.api)]
+        log = run(tmp_path, model, prompts, max_retries=1, log_level="debug", debug_errors=False)
+        errors += [sample.error for sample in log.samples if sample.error]
+        shown.append(log.model_dump_json())
     assert len(errors) == 3
     shown += [text for error in errors for text in (error.message, error.traceback, error.traceback_ansi)]
     output = capfd.readouterr()
-    shown += [output.out, output.err, caplog.text, log.model_dump_json()]
+    shown += [output.out, output.err, caplog.text]
     files = [inspect_trace, *(tmp_path / "logs").glob("*.json")]
-    assert len(files) == 2
+    assert len(files) == 3
     shown += [path.read_text() for path in files]
     assert any(secrets[-1] in asked.headers["Authorization"] for asked in server.asked)
     assert "[secret]" in errors[0].message

@@ -41,7 +41,7 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook,
-        timeout=120,
+        timeout=600,
         kernel_name="python3",
         kernel_manager_class=ThisPython,
         resources={"metadata": {"path": str(tmp_path)}},

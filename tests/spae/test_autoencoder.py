@@ -70,7 +70,7 @@ def test_the_trunk_s_features_alone_decide_the_meaning_queries():
     assert not np.allclose(one.queries[0][0], one.queries[0][1])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 def test_patches_fold_and_unfold(patch, side, channels):
     x = np.random.default_rng(0).normal(size=(2, side * patch, side * patch, channels)).astype(np.float32)

@@ -30,7 +30,7 @@ def vectors(count: int, width: int, seed: int) -> np.ndarray:
     st.integers(1, 50),
     st.sampled_from([0.0, 1e4]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_moments_in_batches_are_numpys(count, width, batch, offset):
     x_nd = vectors(count, width, seed=count) + offset
     result = moments(x_nd, batch)

@@ -151,7 +151,7 @@ def test_a_string_that_begins_another_ends_if_ending_is_likelier(ending, going_o
     assert set(ways) == {"do", "dot"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.text("ab ", min_size=1, max_size=6), min_size=1, max_size=8),
     st.integers(0, 2**31),
@@ -165,7 +165,7 @@ def test_a_trie_gives_exactly_one_of_its_strings(strings, seed, temperature):
     assert text.ids == Letters().encode(text.text)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sets(st.integers(3, 127), min_size=1), st.integers(1, 9), st.integers(0, 2**31))
 def test_a_token_set_gives_so_many_of_its_tokens(ids, count, seed):
     logits = np.random.default_rng(seed).normal(0, 3, (9, 128)).astype(np.float32)

@@ -24,7 +24,7 @@ def test_nearest_is_the_full_search(words):
     np.testing.assert_array_equal(ids, distances(z, codebook).argmin(1))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 2 * CHUNK), st.integers(0, 2**32 - 1))
 def test_ties_go_to_the_lowest_id(words, seed):
     # Whole numbers, so that equal distances are equal in float32 too; few values, so that ties abound.

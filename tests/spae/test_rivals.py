@@ -30,7 +30,7 @@ def test_the_few_nearest_are_those_of_the_full_search(words, count):
     np.testing.assert_array_equal(ids, distances(z, codebook).argsort(1)[:, :count])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from([5, CHUNK, CHUNK + 3, 2 * CHUNK - 1]), st.integers(0, 2**32 - 1))
 def test_of_equally_near_words_the_lower_id_comes_first(words, seed):
     # Whole numbers, so that equal distances are equal in float32 too; few values, so that ties abound.

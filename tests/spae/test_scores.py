@@ -56,7 +56,7 @@ def draw(seed, b=3, v=11, f=5):
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_scores_are_the_papers(seed):
     images, words = draw(seed)
     ours = np.asarray(scores(images, words))
@@ -68,7 +68,7 @@ def test_scores_are_the_papers(seed):
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_hub_correction_makes_every_word_average(seed):
     images, words = draw(seed, b=7)
     means = word_means(images, words)
@@ -84,7 +84,7 @@ def test_without_spread_all_words_are_best():
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_pools_grow_downwards_and_are_never_empty(seed):
     rho = (0.98, 0.95, 0.9, 0.85, 0.8)
     score = np.asarray(scores(*draw(seed, v=200)))
@@ -103,7 +103,7 @@ def test_wrong_thresholds(rho):
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_percentile_counts_words(seed):
     rng = np.random.default_rng(seed)
     score = rng.integers(0, 6, (3, 9)).astype(np.float32)  # with ties

@@ -44,7 +44,7 @@ def pyramids(draw, words: int):
     return Pyramid(tuple(rng.integers(0, words, grid) for grid in shape.layers[:layers]), shape)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pyramids(len(WORDS)))
 def test_parse_undoes_render(pyramid):
     pyramid = Pyramid(pyramid.ids, pyramid.shape, VOCABULARY)
@@ -53,7 +53,7 @@ def test_parse_undoes_render(pyramid):
     assert parse(text, VOCABULARY, pyramid.shape) == Parsed(pyramid, ())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_the_language_model_reads_one_token_per_word(default_vocabulary, smollm2, data):
     drawn = data.draw(pyramids(len(default_vocabulary)))
@@ -171,7 +171,7 @@ def test_no_words(text):
         parsed(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=60), st.sampled_from([None, 1, 2, 3]))
 def test_any_text_parses_or_is_refused(text, layers):
     result = parsed("dog " + text, layers)

@@ -231,7 +231,7 @@ def as_q8_0(table):
     return (np.round(blocks * inverse).astype(np.int8) * scales).reshape(table.shape).astype(np.float32)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(["q8", "f16", "bf16", "f32"]), st.sampled_from([32, 64, 40]))
 def test_storage_is_exact_and_no_larger_than_needed(seed, form, width):
     table = np.random.default_rng(seed).normal(size=(7, width)).astype(np.float32)

@@ -33,7 +33,7 @@ from tokenizer_train.config import (
 )
 from tokenizer_train.loop import train
 
-PATIENCE = 120  # seconds for a life to log its first step
+PATIENCE = 300  # seconds for a life to log its first step
 
 
 def make_config(vocabulary: str, images: str, output: Path) -> Config:
@@ -86,6 +86,18 @@ def wait_for(child: int, condition, pause: float = 0.0005) -> None:
         time.sleep(pause)
 
 
+def stop_during_a_save(child: int, output: Path, draw: random.Random) -> None:
+    """Stop the process from the first moment that a save is seen to its last; it is alive, but does nothing more."""
+    while True:
+        wait_for(child, lambda: unfinished(output))
+        time.sleep(draw.uniform(0, 0.01))
+        os.kill(child, signal.SIGSTOP)
+        os.waitpid(child, os.WUNTRACED)
+        if unfinished(output):
+            return
+        os.kill(child, signal.SIGCONT)
+
+
 def kill(child: int, log: Path) -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -110,10 +122,8 @@ def main(vocabulary: str, images: str, folder: str, trials: str) -> None:
         before, newest = len(read(log)), finished(output)
         child = live(make_config(vocabulary, images, output), log)
         if trial % 2:
-            # During a save: from the first moment that one is seen to its last.
             wait_for(child, lambda before=before: len(read(log)) > before, pause=0.005)
-            wait_for(child, lambda: unfinished(output))
-            time.sleep(draw.uniform(0, 0.01))
+            stop_during_a_save(child, output, draw)
         else:
             steps = draw.randint(1, 8)
             wait_for(child, lambda before=before, steps=steps: len(read(log)) >= before + steps)

@@ -42,7 +42,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_losses(
     for life in told["lives"]:
         # Neither an older checkpoint than the newest, nor one that was being written, nor step 1 again.
         assert life["first"] == life["newest"] + 1, life
-    assert sum(life["saving"] for life in told["lives"]) >= TRIALS // 2 - TRIALS // 10
+    assert all(life["saving"] for life in told["lives"][1::2])
     whole = dict(map(tuple, ((step, json.dumps(losses)) for step, losses in told["whole"])))
     assert sorted(whole) == list(range(1, len(whole) + 1))
     seen = set()
@@ -159,12 +159,12 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
             assert time.monotonic() < limit
             time.sleep(0.05)
         processes[1].terminate()
-        assert [process.wait(120) for process in processes] == [0, 0]
+        assert [process.wait(300) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    line = outputs[0].read_text().splitlines()[-1]
+    [line] = [line for line in outputs[0].read_text().splitlines() if line.startswith("stopped by")]
     [saved] = [int(entry.name) for entry in (tmp_path / "run" / "checkpoints").iterdir()]
     assert line.startswith(f"stopped by SIGTERM after step {saved}, saved in ")
     assert "stopped by" not in outputs[1].read_text()

@@ -18,8 +18,8 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 class FakeUpstream:
     """`answer`: the text, a list of pieces for streams, or a Response that is given as it is.
 
-    `asked`: the body and headers of every request. `cut`: after so many pieces a stream breaks. `gone`: the client went
-    away from a stream.
+    `asked`: the body and headers of every request. `pause`: seconds before a whole answer, and between the pieces
+    of a stream. `cut`: after so many pieces a stream breaks. `gone`: the client went away.
     """
 
     def __init__(self):
@@ -50,7 +50,11 @@ class FakeUpstream:
         body = await request.json()
         self.asked.append((body, dict(request.headers)))
         if not body.get("stream") or isinstance(self.answer, Response):
-            await asyncio.sleep(self.pause)
+            try:
+                await asyncio.wait_for(request.receive(), self.pause)  # its end
+                self.gone.set()
+            except TimeoutError:
+                pass
         if isinstance(self.answer, Response):
             return self.answer
         pieces = [self.answer] if isinstance(self.answer, str) else self.answer
@@ -78,7 +82,7 @@ class FakeUpstream:
             for number, piece in enumerate(pieces):
                 if number == self.cut:
                     raise ClientDisconnect  # breaks the connection
-                await asyncio.sleep(self.pause)
+                await asyncio.sleep(self.pause if number else 0)
                 yield event([choice({"content": piece})])
             if self.error is not None:
                 yield f"data: {json.dumps(self.error)}\n\n"

@@ -12,25 +12,28 @@ from spae.service.batching import Batcher, Overloaded, Unavailable
 from spae.service.telemetry import Telemetry
 from spae.tokenizer import BUCKETS
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Watched(FakeTokenizer):
-    """Notes every batch; waits at the gate before it works; breaks on demand."""
+    """Notes every batch; waits at the gate before it works; breaks on demand, and shuts the gate."""
 
     def __init__(self):
         super().__init__()
         self.batches = []
+        self.entered = 0  # calls, also those that wait
         self.gate = threading.Event()
         self.gate.set()
         self.broken = 0  # how many calls fail
         self.threads = set()
 
     def _enter(self, what, count):
+        self.entered += 1
         assert self.gate.wait(PATIENCE_S)
         self.batches.append((what, count))
         self.threads.add(threading.current_thread().name)
         if self.broken:
+            self.gate.clear()
             self.broken -= 1
             raise RuntimeError("out of memory while at Ada's holiday photograph")
 
@@ -60,6 +63,7 @@ def running(test, **options):
         batcher.sizes = options.get("sizes", BUCKETS)  # whichever of them was the fastest
         warm = list(tokenizer.batches)
         tokenizer.batches.clear()
+        tokenizer.entered = 0
         tokenizer.threads.clear()
         try:
             await asyncio.wait_for(test(batcher, tokenizer), PATIENCE_S)
@@ -119,9 +123,9 @@ def test_what_waits_goes_together_in_compiled_sizes():
     async def test(batcher, tokenizer):
         tokenizer.gate.clear()
         first = asyncio.ensure_future(batcher.encode([square(1)]))
-        await until(lambda: batcher._working)
+        await until(lambda: tokenizer.entered)
         rest = [asyncio.ensure_future(batcher.encode([square(2)])) for _ in range(11)]
-        await asyncio.sleep(0.05)
+        await until(lambda: batcher._taken == 12)
         tokenizer.gate.set()
         await asyncio.gather(first, *rest)
         assert [n for _, n in tokenizer.batches] == [1, 8, 2, 1]
@@ -148,14 +152,24 @@ def test_kinds_are_not_mixed():
     async def test(batcher, tokenizer):
         (pyramid,) = await batcher.encode([square(100)])
         tokenizer.batches.clear()
-        await asyncio.gather(
-            batcher.decode([pyramid], 1),
-            batcher.decode([pyramid], 3),
-            batcher.encode([square(3)]),
-            batcher.decode([pyramid] * 3, 1),
-        )
+        tokenizer.entered = 0
+        tokenizer.gate.clear()
+        first = asyncio.ensure_future(batcher.encode([square(1)]))
+        await until(lambda: tokenizer.entered)
+        rest = [
+            asyncio.ensure_future(one)
+            for one in (
+                batcher.decode([pyramid], 1),
+                batcher.decode([pyramid], 3),
+                batcher.encode([square(3)]),
+                batcher.decode([pyramid] * 3, 1),
+            )
+        ]
+        await until(lambda: batcher._taken == 7)
+        tokenizer.gate.set()
+        await asyncio.gather(first, *rest)
         assert sorted(map(str, tokenizer.batches)) == sorted(
-            map(str, [(("decode", 1), 4), (("decode", 3), 1), ("encode", 1)])
+            map(str, [("encode", 1), (("decode", 1), 4), (("decode", 3), 1), ("encode", 1)])
         )
 
     running(test)
@@ -188,7 +202,7 @@ def test_a_request_that_was_given_up_is_passed_over():
     async def test(batcher, tokenizer):
         tokenizer.gate.clear()
         first = asyncio.ensure_future(batcher.encode([square(1)]))
-        await until(lambda: batcher._working)
+        await until(lambda: tokenizer.entered)
         given_up = asyncio.ensure_future(batcher.encode([square(2)] * 5))
         kept = asyncio.ensure_future(batcher.encode([square(255)] * 2))
         await asyncio.sleep(0.01)
@@ -209,7 +223,7 @@ def test_after_a_crash_all_who_wait_hear_of_it_and_it_recovers(caplog):
         tokenizer.gate.clear()
         tokenizer.broken = 2  # the batch, and the first trial after it
         working = asyncio.ensure_future(batcher.encode([square(1)]))
-        await until(lambda: batcher._working)
+        await until(lambda: tokenizer.entered)
         waiting = asyncio.ensure_future(batcher.encode([square(1)] * 3))
         await asyncio.sleep(0.01)
         tokenizer.gate.set()
@@ -219,6 +233,9 @@ def test_after_a_crash_all_who_wait_hear_of_it_and_it_recovers(caplog):
         assert not batcher.ready
         with pytest.raises(Unavailable):
             await batcher.encode([square(1)])
+        tokenizer.gate.set()
+        await until(lambda: tokenizer.broken == 0)
+        tokenizer.gate.set()
         await until(lambda: batcher.ready)
         assert len(await batcher.encode([square(1)])) == 1
         assert batcher.telemetry.registry.get_sample_value("spae_tokenizer_crashes_total") == 2

@@ -2,10 +2,9 @@
 
 import json
 import shutil
-import threading
 
 import pytest
-import uvicorn
+from fake_upstream import running
 from some_images import encoded
 
 from spae.service.app import create_app
@@ -19,16 +18,8 @@ CHROMIUM = shutil.which("chromium")
 def url(fakes, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("a-key-for-the-documentation")
-    config = uvicorn.Config(create_app(Settings(api_keys_file=str(keys))), port=0, log_config=None)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    host, port = server.servers[0].sockets[0].getsockname()
-    yield f"http://{host}:{port}"
-    server.should_exit = True
-    thread.join()
+    with running(create_app(Settings(api_keys_file=str(keys)))) as url:
+        yield url
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
@@ -36,6 +27,7 @@ def test_every_example_runs(url):
     with playwright.sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(60_000)
         elsewhere, failures = [], []
         page.on("request", lambda request: request.url.startswith(url) or elsewhere.append(request.url))
         page.on("pageerror", lambda error: failures.append(str(error)))

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -16,6 +15,7 @@ from spae.service.errors import ApiError
 
 TEMPLATE = "{% if x %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}<|im_start|>{{ role }}"
 WORDS = ("dog", "park", "grass")
+PATIENCE_S = 60
 
 
 class Letters:
@@ -50,14 +50,16 @@ class FakeLM:
         self.tokenizer = Letters(single)
         self.script = script
         self.calls = []
-        self.pause = 0.0
+        self.room = threading.Semaphore(10**6)  # how many more calls are answered
+        self.asked = 0
         self.error = None
 
     def encode(self, text):
         return self.tokenizer.encode(text)
 
     def generate(self, prompts, max_tokens, *, temperature, top_p, seed, constraints):
-        time.sleep(self.pause)
+        self.asked += 1
+        assert self.room.acquire(timeout=PATIENCE_S)
         if self.error is not None:
             raise self.error
         [prompt], [constraint] = prompts, constraints
@@ -244,47 +246,83 @@ def test_what_it_does_not_have(body):
     assert lm.calls == []
 
 
-def test_its_time_is_bounded():
-    upstream, lm = model("x" * 1000, timeout_s=0.5)
-    lm.pause = 0.1
-    content, reason, usage = ask(upstream)
-    assert set(content) == {"x"}
-    assert reason == "length"
-    assert usage["completion_tokens"] == len(content) < 100
+@pytest.mark.parametrize("calls", [0, 2])
+def test_its_time_is_bounded(calls):
+    """The time is up when the model has answered so many calls, and not before."""
+
+    class Late(asyncio.SelectorEventLoop):
+        ahead = 0.0
+
+        def time(self):
+            return super().time() + self.ahead
+
+    async def run():
+        asking = asyncio.ensure_future(
+            upstream.chat({"messages": [{"role": "user", "content": "hello"}]}, {})
+        )
+        while lm.asked <= calls:
+            await asyncio.sleep(0.001)
+        for _ in range(5):
+            await asyncio.sleep(0)  # what the calls gave is taken
+        asyncio.get_running_loop().ahead = 1000.0
+        try:
+            return await asking
+        finally:
+            lm.room.release()
+            await upstream.close()
+
+    upstream, lm = model("x" * 1000, timeout_s=500)
+    lm.room = threading.Semaphore(calls)
+    with asyncio.Runner(loop_factory=Late) as runner:
+        if not calls:
+            with pytest.raises(ApiError, match="no time within 450 s") as error:
+                runner.run(run())
+            assert error.value.status == 504
+            return
+        reply = runner.run(run())
+    [choice] = reply["choices"]
+    assert choice["message"]["content"] == "x" * reply["usage"]["completion_tokens"] == "x" * 8 * calls
+    assert choice["finish_reason"] == "length"
 
 
 def test_an_answer_that_nobody_wants_ends():
     upstream, lm = model("x" * 1000)
-    lm.pause = 0.02
+    lm.room = threading.Semaphore(2)
 
     async def run():
         async with upstream.stream({"messages": [{"role": "user", "content": "hello"}]}, {}) as chunks:
             async for chunk in chunks:
                 if chunk["choices"][0]["delta"].get("content"):
                     break
+        lm.room.release(100)
         await upstream.close()
 
     asyncio.run(run())
-    assert len(lm.calls) < 10
+    assert len(lm.calls) <= 3
 
 
 def test_one_at_a_time_and_not_too_many():
     upstream, lm = model("x" * 30)
-    lm.pause = 0.01
+    lm.room = threading.Semaphore(0)
     threads = set()
     generate = lm.generate
     lm.generate = lambda *a, **k: (threads.add(threading.get_ident()), generate(*a, **k))[1]
+    refused = []
 
     async def one():
-        return await upstream.chat({"messages": [{"role": "user", "content": "hello"}]}, {})
+        try:
+            return await upstream.chat({"messages": [{"role": "user", "content": "hello"}]}, {})
+        except ApiError as error:
+            refused.append(error)
+            if len(refused) == 4:
+                lm.room.release(1000)
 
     async def run():
-        return await asyncio.gather(*(one() for _ in range(12)), return_exceptions=True)
+        return await asyncio.gather(*(one() for _ in range(12)))
 
-    replies = asyncio.run(run())
-    refused = [reply for reply in replies if isinstance(reply, ApiError)]
+    replies = [reply for reply in asyncio.run(run()) if reply]
+    assert [reply["choices"][0]["message"]["content"] for reply in replies] == ["x" * 30] * 8
     assert {(error.status, error.headers["Retry-After"]) for error in refused} == {(429, "10")}
-    assert len(refused) == 4
     assert len(threads) == 1
     assert ask(upstream)[0] == "x" * 30
 

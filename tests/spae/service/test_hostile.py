@@ -174,7 +174,7 @@ def stopped_at_the_end():
 
 @pytest.mark.usefixtures("stopped_at_the_end")
 @DOCUMENT.parametrize()
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_what_the_document_says_holds(case):
     response = case.call()
     # What a conversation holds is mostly for the model behind it to judge; and too much (413) is a refusal that

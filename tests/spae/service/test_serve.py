@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx2
@@ -91,7 +92,7 @@ def _wait_for_request(url: str) -> None:
     """Until the half request on the other connection has a place."""
     with httpx2.Client(base_url=url, timeout=PATIENCE_S) as client:
         while "spae_queue_images 1.0" not in client.get("/metrics").text:
-            pass
+            time.sleep(0.05)
 
 
 def _wait_until_closed(host: str, port: int) -> None:
