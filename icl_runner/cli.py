@@ -148,3 +148,7 @@ def _command(commands: Any, name: str, purpose: str, example: str, run: Any) -> 
     )
     command.set_defaults(run=run)
     return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,7 @@ Exit status: 0 done, 1 failed (one line on stderr), 2 bad usage, 130 interrupted
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from spae.commands import bulk, demo, pictures, serve, vocab
@@ -19,19 +19,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Run the command that `parser` leaves in `run`; errors in one line behind the program's name. The exit status."""
-    options = parser.parse_args(arguments)
-    try:
+    """Run the command that `parser` leaves in `run`; the exit status."""
+
+    def run() -> int:
+        options = parser.parse_args(arguments)
         return options.run(options)
-    except (InputError, BundleError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader left (`spae encode .. | head`); what is still buffered has nowhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return exit_status(parser.prog, run)
+
+
+def exit_status(program: str, run: Callable[[], int]) -> int:
+    """What `run` returns; 1 after an error, told in one line behind the program's name; 130 interrupted.
+
+    If the reader of standard output leaves (`spae encode .. | head`), quietly 1, as Python's documentation has it.
+    """
+    try:
+        try:
+            return run()
+        except BrokenPipeError:
+            raise
+        except (InputError, BundleError, OSError) as error:
+            print(f"{program}: {error}", file=sys.stderr)
             return 1
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            # Here, because what fails when Python flushes at its end is a traceback and another status.
+            sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"{program}: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        # What is still buffered has nowhere to go, and would be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import tyro
 
-from spae.errors import BundleError, InputError
+from spae.cli import exit_status
+from spae.errors import InputError
 from tokenizer_train.config import Config
 
 USAGE = """\
@@ -31,23 +32,18 @@ examples: spae-train configs/default64.py --variant cpu --optimizer.steps 2000 -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0 done, 1 failed (one line on stderr), 2 bad usage."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Exit status 0 done, 1 failed (one line on stderr), 2 bad usage, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_status("spae-train", lambda: _run(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
-    try:
-        if arguments[0] == "eval":
-            _evaluate(arguments[1:])
-        else:
-            return _train(arguments[0], arguments[1:])
-    except (InputError, BundleError, OSError, ArithmeticError) as error:
-        print(f"spae-train: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("spae-train: stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
-        return 1
-    return 0
+    if arguments[0] == "eval":
+        return _evaluate(arguments[1:])
+    return _train(arguments[0], arguments[1:])
 
 
 def load_config(file: str | Path, variant: str | None = None) -> Config:
@@ -98,7 +94,7 @@ def _train(file: str, arguments: Sequence[str]) -> int:
     from jax.errors import JaxRuntimeError
 
     from spae.tokenizer import keep_compiled
-    from tokenizer_train.loop import train
+    from tokenizer_train.loop import Diverged, train
     from tokenizer_train.mesh import is_main
     from tokenizer_train.preemption import Stopped
 
@@ -114,6 +110,10 @@ def _train(file: str, arguments: Sequence[str]) -> int:
             print(stopped, flush=True)
         # A scheduler that takes the machine back wants to see success; whoever presses Ctrl-C, that it is not done.
         return 0 if stopped.signal == signal.SIGTERM else 1
+    except KeyboardInterrupt:
+        raise InputError("stopped; the same command goes on from the newest checkpoint") from None
+    except Diverged as error:
+        raise InputError(str(error)) from error
     except JaxRuntimeError as error:
         # Of a device or of the way to another process: too little memory, a process that died.
         reason = str(error).splitlines()[0]
@@ -136,7 +136,7 @@ def _dry_run(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(arguments: Sequence[str]) -> None:
+def _evaluate(arguments: Sequence[str]) -> int:
     from tokenizer_train.evaluate import Options, run
 
     run(
@@ -147,6 +147,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
             description="Measure a bundle on images. Example: spae-train eval default 'novel-*.tar'",
         )
     )
+    return 0
 
 
 if __name__ == "__main__":

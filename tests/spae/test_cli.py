@@ -219,3 +219,53 @@ def test_help_does_not_import_jax():
     script = "import sys, spae.cli\ntry: spae.cli.main(['--help'])\nfinally: print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
+
+
+# As most people have it: what is printed is kept until there is more of it, or the end.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize("module", ["spae.cli", "tokenizer_train.cli", "icl_runner.cli"])
+def test_a_reader_that_left_is_no_error(module):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", module, "--help"]
+    with os.fdopen(write, "wb"):
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=BUFFERED)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+FAILING = """
+import sys
+from spae.cli import exit_status
+from spae.errors import InputError
+
+def run():
+    print("word " * int(sys.argv[1]))
+    if sys.argv[2:]:
+        raise InputError(sys.argv[2])
+    return 0
+
+sys.exit(exit_status("spae", run))
+"""
+
+
+@pytest.mark.parametrize("words", [1, 100_000], ids=["written at the end", "written at once"])
+def test_what_cannot_be_printed_has_a_status_and_at_most_a_line(words):
+    def stderr(stdout: int, *arguments: str) -> bytes:
+        command = [sys.executable, "-c", FAILING, str(words), *arguments]
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=BUFFERED)
+        assert done.returncode == 1
+        return done.stderr
+
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb"):
+        assert stderr(write) == b""
+        if words == 1:
+            assert stderr(write, "no image could be read") == b"spae: no image could be read\n"
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "wb") as full:
+            line = stderr(full.fileno())
+        assert line.startswith(b"spae: ") and line.endswith(b"No space left on device\n")
+        assert line.count(b"\n") == 1
