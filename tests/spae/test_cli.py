@@ -267,5 +267,6 @@ def test_what_cannot_be_printed_has_a_status_and_at_most_a_line(words):
     if os.path.exists("/dev/full"):
         with open("/dev/full", "wb") as full:
             line = stderr(full.fileno())
-        assert line.startswith(b"spae: ") and line.endswith(b"No space left on device\n")
+        assert line.startswith(b"spae: ")
+        assert line.endswith(b"No space left on device\n")
         assert line.count(b"\n") == 1
