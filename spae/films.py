@@ -123,10 +123,17 @@ class Film:
         import av
 
         try:
-            with av.open(str(self.path), options={"format_whitelist": _DEMUXERS}) as container:
+            # Titles and comments may be in any encoding; nothing here reads them.
+            with av.open(
+                str(self.path), options={"format_whitelist": _DEMUXERS}, metadata_errors="replace"
+            ) as container:
                 if not container.streams.video:
                     raise InputError(f"{self.path} has no video in it: give a video file")
                 stream = container.streams.video[0]
+                if stream.codec_context is None:
+                    raise InputError(
+                        f"{self.path} is damaged, or of a codec that is not known: give another file"
+                    )
                 width, height = stream.codec_context.width, stream.codec_context.height
                 if width * height > MAX_PIXELS:
                     raise InputError(

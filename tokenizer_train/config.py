@@ -74,6 +74,9 @@ class DataConfig:
     stride: int = 1  # of clips: frames of the film from one frame to the next
     fps: float | None = None  # of clips: frames a second instead of `stride`, where the film is a video file
     flip: bool = True  # mirror half of the images, by the seed; the words stay those of the upright image
+    # An image that cannot be read, or a film too short: end the run, or take another of the same source in its place,
+    # which the seed draws.
+    damaged: Literal["error", "skip"] = "error"
     threads: int = 4  # reading threads of this process
     buffer: int = 64  # images read ahead over all threads; bounds the memory of the pipeline
     # Folder for the guidance features of the images, which all processes see; None: <run.output>/guidance.
@@ -96,6 +99,7 @@ class DataConfig:
             "above 0, or None",
             self.fps,
         )
+        _check(self.damaged in ("error", "skip"), "data.damaged", "error or skip", self.damaged)
         _check(self.threads >= 1, "data.threads", "at least 1", self.threads)
         _check(self.buffer >= 1, "data.buffer", "at least 1", self.buffer)
 

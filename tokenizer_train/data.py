@@ -6,6 +6,7 @@ how many batches came before; that count is the whole state of the stream, on ho
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from typing import Any, Protocol, TypedDict
 
 import grain
@@ -18,10 +19,12 @@ from spae.errors import InputError
 from spae.images import to_array
 from spae.sources import Source, open_source
 from tokenizer_train.config import DataConfig
+from tokenizer_train.damage import Damage
 
 
 class Rows(Protocol):
-    """Rows (N, d) by number: an array, or `spae.guidance.cache.Features`, which lie on disk."""
+    """Rows (N, d) by number: an array, or `spae.guidance.cache.Features`, which lie on disk. NaN where an image could
+    not be read."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -54,10 +57,11 @@ def open_data(path: str, split: str | None, tokenizer: AutoencoderConfig, config
 class _Records:
     """The source as Grain wants it: random access, to records that are not read yet."""
 
-    def __init__(self, source: Source, features_nd: Rows, image_size: int) -> None:
+    def __init__(self, source: Source, features_nd: Rows, image_size: int, damage: Damage) -> None:
         self._source = source
         self._features_nd = features_nd
         self._image_size = image_size
+        self._damage = damage
 
     def __len__(self) -> int:
         return len(self._source)
@@ -66,9 +70,18 @@ class _Records:
         return self, int(index)
 
     def read(self, index: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        """The record of a source, by what the generator draws."""
-        image = _squares(self._source.draw(index, generator).image, self._image_size)
-        return {"images": image, "features": self._features_nd[index]}
+        """The record of a source, by what the generator draws: also which one takes the place of one that cannot be
+        read, so that the stream stays a function of the seed and of what lies on disk."""
+
+        def record(i: int) -> dict[str, np.ndarray]:
+            feature_d = self._features_nd[i]
+            if np.isnan(feature_d).any():
+                raise InputError(f"{self._source.key(i)} could not be read when its features were computed")
+            image = _squares(self._source.draw(i, generator).image, self._image_size)
+            return {"images": image, "features": feature_d}
+
+        others = (int(generator.integers(len(self))) for _ in count())
+        return self._damage.first(record, chain([index], others))
 
 
 class _Share(grain.MapDataset):
@@ -118,13 +131,15 @@ class Batches(Iterator[Batch]):
     Args:
         sources: Images of any size, read by index, each source with its weight.
         features: Of each source the guidance features of its images, float32 (N, d), row i for image i; d may be 0.
+            NaN for an image that could not be read: it is not read again.
         image_size: Side of the images handed out, in pixels.
-        config: Global batch size, flips, threads.
+        config: Global batch size, flips, what is done about images that cannot be read, threads.
         seed: Of the order and the flips.
         rows: This process's rows of a global batch, see `tokenizer_train.mesh.local_rows`.
 
     Raises:
-        InputError: A source is empty, or the features are not one row per record.
+        InputError: A source is empty, or the features are not one row per record. While reading: an image cannot be
+            read, and `config.damaged` is "error".
     """
 
     def __init__(
@@ -137,6 +152,7 @@ class Batches(Iterator[Batch]):
         rows: Int[np.ndarray, " n"],
     ) -> None:
         self._config, self._rows, self._done = config, rows, 0
+        damage = Damage(config.damaged)
         shuffled = []
         for number, ((source, _), features_nd) in enumerate(zip(sources, features, strict=True)):
             if len(source) == 0:
@@ -148,7 +164,7 @@ class Batches(Iterator[Batch]):
                     f"the guidance features must be one row per image, ({len(source)}, d), "
                     f"got {features_nd.shape}; delete the guidance cache of this run"
                 )
-            records = grain.MapDataset.source(_Records(source, features_nd, image_size))
+            records = grain.MapDataset.source(_Records(source, features_nd, image_size, damage))
             shuffled.append(records.seed((seed + number) % 2**32).shuffle().repeat())
         stream = shuffled[0]
         if len(shuffled) > 1:
@@ -178,10 +194,21 @@ class Batches(Iterator[Batch]):
         self._start()
 
 
-def fixed_images(source: Source, count: int, image_size: int) -> UInt8[np.ndarray, "n *T H W 3"]:
-    """`count` images, or the middle clips of so many films, spread evenly over the source (all of them if it holds
-    fewer), always the same ones."""
+def fixed_images(
+    source: Source, number: int, image_size: int, damage: Damage | None = None
+) -> UInt8[np.ndarray, "n *T H W 3"]:
+    """`number` images, or the middle clips of so many films, spread evenly over the source (all of them if it holds
+    fewer), always the same ones; for one that cannot be read the next, if the damage allows it.
+
+    Raises:
+        InputError: The source is empty, or an image cannot be read.
+    """
     if len(source) == 0:
         raise InputError("data.validation must hold at least one image, it holds none")
-    indices = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-    return np.stack([_squares(source[int(i)].image, image_size) for i in indices])
+    damage = damage or Damage("error")
+    indices = np.linspace(0, len(source) - 1, min(number, len(source))).round().astype(int)
+
+    def square(index: int) -> UInt8[np.ndarray, "*t size size 3"]:
+        return _squares(source[index % len(source)].image, image_size)
+
+    return np.stack([damage.first(square, count(int(i))) for i in indices])

@@ -19,6 +19,7 @@ from spae.images import to_array
 from spae.sources import Source
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
+from tokenizer_train.damage import Damage
 from tokenizer_train.data import Rows
 from tokenizer_train.mesh import is_main, wait_for_all
 
@@ -60,9 +61,11 @@ def features(
         # The tokenizer's trunk will see squares of this size and nothing finer, so it is trained on them; clips are
         # read as such squares.
         sources = [(Squares(source, config.tokenizer.image_size), weight) for source, weight in sources]
+    damage = Damage(config.data.damaged)
     cache = config.data.cache or Path(config.run.output) / "guidance"
     for source, _ in sources:
-        compute_image_features(guidance, source, cache, share=(jax.process_index(), jax.process_count()))
+        share = (jax.process_index(), jax.process_count())
+        compute_image_features(guidance, source, cache, share=share, left_out=damage.left_out)
     if is_main():
         cached_word_features(guidance, vocabulary.words, cache)
     wait_for_all("guidance")

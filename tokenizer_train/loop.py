@@ -35,6 +35,7 @@ from spae.vocabulary import Vocabulary
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints, finite, sums
 from tokenizer_train.config import Config
+from tokenizer_train.damage import Damage
 from tokenizer_train.data import Batches, fixed_images, open_data
 from tokenizer_train.flops import step_flops
 from tokenizer_train.guidance import features, load
@@ -96,7 +97,7 @@ def run(config: Config, requests: Requests) -> Path:
     validation_source = open_data(
         config.data.validation, config.data.validation_split, config.tokenizer, config.data
     )
-    validation = fixed_images(validation_source, VALIDATION_IMAGES, size)
+    validation = fixed_images(validation_source, VALIDATION_IMAGES, size, Damage(config.data.damaged))
     guidance = load(config)
     run_id = identity(config, vocabulary, sources, guidance)
     check_same(run_id, "config, words, guidance or images")

@@ -35,7 +35,7 @@ _THREADS = 8
 
 class Features:
     """Vectors of all images of a source, float32 (N, d), row i for `source[i]`; on disk, a row is read when it is asked
-    for. `np.asarray` reads them all."""
+    for. `np.asarray` reads them all. A row is NaN where the image could not be read."""
 
     def __init__(self, files: Sequence[Path], shape: tuple[int, int]) -> None:
         self.shape = shape
@@ -54,11 +54,20 @@ class Features:
         return np.concatenate(self._shards).astype(dtype or np.float32)
 
     def mean(self) -> Float32[np.ndarray, " d"]:
-        """The mean row, with one shard in memory at a time; the same however many processes made them."""
-        total_d = np.zeros(self.shape[1], np.float64)
+        """The mean row of the images that could be read, with one shard in memory at a time; the same however many
+        processes made them.
+
+        Raises:
+            InputError: none could be read.
+        """
+        total_d, count = np.zeros(self.shape[1], np.float64), 0
         for shard in self._shards:
-            total_d += shard.sum(axis=0, dtype=np.float64)
-        return (total_d / len(self)).astype(np.float32)
+            read_n = ~np.isnan(shard[:, 0])
+            total_d += shard.sum(axis=0, dtype=np.float64, where=read_n[:, None])
+            count += int(read_n.sum())
+        if not count:
+            raise InputError(f"none of the {len(self):,} images could be read: are they still there?")
+        return (total_d / count).astype(np.float32)
 
 
 def compute_image_features(
@@ -67,6 +76,7 @@ def compute_image_features(
     cache: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
     share: tuple[int, int] = (0, 1),
+    left_out: Callable[[InputError], object] | None = None,
 ) -> None:
     """The guidance's vector of every image of the source, of a clip the mean of its frames' vectors (SPAE's video
     variant), computed and written where it is not on disk.
@@ -80,9 +90,10 @@ def compute_image_features(
         cache: folder; None for `spae.files.cache_folder()`.
         batch_size: images per call of the guidance.
         share: (i, n): of n processes that share the work this is the i-th, from 0; it makes and checks every n-th file.
+        left_out: told of every image that cannot be read, which gets a row of NaN; None: the first one is an error.
 
     Raises:
-        InputError: the source is empty, or holds an image that cannot be read.
+        InputError: the source is empty, or holds an image that cannot be read, or `batch_size` of them in a row.
     """
     if not len(source):
         raise InputError("expected a source with at least one image, got an empty one: check its path")
@@ -98,7 +109,7 @@ def compute_image_features(
     with progress:
         for file, rows in shards:
             shape = (len(rows), guidance.width)
-            _kept(file, shape, partial(_compute, guidance, source, rows, batch_size, progress))
+            _kept(file, shape, partial(_compute, guidance, source, rows, batch_size, progress, left_out))
 
 
 def stored_image_features(
@@ -188,9 +199,16 @@ def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:
     return features
 
 
-def _compute(guidance: Guidance, source: Source, rows: range, batch_size: int, progress: Any) -> np.ndarray:
-    features = np.empty((len(rows), guidance.width), np.float32)
-    for found, images in _batches(source, rows, guidance.image_size, batch_size):
+def _compute(
+    guidance: Guidance,
+    source: Source,
+    rows: range,
+    batch_size: int,
+    progress: Any,
+    left_out: Callable[[InputError], object] | None,
+) -> np.ndarray:
+    features = np.full((len(rows), guidance.width), np.nan, np.float32)
+    for found, images in _batches(source, rows, guidance.image_size, batch_size, left_out):
         # Of clips every frame is an image.
         frames = images.reshape(-1, *images.shape[-3:])
         vectors = np.concatenate(
@@ -212,13 +230,19 @@ def _vectors(guidance: Guidance, images: UInt8[np.ndarray, "b h w 3"], size: int
 
 
 def _batches(
-    source: Source, wanted: range, side: int, size: int
+    source: Source, wanted: range, side: int, size: int, left_out: Callable[[InputError], object] | None
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b h w 3"]]]:
     """Row numbers and images, or clips, of one shape; small squares stay as they are: the tower enlarges them."""
     waiting: defaultdict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
 
-    def load(row: int) -> np.ndarray:
-        image = source[row].image
+    def load(row: int) -> np.ndarray | None:
+        try:
+            image = source[row].image
+        except InputError as error:
+            if left_out is None:
+                raise
+            left_out(error)
+            return None
         square = image.shape[-3] == image.shape[-2] <= side
         if square:
             return image
@@ -230,7 +254,14 @@ def _batches(
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(wanted), size):
             rows = wanted[start : start + size]
-            for row, image in zip(rows, pool.map(load, rows), strict=True):
+            images = list(pool.map(load, rows))
+            if len(rows) == size and all(image is None for image in images):
+                raise InputError(
+                    f"{len(rows)} images in a row cannot be read, up to {source.key(rows[-1])}: are they still there?"
+                )
+            for row, image in zip(rows, images, strict=True):
+                if image is None:
+                    continue
                 batch = waiting[image.shape[-2]]
                 batch.append((row, image))
                 if len(batch) == size:

@@ -55,11 +55,14 @@ class TarSource(Source):
         return self._bytes(shard, offset, length), label_of(name), caption, self.key(index)
 
     def _bytes(self, shard: int, offset: int, length: int) -> bytes:
-        with self._lock:
-            if shard not in self._open:
-                self._open[shard] = os.open(self.files[shard], os.O_RDONLY)
-        # pread carries its own position: threads share the descriptor.
-        data = os.pread(self._open[shard], length, offset)
+        try:
+            with self._lock:
+                if shard not in self._open:
+                    self._open[shard] = os.open(self.files[shard], os.O_RDONLY)
+            # pread carries its own position: threads share the descriptor.
+            data = os.pread(self._open[shard], length, offset)
+        except OSError as error:
+            raise InputError(f"cannot read {self.files[shard]}: {error.strerror or error}") from error
         if len(data) != length:
             raise InputError(f"{self.files[shard]} ends early: it was cut short after it was indexed")
         return data

@@ -66,7 +66,10 @@ class TfdsSource(Source):
         return value.decode() if isinstance(value, bytes) else str(value)
 
     def _read(self, index: int) -> tuple[Any, str | None, str | None, str]:
-        example = self._data[index]
+        try:
+            example = self._data[index]
+        except RuntimeError as error:  # array_record's, of checksums that do not fit and of what is cut off
+            raise InputError(f"cannot read {self.key(index)} of {self.directory}: {error}") from error
         caption = example[self._caption] if self._caption else None
         caption = caption.decode("utf-8", "replace") if isinstance(caption, bytes) else caption
         return example[self._image], self._label(example), caption, self.key(index)

@@ -77,6 +77,20 @@ def test_what_is_no_whole_film_is_one_line(tmp_path):
     assert "No such file" in refused(tmp_path / "none.mp4")
 
 
+def test_a_title_in_another_encoding_is_no_damage(tmp_path):
+    path = write_video(tmp_path / "a.mp4", moving_square(4), "libx264")
+    data = path.read_bytes()
+    name = data.index(b"VideoHandler")  # a text of the track
+    path.write_bytes(data[:name] + b"Vid\xe9oHandler" + data[name + 12 :])
+    assert len(Film(path).frames([0, 3])) == 2
+
+
+def test_a_codec_that_nobody_knows_is_one_line(tmp_path):
+    path = write_video(tmp_path / "a.mp4", moving_square(4), "libx264")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz9"))
+    assert "of a codec that is not known" in refused(path)
+
+
 def test_a_playlist_is_not_followed(tmp_path):
     good = write_video(tmp_path / "good.mp4", moving_square(8), "libx264")
     (tmp_path / "list.mp4").write_text(

@@ -311,6 +311,24 @@ def test_cut_tar(shards):
         open_source(path)
 
 
+def test_a_shard_that_is_gone(shards):
+    source = open_source(shards.parent / "s-0.tar")
+    (shards.parent / "s-0.tar").unlink()
+    with pytest.raises(InputError, match=r"cannot read .*s-0\.tar: No such file"):
+        source[0]
+
+
+def test_a_damaged_record_of_tfds(tfds_directory):
+    source = open_source(tfds_directory, split="train")
+    file = next(file for file in source.files if "train.array_record" in file.name)
+    data = bytearray(file.read_bytes())
+    data[data.index(b"PNG")] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot read train/\d of .*pets.*: .*hash mismatch") as caught:
+        list(open_source(tfds_directory, split="train"))
+    assert "\n" not in str(caught.value)
+
+
 def test_bad_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
