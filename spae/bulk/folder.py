@@ -129,10 +129,10 @@ class Folder:
         """What was noted of a part; None: it is not there whole."""
         try:
             done = json.loads(self._done_file(number).read_bytes())
-            whole = (self.path / self.job.file_name(number)).stat().st_size == done["bytes"]
-        except (FileNotFoundError, ValueError, KeyError):
+            size = (self.path / self.job.file_name(number)).stat().st_size
+            return done if size == done["bytes"] and isinstance(done["bad"], list) else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        return done if whole else None
 
     def _done_file(self, number: int) -> Path:
         return self.path / "done" / f"{number:05}.json"

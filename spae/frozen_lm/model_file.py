@@ -204,6 +204,8 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
             header = json.loads(file.read(length))
         except ValueError as error:
             raise InputError(f"model: {path} is not a safetensors file: {error}") from error
+    if not isinstance(header, dict):
+        raise InputError(f"model: {path} is not a safetensors file: its header is no JSON object")
     header.pop("__metadata__", None)
     return header, 8 + length
 

@@ -224,7 +224,7 @@ run(Job(path={job.path!r}, source=open_source({job.path!r}, 16), bundle="default
     assert contents(output) == contents(tmp_path / "unbroken")
 
 
-@pytest.mark.parametrize("damage", ["cut", "lost", "note"])
+@pytest.mark.parametrize("damage", ["cut", "lost", '{"part"', "[1]", "null", '{"part": 1}', "no list"])
 def test_a_damaged_part_is_done_again(tmp_path, fake, damage):
     job = fake_job(write_folder(tmp_path / "images", ["good"] * 5), 2)
     output = tmp_path / "words"
@@ -236,7 +236,9 @@ def test_a_damaged_part_is_done_again(tmp_path, fake, damage):
     elif damage == "lost":
         part.unlink()
     else:
-        (output / "done" / "00001.json").write_bytes(b'{"part"')
+        # The note of the part.
+        note = json.dumps({"bytes": part.stat().st_size, "bad": 0}) if damage == "no list" else damage
+        (output / "done" / "00001.json").write_text(note)
     assert run(job, output).parts_written == 1
     assert contents(output) == before
 

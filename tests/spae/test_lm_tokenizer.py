@@ -270,6 +270,9 @@ def test_bfloat16_and_short_files(tmp_path):
     path.write_bytes(b"\xff" * 20)
     with pytest.raises(InputError, match="not a whole safetensors"):
         read_safetensors_tensor(path, "t")
+    path.write_bytes(struct.pack("<Q", 8) + b'["t", 1]')
+    with pytest.raises(InputError, match="no JSON object"):
+        read_safetensors_tensor(path, "t")
 
 
 @pytest.fixture
