@@ -1,6 +1,7 @@
 """Runs the service until it is told to stop."""
 
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -25,6 +26,8 @@ def serve(settings: Settings) -> None:
     """
     log_to_stderr()
     app = create_app(settings)
+    # Why it did not start is told in one line below; the server would put a traceback before it.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.failure is None)
     listening = _listen(settings)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -132,4 +132,8 @@ def test_what_is_refused_before_it_starts(capsys, tmp_path, monkeypatch):
 
 
 def test_a_bundle_that_is_not_there(capsys, tmp_path):
-    assert "none" in fails(capsys, "--bundle", str(tmp_path / "none"), *UPSTREAM)
+    assert main(["serve", "--port", "0", "--bundle", str(tmp_path / "none"), *UPSTREAM]) == 1
+    *logged, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("spae: wanted a bundle")
+    # The server's start, and no traceback.
+    assert [json.loads(one)["level"] for one in logged] == ["info", "info"]
