@@ -330,6 +330,7 @@ def build(
     min_length: int = 3,
     min_zipf: float | None = 2.5,
     max_size: int = 16_384,
+    block: str | Path | None = None,
     view: Literal["two", "raw", "centred", "normalised", "whitened"] = "two",
     appearance_components: int = 16,
 ) -> Vocabulary:
@@ -339,20 +340,22 @@ def build(
     that exists only capitalised is a name, and its lower-case form would not be one token: dropped); real
     English words by `wordfreq` with a Zipf frequency of at least `min_zipf` and no fragments (None: no such
     filter); that survive being written in sequences. At most `max_size` words, the most frequent first:
-    that is their order, ties by token id (without the frequency filter: by token id).
+    that is their order, ties by token id (without the frequency filter: by token id). None of the words in the
+    file `block`, one a line, in any case; how many it lists and its sha256 are part of the provenance.
 
     `view`: "two" = centred for meaning, `appearance_components` whitened components for appearance;
     "raw" and the others: that one view for both ("raw" is the paper's form). Deterministic.
 
-    Raises `InputError` when the model cannot be read or no word is left.
+    Raises `InputError` when the model or the file `block` cannot be read or no word is left.
     """
     from spae.frozen_lm.model_file import read_word_source
-    from spae.frozen_lm.words import real_words, spaced_words, survivors
+    from spae.frozen_lm.words import read_block_list, real_words, spaced_words, survivors
 
     if min_length < 1 or max_size < 1:
         raise InputError(f"build: wanted min_length and max_size from 1; got {min_length} and {max_size}")
     if view not in ("two", *_KINDS):
         raise InputError(f"build: wanted view two, {', '.join(_KINDS)}; got {view!r}")
+    blocked, block_sha256 = read_block_list(block) if block is not None else (frozenset(), "")
     source = read_word_source(model, matrix)
     filters: list[dict[str, Any]] = []
 
@@ -375,10 +378,16 @@ def build(
         record(f"real words: Zipf frequency at least {min_zipf:g}, no fragment of a more frequent word", kept)
     kept = survivors(source.tokenizer, kept)
     record("same ids after being written in sequences", kept)
+    if blocked:
+        kept = {word: i for word, i in kept.items() if word not in blocked}
+        record(f"not among {len(blocked)} blocked words", kept)
     words = sorted(kept, key=lambda word: (-zipf.get(word, 0.0), kept[word]))[:max_size]
     kept = {word: kept[word] for word in words}
     record(f"the {max_size} most frequent", kept)
 
+    provenance = {"model": source.provenance, "filters": filters, "wordfreq": _wordfreq_version(min_zipf)}
+    if blocked:
+        provenance["block"] = {"words": len(blocked), "sha256": block_sha256}
     token_ids = np.array(list(kept.values()), np.int32)
     embeddings = source.embeddings[token_ids]
     return Vocabulary(
@@ -386,7 +395,7 @@ def build(
         token_ids,
         embeddings,
         _views(view, embeddings, appearance_components),
-        {"model": source.provenance, "filters": filters, "wordfreq": _wordfreq_version(min_zipf)},
+        provenance,
     )
 
 

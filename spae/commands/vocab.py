@@ -35,6 +35,9 @@ def add(commands: Any) -> None:
         "--max-size", type=positive, default=16_384, metavar="N", help="words, at most (16384)"
     )
     build.add_argument(
+        "--block", metavar="FILE", help="words to leave out, one a line, in any case (none are)"
+    )
+    build.add_argument(
         "--view",
         choices=("two", "raw", "centred", "normalised", "whitened"),
         default="two",
@@ -62,6 +65,7 @@ def _build(options: argparse.Namespace) -> int:
         min_length=options.min_length,
         min_zipf=options.min_zipf if options.min_zipf > 0 else None,
         max_size=options.max_size,
+        block=options.block,
         view=options.view,
         appearance_components=options.components,
     )

@@ -1,8 +1,10 @@
 """Which tokens of a language model are real words that survive being written as text."""
 
+import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -69,6 +71,23 @@ def real_words(words: Collection[str], min_zipf: float) -> dict[str, float]:
         if zipf.get(word, -math.inf) >= min_zipf
         and (longer(word) - zipf[word] < _FRAGMENT_GAP or has_plural(word))
     }
+
+
+def read_block_list(path: str | Path) -> tuple[frozenset[str], str]:
+    """The words of a file, one a line, without regard to case; and the sha256 of the file.
+
+    Raises InputError: no such file, no text in UTF-8, or no word in it.
+    """
+    try:
+        data = Path(path).read_bytes()
+        words = frozenset(line.strip().casefold() for line in data.decode("utf-8-sig").splitlines()) - {""}
+    except OSError as error:
+        raise InputError(f"cannot read the block list {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the block list {path} is not text in UTF-8: wanted one word a line") from error
+    if not words:
+        raise InputError(f"the block list {path} is empty: wanted one word a line")
+    return words, hashlib.sha256(data).hexdigest()
 
 
 def survivors(tokenizer: TextTokenizer, words: dict[str, int], clean_passes: int = 3) -> dict[str, int]:

@@ -131,10 +131,12 @@ def test_vocab_build(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("spae.vocabulary.build", build)
     folder = tmp_path / "words"
     command = ["vocab", "build", "--from", "m.gguf", "-o", str(folder), "--min-zipf", "0", "--view", "raw"]
+    command += ["--block", "bad.txt"]
     assert main(command) == 0
     assert asked["model"] == "m.gguf"
     assert asked["min_zipf"] is None
     assert asked["view"] == "raw"
+    assert asked["block"] == "bad.txt"
     assert (folder / "words.json").is_file()
     assert "8 words of 2 dimensions" in capsys.readouterr().out
     assert main([*command, "--json"]) == 0

@@ -88,6 +88,34 @@ def test_build_is_deterministic_and_its_table_small(default_vocabulary, smollm2,
     assert raw.codebook("appearance").dtype == np.float32
 
 
+def test_blocked_words_are_left_out_and_others_take_their_places(
+    default_vocabulary, smollm2, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(model_file, "read_word_source", lambda *_: smollm2)
+    first = default_vocabulary.words[:103]
+    block = tmp_path / "block.txt"
+    # In any case, with an end of line of Windows, an empty line and words that are not there.
+    block.write_text(f"{first[0].upper()}\r\n\n {first[50]} \nxyzzy\ntwo words\n{first[1]}", newline="")
+    built = build(max_size=100, block=block)
+    assert built.words == tuple(word for word in first if word not in (first[0], first[1], first[50]))
+    digest = hashlib.sha256(block.read_bytes()).hexdigest()
+    assert built.provenance["block"] == {"words": 5, "sha256": digest}
+    before, blocked, _ = built.provenance["filters"][-3:]
+    assert blocked == {"filter": "not among 5 blocked words", "left": before["left"] - 3}
+    assert "block" not in default_vocabulary.provenance
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "cannot read the block list"), (b" \n", "empty"), (b"\xff", "UTF-8")]
+)
+def test_a_block_list_that_is_none(tmp_path, content, message):
+    block = tmp_path / "block.txt"
+    if content is not None:
+        block.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        build(block=block)
+
+
 # The filters by themselves
 
 
