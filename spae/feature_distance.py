@@ -52,14 +52,22 @@ class FeatureDistance(nnx.Module):
             raise InputError(f"wanted {wanted}, got {shape} and {second_bhwc.shape}")
         batch = shape[0]
         # One pass over both, so that the convolutions run once on twice the batch.
-        images_bhwc = jnp.concatenate([first_bhwc, second_bhwc])
+        both = self.directions(jnp.concatenate([first_bhwc, second_bhwc]))
+        return self.between([x_bhwc[:batch] for x_bhwc in both], [x_bhwc[batch:] for x_bhwc in both])
+
+    def directions(self, images_bhwc: Float[Array, "b h w 3"]) -> list[Float[Array, "b _h _w _c"]]:
+        """What `between` compares: the activations y of each layer as float32 vectors of length 1, for images in
+        [0, 1]. An image that is compared with several others needs them once."""
         images_bhwc = ((2 * images_bhwc - 1 - self.shift[...]) / self.scale[...]).astype(self.dtype)
-        total_b = jnp.zeros(batch, jnp.float32)
-        for x_bhwc, head_c in zip(self.features(images_bhwc), self.heads, strict=True):
-            unit_bhwc = _unit(x_bhwc.astype(jnp.float32))
-            difference_bhwc = (unit_bhwc[:batch] - unit_bhwc[batch:]) ** 2
-            total_b += (difference_bhwc @ head_c[...]).mean(axis=(1, 2))
-        return total_b
+        return [_unit(x_bhwc.astype(jnp.float32)) for x_bhwc in self.features(images_bhwc)]
+
+    def between(self, first: Sequence[Array], second: Sequence[Array]) -> Float[Array, "b"]:
+        """float32 distances of the images whose `directions` these are."""
+        distances = [
+            ((x_bhwc - y_bhwc) ** 2 @ head_c[...]).mean(axis=(1, 2))
+            for x_bhwc, y_bhwc, head_c in zip(first, second, self.heads, strict=True)
+        ]
+        return sum(distances[1:], distances[0])
 
     def features(self, images_bhwc: Float[Array, "b h w 3"]) -> list[Float[Array, "b _h _w _c"]]:
         """The activations of each layer, for images that are shifted and scaled."""

@@ -81,10 +81,21 @@ def codebook_usage(layers: Sequence[Int[np.ndarray, "..."]], vocabulary_size: in
         if ids.min() < 0 or ids.max() >= vocabulary_size:
             found = f"{ids.min()} .. {ids.max()}"
             raise InputError(f"layer {number}: wanted ids in 0 .. {vocabulary_size - 1}, got {found}")
-        counts = np.bincount(ids)
-        share = counts[counts > 0] / ids.size
-        usages.append(Usage(len(share), math.exp(-(share * np.log(share)).sum()), ids.size))
+        usages.append(counted_usage(np.bincount(ids)))
     return usages
+
+
+def counted_usage(counts_v: Int[np.ndarray, " v"]) -> Usage:
+    """Usage from how often each word was used.
+
+    Raises InputError if none was.
+    """
+    used = counts_v[counts_v > 0]
+    positions = int(used.sum())
+    if positions == 0:
+        raise InputError("wanted how often each word was used, got no use of any")
+    share = used / positions
+    return Usage(len(used), math.exp(-(share * np.log(share)).sum()), positions)
 
 
 def _pair(images: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

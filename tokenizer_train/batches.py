@@ -1,11 +1,17 @@
-"""Arrays in batches of one size, so that nothing is compiled for a rest."""
+"""Arrays and images in batches of one size, so that nothing is compiled for a rest."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import grain
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped, UInt8
 from tqdm import tqdm
+
+from spae.sources import Source
+
+_THREADS = 8
+_AHEAD = 4  # batches of images that are read while one is worked on
 
 
 def batches(arrays: Sequence[np.ndarray], size: int, what: str) -> Iterator[tuple[int, list[np.ndarray]]]:
@@ -18,8 +24,7 @@ def batches(arrays: Sequence[np.ndarray], size: int, what: str) -> Iterator[tupl
     starts = range(0, len(arrays[0]), size)
     for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
         parts = [array[start : start + size] for array in arrays]
-        count = len(parts[0])
-        yield count, [np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)]) for part in parts]
+        yield len(parts[0]), [_filled(part, size) for part in parts]
 
 
 def mapped(
@@ -29,3 +34,52 @@ def mapped(
     return np.concatenate(
         [np.asarray(function(*rows))[:count] for count, rows in batches(arrays, size, what)]
     )
+
+
+def read(
+    source: Source,
+    indices_n: Int[np.ndarray, " n"],
+    square: Callable[[Any], UInt8[np.ndarray, "*t H W 3"]],
+    size: int,
+    what: str,
+) -> Iterator[tuple[Int[np.ndarray, " b"], UInt8[np.ndarray, "size *t H W 3"]]]:
+    """The images of a source in batches, read ahead by threads: for each batch the places in `indices_n` of its
+    images, and `size` images, filled up as in `batches`.
+
+    They come in the order of the source, not of `indices_n`: files are read from front to back, and a row group of
+    parquet is decoded once.
+
+    Args:
+        square: makes an array of one shape of every image.
+        what: the name of the progress bar.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    order_n = np.argsort(indices_n)
+    images = grain.MapDataset.source(_Images(source, indices_n[order_n], square))
+    options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD * size)
+    done = 0
+    with tqdm(total=len(order_n), desc=what, unit="image", disable=None, leave=False) as progress:
+        for batch in images.to_iter_dataset(options).batch(size):
+            count = len(batch)
+            yield order_n[done : done + count], _filled(batch, size)
+            done += count
+            progress.update(count)
+
+
+class _Images:
+    """Images by place, as Grain wants them."""
+
+    def __init__(self, source: Source, indices_n: np.ndarray, square: Callable[[Any], np.ndarray]) -> None:
+        self._source, self._indices_n, self._square = source, indices_n, square
+
+    def __len__(self) -> int:
+        return len(self._indices_n)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return self._square(self._source[int(self._indices_n[place])].image)
+
+
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])

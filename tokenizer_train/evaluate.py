@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,19 +29,21 @@ from spae.files import write_file
 from spae.guidance.clip import Clip
 from spae.guidance.conse import Conse
 from spae.images import to_array
-from spae.metrics import codebook_usage
-from spae.pyramid import Pyramid
 from spae.sources import Source, open_source
 from spae.tokenizer import Tokenizer
-from tokenizer_train.batches import batches, mapped
+from tokenizer_train.batches import batches, read
 from tokenizer_train.few_shot import draw_episodes
 from tokenizer_train.pair_measures import Measure, pair_measures
 from tokenizer_train.rates import FORMATS, best_within
+from tokenizer_train.reconstruction import Reconstruction
 from tokenizer_train.set_measures import SetMeasures
 from tokenizer_train.tables import comparison, markdown
-from tokenizer_train.word_fit import WordFit, ids_of
+from tokenizer_train.word_fit import WordFit
+from tokenizer_train.words import Words
 
 SETTINGS = ((2, 1), (5, 1), (5, 5))  # ways, shots of the few-shot check
+UPPER_LAYERS = (2, 3)  # whose words it looks at: 5 and 21 words of the default pyramid
+FEW_SHOT_IMAGES = 10_000  # it draws from the first so many, which are kept in memory for it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,9 +58,11 @@ class Options:
     # Of clips: from one frame to the next, in frames of the film; frames a second instead, where the film has a clock.
     stride: int | None = None  # neither given: as the bundle was trained
     fps: float | None = None
-    limit: int | None = None  # images (or clips), drawn without replacement; all of them if not given
-    codec_images: int = 300  # of them, for JPEG and WebP: 101 quality settings each
-    episodes: int = 2_000  # of each few-shot setting
+    # Images (or clips) to measure on, drawn without replacement by `seed`: the same ones for every bundle, and those of
+    # a smaller limit are among those of a larger one. All of them if not given, or if there are no more.
+    limit: int | None = None
+    codec_images: int = 300  # the first of them, for JPEG and WebP: 101 quality settings each
+    episodes: int = 2_000  # of each few-shot setting, among the first 10,000 of the drawn images
     batch_size: int = 32  # images at once
     seed: int = 0  # of the drawn images and episodes
     lpips: str | None = None  # folder with torchvision's AlexNet or VGG16 and the heads of the package lpips
@@ -122,63 +127,85 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
         InputError: The source is empty, or a part needs weights that are not there.
     """
     indices = _drawn(source, options)
-    every = source.labels
-    labels = [every[int(i)] for i in indices]
-    not_measured = _without_words(tokenizer, labels, options)
-    episodes = []
+    count, size, shape = len(indices), tokenizer.image_size, tokenizer.shape
+    not_measured = _without_words(tokenizer, options)
+    episodes: list[np.ndarray] = []
     if "few_shot" not in not_measured:
-        # Drawn first: too few labelled images should not show after minutes of work.
-        numbers_n = np.unique([str(label) for label in labels], return_inverse=True)[1]
-        episodes = [
-            draw_episodes(numbers_n, *setting, options.episodes, options.seed) for setting in SETTINGS
-        ]
+        # Drawn first: too few labelled images should not show after hours of work.
+        episodes = _episodes(source, indices[:FEW_SHOT_IMAGES], options)
+        if not episodes:
+            not_measured["few_shot"] = "not every image has a label"
     # So are networks loaded first.
-    size = tokenizer.image_size
     pairs, missing = pair_measures(size, options.lpips, "stlpips" not in options.skip)
-    frames = len(indices) * tokenizer.frames
-    sets = SetMeasures(frames, len(tokenizer.shape), options.inception, "frechet" not in options.skip)
+    sets = SetMeasures(count * tokenizer.frames, len(shape), options.inception, "frechet" not in options.skip)
     not_measured = missing | sets.missing | not_measured
-    conse = Conse() if "conse_score" not in not_measured else None
-    clip = Clip(options.clip) if options.clip is not None and "clip_score" not in not_measured else None
+    conse = clip = None
+    if "conse_score" not in not_measured:
+        conse = WordFit(Conse(), tokenizer.vocabulary, count)
+    if options.clip is not None and "clip_score" not in not_measured:
+        clip = WordFit(Clip(options.clip), tokenizer.vocabulary, count)
 
-    square = to_array if tokenizer.frames == 1 else partial(to_clip, frames=tokenizer.frames)
-    images = np.stack([square(source[int(i)].image, size) for i in indices])
-    pyramids, prefixes = reconstruction(tokenizer, images, pairs, sets, options.batch_size)
-    layers = usage(tokenizer, pyramids)
-    bits = math.log2(len(tokenizer.vocabulary))
-    for prefix in prefixes:
-        prefix["bits"] = round(prefix["words"] * bits, 1)
-    originals, distances = sets.results()
-    for prefix, figures in zip(prefixes, distances, strict=True):
-        prefix.update(figures)
-    if "codecs" not in not_measured:
-        for prefix, coded in zip(prefixes, codecs(images, prefixes, pairs, options), strict=True):
-            prefix.update(coded)
+    reconstruction = Reconstruction(tokenizer, pairs, sets)
+    words = Words(count, shape, len(tokenizer.vocabulary))
+    codec_images = 0 if "codecs" in not_measured else options.codec_images
+    kept = min(count, max(codec_images, FEW_SHOT_IMAGES if episodes else 0))
+    clip_or_image = (size, size, 3) if tokenizer.frames == 1 else (tokenizer.frames, size, size, 3)
+    first_images = np.empty((kept, *clip_or_image), np.uint8)
+    square = partial(to_array, size=size)
+    if tokenizer.frames > 1:
+        square = partial(to_clip, size=size, frames=tokenizer.frames)
+    for places_b, images in read(source, indices, square, options.batch_size, "images"):
+        pyramids = tokenizer.encode(images)
+        reconstruction.add(len(places_b), images, pyramids)
+        words.add(places_b, pyramids)
+        for fit in (conse, clip):
+            if fit is not None:
+                fit.add(places_b, images)
+        early_b = places_b < kept
+        first_images[places_b[early_b]] = images[: len(places_b)][early_b]
+
+    originals, prefixes = reconstruction.results()
+    layers = words.layers()
+    if codec_images:
+        budgets = [prefix["bits"] for prefix in prefixes]
+        coded = codecs(first_images[:codec_images], budgets, pairs, options)
+        for prefix, figures in zip(prefixes, coded, strict=True):
+            prefix.update(figures)
     result: dict[str, Any] = {
-        "images": len(images),
+        "images": count,
         "frames": tokenizer.frames,
         "image_size": size,
         "vocabulary": len(tokenizer.vocabulary),
         "originals": originals,
         "prefixes": prefixes,
         "layers": layers,
-        "all_layers": overall_usage(tokenizer, pyramids),
+        "all_layers": words.all_layers(),
     }
     if conse is not None:
-        fit = WordFit(conse, tokenizer.vocabulary, images, options.batch_size)
-        result["guidance"] = conse.name
-        fit.add_percentiles(pyramids, prefixes, layers)
-        fit.add_scores(pyramids, prefixes, layers)
+        result["guidance"] = conse.guidance.name
+        conse.add_figures(words.ids_nk, prefixes, layers, percentiles=True)
         if episodes:
-            result["few_shot"] = fit.few_shot(pyramids, images, episodes, options.seed)
+            upper = [shape.tokens(n) for n in UPPER_LAYERS if n <= len(shape)]
+            drawn = first_images[:FEW_SHOT_IMAGES]
+            result["few_shot"] = conse.few_shot(words.ids_nk, upper, drawn, episodes, options.seed)
     if clip is not None:
-        result["clip"] = clip.fingerprint
-        WordFit(clip, tokenizer.vocabulary, images, options.batch_size).add_scores(pyramids, prefixes, layers)
+        result["clip"] = clip.guidance.fingerprint
+        clip.add_figures(words.ids_nk, prefixes, layers, percentiles=False)
     return result | {"not_measured": not_measured}
 
 
-def _without_words(tokenizer: Tokenizer, labels: list[str | None], options: Options) -> dict[str, str]:
-    """What of the words, labels and codecs is not measured, and why."""
+def _episodes(source: Source, indices: Int[np.ndarray, " n"], options: Options) -> list[np.ndarray]:
+    """The few-shot episodes of each setting over these images; none if one of them has no label."""
+    progress = tqdm(indices, "labels", unit="label", disable=None, leave=False)
+    labels = [source.label(int(index)) for index in progress]
+    if None in labels:
+        return []
+    numbers_n = np.unique([str(label) for label in labels], return_inverse=True)[1]
+    return [draw_episodes(numbers_n, *setting, options.episodes, options.seed) for setting in SETTINGS]
+
+
+def _without_words(tokenizer: Tokenizer, options: Options) -> dict[str, str]:
+    """What of the words and codecs is not measured, and why."""
     reasons: dict[str, str] = {}
     if tokenizer.config.codebook == "learned":
         of_words = ("percentile", "conse_score", "clip_score", "few_shot")
@@ -187,8 +214,6 @@ def _without_words(tokenizer: Tokenizer, labels: list[str | None], options: Opti
         reasons |= dict.fromkeys(("percentile", "conse_score", "few_shot"), "left out by --skip guidance")
     elif "few-shot" in options.skip:
         reasons["few_shot"] = "left out by --skip few-shot"
-    elif any(label is None for label in labels):
-        reasons["few_shot"] = "not every image has a label"
     if options.clip is None and "clip_score" not in reasons:
         reasons["clip_score"] = "needs --clip PATH with the weights of a CLIP"
     if "codecs" in options.skip:
@@ -233,83 +258,35 @@ def _drawn(source: Source, options: Options) -> Int[np.ndarray, " n"]:
     return order[: options.limit]
 
 
-def reconstruction(
-    tokenizer: Tokenizer,
-    images: UInt8[np.ndarray, "n *t H W 3"],
-    pairs: dict[str, Measure],
-    sets: SetMeasures,
-    batch_size: int,
-) -> tuple[list[Pyramid], list[dict[str, Any]]]:
-    """The pyramids of all images, and per prefix the pairs' measures; `sets` sees every reconstruction, too."""
-    depth = len(tokenizer.shape)
-    pyramids: list[Pyramid] = []
-    values: list[np.ndarray] = []  # (b, prefixes, measures)
-    for count, (originals,) in batches([images], batch_size, "reconstruction"):
-        words = tokenizer.encode(originals)
-        decoded = [tokenizer.decode(words, layers=n) for n in range(1, depth + 1)]
-        figures = [np.stack([measure(originals, x) for measure in pairs.values()], axis=1) for x in decoded]
-        sets.add(count, originals, decoded)
-        pyramids += words[:count]
-        values.append(np.stack(figures, axis=1)[:count])
-    means = np.concatenate(values).mean(axis=0, dtype=float)
-    prefixes = [
-        {"layers": n, "words": tokenizer.shape.tokens(n)}
-        | dict(zip(pairs, means[n - 1].tolist(), strict=True))
-        for n in range(1, depth + 1)
-    ]
-    return pyramids, prefixes
-
-
-def usage(tokenizer: Tokenizer, pyramids: list[Pyramid]) -> list[dict[str, Any]]:
-    """Per layer: distinct words, their share of the vocabulary, and the perplexity of their use."""
-    words = [ids_of(pyramids, n) for n in range(1, len(tokenizer.shape) + 1)]
-    return [
-        {
-            "layer": n,
-            "words_per_image": ids_nk.shape[1],
-            "distinct": used.used,
-            "usage": used.used / len(tokenizer.vocabulary),
-            "perplexity": used.perplexity,
-        }
-        for n, (ids_nk, used) in enumerate(
-            zip(words, codebook_usage(words, len(tokenizer.vocabulary)), strict=True), start=1
-        )
-    ]
-
-
-def overall_usage(tokenizer: Tokenizer, pyramids: list[Pyramid]) -> dict[str, Any]:
-    """The same over the words of all layers together."""
-    words = [ids_of(pyramids, n).ravel() for n in range(1, len(tokenizer.shape) + 1)]
-    (used,) = codebook_usage([np.concatenate(words)], len(tokenizer.vocabulary))
-    share = used.used / len(tokenizer.vocabulary)
-    return {"distinct": used.used, "usage": share, "perplexity": used.perplexity}
-
-
 def codecs(
     images: UInt8[np.ndarray, "n H W 3"],
-    prefixes: list[dict[str, Any]],
+    budgets: Sequence[float],
     pairs: dict[str, Measure],
     options: Options,
 ) -> list[dict[str, Any]]:
-    """Per prefix: JPEG and WebP in no more bits than its words, over the first `codec_images` images.
+    """JPEG and WebP of the images in no more bits than each of the budgets.
 
     `fits` is the share of images with such a file. The others count with their smallest file, which is larger
     than allowed and so in the codec's favour; below a half that fit, the figures are None.
     """
-    some = images[: options.codec_images]
-    result: list[dict[str, Any]] = [{} for _ in prefixes]
+    result: list[dict[str, Any]] = [{} for _ in budgets]
     for format in FORMATS:
         coded = [
-            best_within(image, [prefix["bits"] for prefix in prefixes], format)
-            for image in tqdm(some, desc=format, unit="image", disable=None, leave=False)
+            best_within(image, budgets, format)
+            for image in tqdm(images, desc=format, unit="image", disable=None, leave=False)
         ]
+        fits = np.mean([[one.fits for one in of_image] for of_image in coded], axis=0)
+        measured = [n for n, share in enumerate(fits) if share >= 0.5]
+        decoded = [np.stack([of_image[n].image for of_image in coded]) for n in measured]
+        sums_mp = np.zeros((len(pairs), len(measured)))
+        for count, (originals, *others) in batches([images, *decoded], options.batch_size, format):
+            for sums_p, measure in zip(sums_mp, pairs.values(), strict=True):
+                compare = measure(originals)
+                sums_p += [compare(x)[:count].sum(dtype=float) for x in others]
         for n, entry in enumerate(result):
-            fits = float(np.mean([per_prefix[n].fits for per_prefix in coded]))
-            decoded = np.stack([per_prefix[n].image for per_prefix in coded])
-            entry[format.lower()] = {"images": len(some), "fits": fits} | {
-                name: float(mapped(measure, [some, decoded], options.batch_size, format).mean(dtype=float))
-                if fits >= 0.5
-                else None
-                for name, measure in pairs.items()
-            }
+            figures: dict[str, float | None] = dict.fromkeys(pairs)
+            if n in measured:
+                means_m = sums_mp[:, measured.index(n)] / len(images)
+                figures = dict(zip(pairs, means_m.tolist(), strict=True))
+            entry[format.lower()] = {"images": len(images), "fits": float(fits[n])} | figures
     return result

@@ -8,7 +8,7 @@ model that could know the classes; the vectors of the words carry all there is.
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from spae.errors import InputError
 
@@ -48,20 +48,23 @@ def draw_episodes(
 
 
 def nearest_centroid(
-    features_nd: Float[np.ndarray, "n d"], episodes_ewi: Int[np.ndarray, "e w i"]
+    features_nd: Shaped[np.ndarray, "n d"],
+    episodes_ewi: Int[np.ndarray, "e w i"],
+    origin_d: Float[np.ndarray, " d"] | float = 0.0,
 ) -> Accuracy:
     """Accuracy of the queries over the given episodes.
 
     Args:
-        features_nd: One vector per image, of any length; directions are compared. A tie between centroids (as
-            between images of the same words) counts the share of the right answer among the tied.
+        features_nd: One vector per image, of any length; directions, seen from `origin_d`, are compared. A tie between
+            centroids (as between images of the same words) counts the share of the right answer among the tied.
         episodes_ewi: Of `draw_episodes`.
     """
-    unit_nd = _unit(features_nd)
     correct = np.empty(len(episodes_ewi))
     for e, episode_wi in enumerate(episodes_ewi):
-        centroids_wd = _unit(unit_nd[episode_wi[:, :-1]].mean(axis=1))
-        similarity_ww = unit_nd[episode_wi[:, -1]] @ centroids_wd.T
+        # Here and not for all at once: of pixels, as float64, that would be eight times the images.
+        unit_wid = _unit(features_nd[episode_wi] - origin_d)
+        centroids_wd = _unit(unit_wid[:, :-1].mean(axis=1))
+        similarity_ww = unit_wid[:, -1] @ centroids_wd.T
         best_ww = similarity_ww >= similarity_ww.max(axis=1, keepdims=True) - 1e-6
         correct[e] = (best_ww.diagonal() / best_ww.sum(axis=1)).mean()
     interval = 1.96 * correct.std(ddof=1) / np.sqrt(len(correct)) if len(correct) > 1 else float("nan")

@@ -13,10 +13,11 @@ from spae.images import to_float
 from spae.metrics import psnr, ssim
 from spae.stlpips import Stlpips
 
-# Two batches of uint8 images or clips to one value per pair.
-Measure = Callable[
-    [UInt8[np.ndarray, "b *t h w 3"], UInt8[np.ndarray, "b *t h w 3"]], Float[np.ndarray, " b"]
-]
+# A batch of uint8 images, or clips, to one value for each of them.
+Compare = Callable[[UInt8[np.ndarray, "b *t h w 3"]], Float[np.ndarray, " b"]]
+# A batch of originals to what compares others with them, pair by pair. The originals are compared with every prefix's
+# reconstructions, and what a network makes of them alone is computed once.
+Measure = Callable[[UInt8[np.ndarray, "b *t h w 3"]], Compare]
 
 
 def pair_measures(
@@ -34,7 +35,7 @@ def pair_measures(
     Raises:
         InputError: the folder has no weights, or the package of STLPIPS is not installed.
     """
-    found: dict[str, Measure] = {"psnr": _per_frame(psnr), "ssim": _per_frame(ssim)}
+    found: dict[str, Measure] = {"psnr": _per_frame(_of_pixels(psnr)), "ssim": _per_frame(_of_pixels(ssim))}
     missing = {}
     small = f"needs images of at least {SMALLEST_SIDE} pixels"
     if not with_stlpips:
@@ -53,20 +54,42 @@ def pair_measures(
     return found, missing
 
 
-def _compiled(distance: FeatureDistance) -> Measure:
-    run = nnx.jit(distance)
+def _of_pixels(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Measure:
+    return lambda originals: lambda images: function(images, originals)
 
-    def measure(first: np.ndarray, second: np.ndarray) -> Float[np.ndarray, " b"]:
+
+def _compiled(distance: FeatureDistance) -> Measure:
+    @nnx.jit
+    def directions(distance: FeatureDistance, images_bhwc: np.ndarray) -> list[jax.Array]:
+        return distance.directions(to_float(images_bhwc))
+
+    @nnx.jit
+    def distances(
+        distance: FeatureDistance, of_originals: list[jax.Array], images_bhwc: np.ndarray
+    ) -> jax.Array:
+        return distance.between(of_originals, distance.directions(to_float(images_bhwc)))
+
+    def measure(originals: np.ndarray) -> Compare:
         # Accelerators would round the products of float32 to fewer bits.
         with jax.default_matmul_precision("highest"):
-            return np.asarray(run(to_float(first), to_float(second)))
+            of_originals = directions(distance, originals)
+
+        def compare(images: np.ndarray) -> Float[np.ndarray, " b"]:
+            with jax.default_matmul_precision("highest"):
+                return np.asarray(distances(distance, of_originals, images))
+
+        return compare
 
     return measure
 
 
 def _per_frame(measure: Measure) -> Measure:
-    def mean(first: np.ndarray, second: np.ndarray) -> Float[np.ndarray, " b"]:
-        frames = (image.reshape(-1, *image.shape[-3:]) for image in (first, second))
-        return measure(*frames).reshape(len(first), -1).mean(axis=1, dtype=float)
+    def of_clips(originals: np.ndarray) -> Compare:
+        compare = measure(_frames(originals))
+        return lambda images: compare(_frames(images)).reshape(len(images), -1).mean(axis=1, dtype=float)
 
-    return mean
+    return of_clips
+
+
+def _frames(images: np.ndarray) -> np.ndarray:
+    return images.reshape(-1, *images.shape[-3:])

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, UInt8
+from tqdm import tqdm
 
 from spae import inception
 from spae.frechet import Moments, frechet_distance
@@ -93,7 +94,7 @@ class SetMeasures:
         originals = scores[0] if scores else {}
         prefixes = scores[1:] or [{} for _ in range(self._prefixes)]
         for name, (images, *decoded) in self._moments.items():
-            for prefix, moments in zip(prefixes, decoded, strict=True):
+            for prefix, moments in zip(tqdm(prefixes, name, disable=None, leave=False), decoded, strict=True):
                 prefix[name] = frechet_distance(images, moments)
         return originals, prefixes
 

@@ -1,23 +1,23 @@
 """How well the words of a pyramid fit the image, by a guidance, and what they say of its class without one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
+from tqdm import tqdm
 
 from spae.guidance.cache import cached_word_features
 from spae.guidance.protocol import Guidance
 from spae.guidance.scores import percentile, scores, word_means
 from spae.images import to_float
-from spae.pyramid import Pyramid
 from spae.vocabulary import Vocabulary
 from tokenizer_train.batches import mapped
 from tokenizer_train.few_shot import mean_of_words, nearest_centroid
 
-UPPER_LAYERS = (2, 3)  # whose words are checked: 5 and 21 words of the default pyramid
 ORACLE_WORDS = 5
 ORACLE_BATCH = 256
 SCORE_BATCH = 8  # images; the sorted scores of the whole vocabulary are held for each
@@ -26,147 +26,143 @@ SCORE_BATCH = 8  # images; the sorted scores of the whole vocabulary are held fo
 class WordFit:
     """The figures that need to know what words and images mean, by a guidance, whatever the bundle was trained by.
 
+    Of the images only the guidance's vectors are kept, f numbers each.
+
     Args:
         guidance: it need not be the bundle's own. ConSE's classifier has seen the ImageNet classes and may be
             the bundle's trunk: its scores then say only how well the words follow the guidance.
         vocabulary: whose words are scored.
-        images: those that were encoded; of clips the mean vector of the frames counts.
-        batch_size: images (or clips) at once.
+        count: images there will be.
     """
 
-    def __init__(
-        self,
-        guidance: Guidance,
-        vocabulary: Vocabulary,
-        images: UInt8[np.ndarray, "n *t H W 3"],
-        batch_size: int,
-    ) -> None:
+    def __init__(self, guidance: Guidance, vocabulary: Vocabulary, count: int) -> None:
         self.guidance = guidance
         self.words_vf = cached_word_features(guidance, vocabulary.words)
+        self._images_nf = np.empty((count, guidance.width), np.float32)
 
-        def embed(images: UInt8[np.ndarray, "b *t H W 3"]) -> Float32[np.ndarray, "b f"]:
-            frames_bhwc = images.reshape(-1, *images.shape[-3:])
-            vectors = np.asarray(guidance.images(to_float(frames_bhwc)))
-            return vectors.reshape(len(images), -1, guidance.width).mean(axis=1)
+    def add(self, places_b: Int[np.ndarray, " b"], images: UInt8[np.ndarray, "_b *t H W 3"]) -> None:
+        """Images (of clips the mean vector of the frames counts) by their places; what is beyond those is filler."""
+        vectors = np.asarray(self.guidance.images(to_float(images.reshape(-1, *images.shape[-3:]))))
+        of_images_bf = vectors.reshape(len(images), -1, self.guidance.width).mean(axis=1)
+        self._images_nf[places_b] = of_images_bf[: len(places_b)]
 
-        self.images_nf = mapped(embed, [images], batch_size, f"{guidance.name} images")
-        self.means_v = word_means(self.images_nf, self.words_vf)
-
-    def add_scores(
-        self, pyramids: list[Pyramid], prefixes: list[dict[str, Any]], layers: list[dict[str, Any]]
-    ) -> None:
-        """Add to layers and prefixes the mean score of their words, raw and relative.
-
-        Raw, s'(I, k): the inner product of the image's vector with the mean of the word's vectors over the
-        templates. Relative, s(I, k): scaled to [0, 1] over the vocabulary, for each image. Both as the paper
-        defines them for its guidance; that its tables take the mean over all words of a prefix is our reading.
-        """
-
-        @jax.jit
-        def fit(images_bf, ids_bn, words_vf):
-            raw_bv = jnp.matmul(images_bf, words_vf.T, precision=jax.lax.Precision.HIGHEST)
-            both = (jnp.take_along_axis(x, ids_bn, axis=1) for x in (raw_bv, scores(images_bf, words_vf)))
-            return jnp.stack([x.mean(axis=1) for x in both], axis=1)
-
-        names = (f"{self.guidance.name}_score", f"{self.guidance.name}_relative")
-        self._add(names, fit, [self.words_vf], pyramids, prefixes, layers)
-
-    def add_percentiles(
-        self, pyramids: list[Pyramid], prefixes: list[dict[str, Any]], layers: list[dict[str, Any]]
-    ) -> None:
-        """Add to layers and prefixes the mean percentile of their words among all words; 0.5 is chance.
-
-        Also with each word's mean score over these images subtracted ("corrected"): a word that is near
-        everything ranks high for every image without saying anything of it.
-        """
-
-        @jax.jit
-        def ranks(images_bf, ids_bn, words_vf, means_v):
-            plain_bv, corrected_bv = scores(images_bf, words_vf), scores(images_bf, words_vf, means_v)
-            return jnp.stack([percentile(plain_bv, ids_bn), percentile(corrected_bv, ids_bn)], axis=1)
-
-        names = ("percentile", "percentile_corrected")
-        self._add(names, ranks, [self.words_vf, self.means_v], pyramids, prefixes, layers)
-
-    def _add(
+    def add_figures(
         self,
-        names: Sequence[str],
-        function: Callable[..., Any],
-        constants: Sequence[np.ndarray],
-        pyramids: list[Pyramid],
+        ids_nk: Int[np.ndarray, "n k"],
         prefixes: list[dict[str, Any]],
         layers: list[dict[str, Any]],
+        percentiles: bool,
     ) -> None:
-        """Means of each layer's words by `function`, and from them those of each prefix's."""
-        on_device = [jnp.asarray(constant) for constant in constants]
-        for layer in layers:
-            values_n2 = mapped(
-                lambda images_bf, ids_bn: function(images_bf, ids_bn, *on_device),
-                [self.images_nf, ids_of(pyramids, layer["layer"])],
-                SCORE_BATCH,
-                f"{names[0]} of layer {layer['layer']}",
-            )
-            layer.update(zip(names, values_n2.mean(axis=0, dtype=float).tolist(), strict=True))
+        """Add to layers and prefixes the means over images and words of how well their words fit the image.
+
+        Percentiles, if wanted: a word's rank among all words; 0.5 is chance. Also with each word's mean score
+        over these images subtracted ("corrected"): a word that is near everything ranks high for every image without
+        saying anything of it.
+
+        Scores, raw, s'(I, k): the inner product of the image's vector with the mean of the word's vectors over the
+        templates. Relative, s(I, k): scaled to [0, 1] over the vocabulary, for each image. Both as the paper defines
+        them for its guidance; that its tables take the mean over all words of a prefix is our reading.
+
+        Args:
+            ids_nk: the words of all layers, a row for each image.
+        """
+        ends = np.cumsum([layer["words_per_image"] for layer in layers])[:-1].tolist()
+        names = [f"{self.guidance.name}_score", f"{self.guidance.name}_relative"]
+        if percentiles:
+            names = ["percentile", "percentile_corrected", *names]
+
+        @jax.jit
+        def fit(images_bf, ids_bk, words_vf, means_v):
+            raw_bv = jnp.matmul(images_bf, words_vf.T, precision=jax.lax.Precision.HIGHEST)
+            plain_bv = scores(images_bf, words_vf)
+            figures = [jnp.take_along_axis(x_bv, ids_bk, axis=1) for x_bv in (raw_bv, plain_bv)]
+            if percentiles:
+                corrected_bv = scores(images_bf, words_vf, means_v)
+                figures = [percentile(x_bv, ids_bk) for x_bv in (plain_bv, corrected_bv)] + figures
+            by_layer = jnp.split(jnp.stack(figures, axis=-1), ends, axis=1)
+            return jnp.stack([x_bkm.mean(axis=1) for x_bkm in by_layer], axis=1)
+
+        on_device = [jnp.asarray(x) for x in (self.words_vf, self._means_v)]
+        values_nlm = mapped(
+            lambda images_bf, ids_bk: fit(images_bf, ids_bk, *on_device),
+            [self._images_nf, ids_nk],
+            SCORE_BATCH,
+            f"{self.guidance.name} of words",
+        )
+        for layer, means_m in zip(layers, values_nlm.mean(axis=0, dtype=float), strict=True):
+            layer.update(zip(names, means_m.tolist(), strict=True))
         for prefix in prefixes:
             upper = layers[: prefix["layers"]]
             for name in names:
                 total = sum(layer[name] * layer["words_per_image"] for layer in upper)
                 prefix[name] = total / prefix["words"]
 
+    @cached_property
+    def _means_v(self) -> Float32[np.ndarray, " v"]:
+        return word_means(self._images_nf, self.words_vf)
+
     def few_shot(
         self,
-        pyramids: list[Pyramid],
-        images: UInt8[np.ndarray, "n *t H W 3"],
+        ids_nk: Int[np.ndarray, "n k"],
+        words: Sequence[int],
+        images: UInt8[np.ndarray, "m *t H W 3"],
         episodes: Sequence[Int[np.ndarray, "e w i"]],
         seed: int,
     ) -> list[dict[str, Any]]:
-        """Accuracies on the words, and of the controls that bound them, over the same episodes.
+        """Accuracies on the words, and of the controls that bound them, over the same episodes of the first m images.
 
         Controls: chance; raw pixels; the words of another image; the guidance's own best words, plain and
-        with each word's mean over these images subtracted; the guidance's vector of the image itself.
+        with each word's mean over all images subtracted; the guidance's vector of the image itself.
+
+        Args:
+            ids_nk: the words of all layers, a row for each image.
+            words: an image is represented by its first so many, for each of these numbers.
+            images: the first m, for the control by pixels.
+            episodes: of `draw_episodes`, for each setting.
         """
-        represented = {}
-        for n in UPPER_LAYERS:
-            if n <= pyramids[0].layers:
-                ids_nk = np.concatenate([ids_of(pyramids, layer) for layer in range(1, n + 1)], axis=1)
-                represented[f"{ids_nk.shape[1]} words"] = mean_of_words(self.words_vf, ids_nk)
-        shuffled = np.random.default_rng(seed).permutation(len(images))
+        count = len(images)
+        represented = {f"{k} words": mean_of_words(self.words_vf, ids_nk[:count, :k]) for k in words}
+        shuffled = np.random.default_rng(seed).permutation(count)
         for name, words_nf in list(represented.items()):
             represented[f"{name} of another image"] = words_nf[shuffled]
-        pixels_np = images.reshape(len(images), -1).astype(np.float32)
-        represented["raw pixels, centred"] = pixels_np - pixels_np.mean(axis=0)
-        for name, means_v in (("", 0 * self.means_v), (", hub-corrected", self.means_v)):
-            represented[f"{ORACLE_WORDS} best-scored words{name}"] = mean_of_words(
-                self.words_vf, self._best_words(means_v)
-            )
-        represented[f"{self.guidance.name} vector of the image"] = self.images_nf
+        pixels = "raw pixels, centred"
+        represented[pixels] = images.reshape(count, -1)
+        for name, means_v in (("", 0 * self._means_v), (", hub-corrected", self._means_v)):
+            best_nk = self._best_words(self._images_nf[:count], means_v)
+            represented[f"{ORACLE_WORDS} best-scored words{name}"] = mean_of_words(self.words_vf, best_nk)
+        represented[f"{self.guidance.name} vector of the image"] = self._images_nf[:count]
+        origins = {pixels: represented[pixels].mean(axis=0)}
 
         results: list[dict[str, Any]] = []
-        for episodes_ewi in episodes:
-            accuracies = {name: nearest_centroid(x_nd, episodes_ewi) for name, x_nd in represented.items()}
-            count, ways, drawn = episodes_ewi.shape
-            results.append(
-                {
-                    "ways": ways,
-                    "shots": drawn - 1,
-                    "episodes": count,
-                    "chance": 1 / ways,
-                    "accuracy": {name: accuracy.mean for name, accuracy in accuracies.items()},
-                    "interval": {name: accuracy.interval for name, accuracy in accuracies.items()},
-                }
-            )
+        with tqdm(
+            total=len(episodes) * len(represented), desc="few-shot", disable=None, leave=False
+        ) as progress:
+            for episodes_ewi in episodes:
+                accuracies = {}
+                for name, x_nd in represented.items():
+                    accuracies[name] = nearest_centroid(x_nd, episodes_ewi, origins.get(name, 0.0))
+                    progress.update()
+                drawn, ways, of_class = episodes_ewi.shape
+                results.append(
+                    {
+                        "ways": ways,
+                        "shots": of_class - 1,
+                        "episodes": drawn,
+                        "images": count,
+                        "chance": 1 / ways,
+                        "accuracy": {name: accuracy.mean for name, accuracy in accuracies.items()},
+                        "interval": {name: accuracy.interval for name, accuracy in accuracies.items()},
+                    }
+                )
         return results
 
-    def _best_words(self, means_v: Float32[np.ndarray, " v"]) -> Int[np.ndarray, "n k"]:
+    def _best_words(
+        self, images_nf: Float32[np.ndarray, "n f"], means_v: Float32[np.ndarray, " v"]
+    ) -> Int[np.ndarray, "n k"]:
         """The words that the scores alone would choose for each image."""
 
         def best(images_bf: Float32[np.ndarray, "b f"]) -> Int[np.ndarray, "b k"]:
             distance_bv = means_v - images_bf @ self.words_vf.T
             return np.argpartition(distance_bv, ORACLE_WORDS, axis=1)[:, :ORACLE_WORDS]
 
-        return mapped(best, [self.images_nf], ORACLE_BATCH, "best-scored words")
-
-
-def ids_of(pyramids: list[Pyramid], layer: int) -> Int[np.ndarray, "n k"]:
-    """The ids of one layer, numbered from 1, a row for each pyramid."""
-    return np.stack([pyramid.ids[layer - 1].ravel() for pyramid in pyramids])
+        return mapped(best, [images_nf], ORACLE_BATCH, "best-scored words")

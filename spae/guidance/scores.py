@@ -82,18 +82,18 @@ def pools(score_bv: Float[Array, "b v"], thresholds: Sequence[float]) -> Bool[Ar
     return score_bv[None] >= rho_l[:, None, None]
 
 
-def percentile(score_bv: Float[Array, "b v"], ids_bn: Int[Array, "b n"]) -> Float[Array, "b"]:
-    """Mean rank of the chosen words among all words, per image: 1 the best word, 0.5 chance, 0 the worst.
+def percentile(score_bv: Float[Array, "b v"], ids_bn: Int[Array, "b n"]) -> Float[Array, "b n"]:
+    """Rank of each chosen word among all words for its image: 1 the best word, 0.5 chance, 0 the worst.
 
     Ties take the middle of their ranks. Two words at least.
     """
     if score_bv.shape[-1] < 2:
         raise InputError(f"expected scores of at least two words, got shape {score_bv.shape}")
 
-    def rank(score_v: Float[Array, "v"], ids_n: Int[Array, "n"]) -> Float[Array, ""]:
+    def rank(score_v: Float[Array, "v"], ids_n: Int[Array, "n"]) -> Float[Array, "n"]:
         ordered, chosen = jnp.sort(score_v), score_v[ids_n]
         below = jnp.searchsorted(ordered, chosen, side="left")
         through = jnp.searchsorted(ordered, chosen, side="right") - 1
-        return jnp.mean(below + through) / (2.0 * (score_v.size - 1))
+        return (below + through) / (2.0 * (score_v.size - 1))
 
     return jax.vmap(rank)(score_bv, ids_bn)

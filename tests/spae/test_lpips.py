@@ -44,6 +44,18 @@ def test_distances_are_the_authors(variant):
         np.testing.assert_allclose(got[1:], 0, atol=1e-6)
 
 
+def test_directions_are_made_once_for_several_comparisons():
+    distance = Lpips("alex", *MAKER.weights("alex"))
+    original, other = (jnp.asarray(image)[None] for image in pair(64, seed=3))
+    of_original = distance.directions(original)
+    for x_bhwc in of_original:
+        lengths = jnp.linalg.norm(x_bhwc, axis=-1)
+        np.testing.assert_allclose(jnp.where(lengths > 0, lengths, 1), 1, rtol=1e-5)
+    for image in (other, 1 - original, original):
+        got = distance.between(of_original, distance.directions(image))
+        np.testing.assert_allclose(got, distance(original, image), rtol=1e-5, atol=1e-9)
+
+
 def test_it_can_be_trained_with():
     distance = Lpips("alex", *MAKER.weights("alex"))
     assert not jax.tree.leaves(nnx.state(distance, nnx.Param))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from spae.errors import InputError
-from spae.metrics import codebook_usage, psnr, ssim
+from spae.metrics import codebook_usage, counted_usage, psnr, ssim
 
 GENERATOR = np.random.default_rng(0)
 
@@ -109,6 +109,14 @@ def test_perplexity_of_known_frequencies():
     even, lopsided = codebook_usage([np.array([[1, 2], [3, 4]]), np.array([7, 7, 7, 8])], 9)
     assert even.perplexity == pytest.approx(4)
     assert lopsided.perplexity == pytest.approx(2 ** (0.75 * np.log2(4 / 3) + 0.25 * 2))
+
+
+def test_usage_of_counts_is_that_of_the_ids():
+    ids = np.random.default_rng(0).integers(0, 9, 200)
+    (expected,) = codebook_usage([ids], 12)
+    assert counted_usage(np.bincount(ids, minlength=12)) == expected
+    with pytest.raises(InputError, match="no use of any"):
+        counted_usage(np.zeros(3, int))
 
 
 def test_usage_refuses():

@@ -1,5 +1,6 @@
 """`spae-train eval` on a tokenizer whose words are levels of brightness: every figure by another way."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -27,7 +28,7 @@ from spae.pyramid import Pyramid, PyramidShape
 from spae.sources import open_source
 from spae.vocabulary import View, Vocabulary
 from tokenizer_train.cli import main
-from tokenizer_train.evaluate import Options, _opened
+from tokenizer_train.evaluate import Options, _opened, evaluate
 from tokenizer_train.tables import comparison
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -242,6 +243,52 @@ def test_what_is_not_measured_is_said(brightness, image_folder, capsys) -> None:
     assert "pt_inception-2015-12-05" in capsys.readouterr().err
     assert main([*arguments, "few-shot", "--lpips", str(image_folder)]) == 1
     assert "vgg16-397923af.pth" in capsys.readouterr().err
+
+
+def test_few_images_and_labels_are_kept(brightness, image_folder, monkeypatch) -> None:
+    """The few-shot check looks at the first so many of the images, and nothing else at any label."""
+    monkeypatch.setattr("tokenizer_train.evaluate.FEW_SHOT_IMAGES", 20)
+    monkeypatch.setattr("tokenizer_train.evaluate.SETTINGS", ((2, 1), (3, 2)))
+    source = open_source(image_folder)
+    asked: list[int] = []
+    label = type(source).label
+    monkeypatch.setattr(type(source), "label", lambda self, index: asked.append(index) or label(self, index))
+    options = Options(
+        bundle="words", data="here", episodes=20, codec_images=2, batch_size=4, skip=("stlpips", "frechet")
+    )
+    result = evaluate(brightness, source, options)
+    order = np.random.default_rng(0).permutation(30)
+    assert asked == order[:20].tolist()
+    assert [setting["images"] for setting in result["few_shot"]] == [20] * 2
+    assert result["images"] == 30
+    assert result["prefixes"][2]["jpeg"]["images"] == 2
+
+    # Its figures are those of the first images alone, but for what is corrected by the mean over all.
+    first = evaluate(brightness, source, dataclasses.replace(options, limit=20))
+    for setting, alone in zip(result["few_shot"], first["few_shot"], strict=True):
+        for name, accuracy in setting["accuracy"].items():
+            assert accuracy == alone["accuracy"][name] or "corrected" in name
+
+    asked.clear()
+    skip = ("stlpips", "frechet", "few-shot", "codecs")
+    evaluate(brightness, source, dataclasses.replace(options, skip=skip))
+    assert asked == []
+
+
+def test_the_images_of_a_limit(brightness, image_folder) -> None:
+    source = open_source(image_folder)
+    skip = ("stlpips", "frechet", "few-shot", "codecs", "guidance")
+
+    def psnr_of(limit: int | None) -> float:
+        options = Options(bundle="words", data="here", limit=limit, batch_size=8, skip=skip)
+        return evaluate(brightness, source, options)["prefixes"][2]["psnr"]
+
+    order = np.random.default_rng(0).permutation(30)
+    images = np.stack([to_array(source[int(i)].image, SIDE) for i in order])
+    each = psnr(images, brightness.decode(brightness.encode(images), 3))
+    for limit in (1, 7, 30):
+        assert psnr_of(limit) == pytest.approx(each[:limit].mean(), rel=1e-12)
+    assert psnr_of(None) == psnr_of(31) == psnr_of(30)
 
 
 def test_several_bundles_in_one_table(brightness, image_folder, tmp_path, capsys) -> None:

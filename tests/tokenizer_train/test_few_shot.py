@@ -56,6 +56,18 @@ def test_against_a_loop() -> None:
     assert result.interval == pytest.approx(1.96 * np.std(scores, ddof=1) / np.sqrt(30))
 
 
+def test_directions_are_seen_from_the_origin() -> None:
+    """Bytes, too: of pixels nothing is made for all images at once."""
+    generator = np.random.default_rng(3)
+    labels = np.repeat(np.arange(4), 6)
+    pixels = generator.integers(0, 256, (24, 30), dtype=np.uint8)
+    episodes = draw_episodes(labels, ways=3, shots=2, episodes=40, seed=0)
+    origin = pixels.mean(axis=0)
+    centred = nearest_centroid(pixels.astype(float) - origin, episodes)
+    assert nearest_centroid(pixels, episodes, origin) == centred
+    assert nearest_centroid(pixels, episodes) != centred
+
+
 def test_mean_of_words() -> None:
     words = np.arange(12.0).reshape(4, 3)
     np.testing.assert_allclose(mean_of_words(words, np.array([[0, 2], [3, 3]])), [[3, 4, 5], [9, 10, 11]])
