@@ -6,10 +6,12 @@ import { Refused, count, element, make } from "./say.js";
 const USUAL_LAYERS = 2;
 
 export class Chat {
-  /** `needKey`: asked with an error whether a key is what is missing. */
-  constructor(needKey) {
+  /** `needKey`: asked with an error whether a key is what is missing; `words`: gives those of so many layers as they
+   * are now, and how many of them were changed. */
+  constructor(needKey, words) {
     this.needKey = needKey;
-    this.messages = [];
+    this.words = words;
+    this.messages = []; // without the picture
     element("chat-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#ask();
@@ -42,9 +44,8 @@ export class Chat {
   }
 
   /** Another photograph: another conversation. */
-  show({ square, dataUrl, name }) {
+  show({ square, name }) {
     this.square = square;
-    this.dataUrl = dataUrl;
     this.name = name;
     this.#forget();
   }
@@ -59,16 +60,13 @@ export class Chat {
   async #ask() {
     const field = element("question"), question = field.value.trim();
     if (!question || this.answering) return;
-    const text = { type: "text", text: question };
-    const picture = { type: "image_url", image_url: { url: this.dataUrl } };
-    const content = this.messages.length ? question : [picture, text];
     const asked = this.#bubble("user", this.messages.length ? null : this.#thumbnail());
     asked.querySelector(".text").textContent = question;
     const answer = this.#bubble("assistant");
     field.value = "";
     const asking = this.answering = new AbortController();
     this.#busy(true);
-    const messages = [...this.messages, { role: "user", content }];
+    const messages = [...this.messages, { role: "user", content: question }];
     try {
       const said = await this.#receive(messages, answer, asking.signal);
       this.messages = [...messages, { role: "assistant", content: said }];
@@ -93,10 +91,11 @@ export class Chat {
   /** Shows an answer as it comes; gives its text. */
   async #receive(messages, answer, signal) {
     answer.classList.add("waiting");
+    const layers = Number(element("chat-layers").value);
     const body = {
       model: element("model").value || "default",
-      messages,
-      spae: { layers: Number(element("chat-layers").value) },
+      messages: await this.#withPicture(messages, layers),
+      spae: { layers },
       ...(element("draw").checked && { modalities: ["text", "image"] }),
     };
     const writing = new Writing(answer.querySelector(".text"));
@@ -121,6 +120,14 @@ export class Chat {
     return writing.text;
   }
 
+  /** The messages, the first of them with the picture: its words as the other tab shows them now. */
+  async #withPicture([first, ...others], layers) {
+    const { words, changed } = await this.words(layers);
+    const sent = `${this.name}, sent as ${count(words.length, "word")}`;
+    this.caption.textContent = changed ? `${sent}, ${changed} of them changed` : sent;
+    return [{ ...first, content: `<image> ${words.join(" ")} </image>\n${first.content}` }, ...others];
+  }
+
   #bubble(role, ...before) {
     const who = role === "user" ? "You" : element("model").value || "The model";
     const bubble = make(
@@ -135,8 +142,8 @@ export class Chat {
   #thumbnail() {
     const canvas = make("canvas", { width: 160, height: 160 });
     canvas.getContext("2d").drawImage(this.square, 0, 0, 160, 160);
-    const words = element("chat-layers").selectedOptions[0].textContent;
-    return make("figure", {}, canvas, make("figcaption", {}, `${this.name}, sent as ${words}`));
+    this.caption = make("figcaption");
+    return make("figure", {}, canvas, this.caption);
   }
 
   #busy(busy) {

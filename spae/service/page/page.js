@@ -7,12 +7,10 @@ import { models, tokenize, useKey } from "./service.js";
 
 const RIVALS = 8;
 const LARGEST_SIDE = 1024; // pixels of the photograph as the page shows it
-const KINDS = [ // and how their files begin
-  ["image/jpeg", [0xff, 0xd8, 0xff]], ["image/png", [0x89, 0x50, 0x4e, 0x47]], ["image/webp", [0x52, 0x49, 0x46, 0x46]],
-];
+const BEGINNINGS = [[0xff, 0xd8, 0xff], [0x89, 0x50, 0x4e, 0x47], [0x52, 0x49, 0x46, 0x46]]; // of JPEG, PNG and WebP
 
 const pyramid = new Pyramid();
-const chat = new Chat(needKey);
+const chat = new Chat(needKey, (layers) => pyramid.words(layers));
 let running = new AbortController(); // what is done for the photograph that is shown
 let latest = null; // the photograph that was given last; it may wait for a key
 
@@ -87,8 +85,7 @@ async function take(file, name) {
 /** The file as something to show and to send. Files that are no images go on as they are: the service says why not. */
 async function read(file, name) {
   const bytes = new Uint8Array(await file.slice(0, 12).arrayBuffer());
-  const kind = KINDS.find(([, start]) => start.every((byte, i) => bytes[i] === byte))?.[0];
-  if (!kind) return { file, name };
+  if (!BEGINNINGS.some((start) => start.every((byte, i) => bytes[i] === byte))) return { file, name };
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
@@ -105,16 +102,7 @@ async function read(file, name) {
     bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, square.width, square.width,
   );
   bitmap.close();
-  return { file, name, square, dataUrl: await dataUrl(new Blob([file], { type: kind })) };
-}
-
-function dataUrl(blob) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(new Refused("the file could not be read: choose it again"));
-    reader.readAsDataURL(blob);
-  });
+  return { file, name, square };
 }
 
 function takeFirst(files, where) {

@@ -54,6 +54,16 @@ export class Pyramid {
     this.#keep(0, await this.#decode(0, signal));
   }
 
+  /** The words of the first so many layers as they are once every change is made, and how many were changed. */
+  async words(layers) {
+    await this.changes;
+    const upper = this.layers.slice(0, layers);
+    return {
+      words: upper.flatMap(({ words }) => words),
+      changed: upper.flatMap(({ words, was }) => words.filter((word, i) => word !== was[i])).length,
+    };
+  }
+
   /** The page has another size, or this tab is open again. */
   fit() {
     this.stage.fit();

@@ -411,6 +411,44 @@ def test_chat_about_the_picture(visit, upstream, dogs):
     fine(page)
 
 
+def test_chat_about_changed_words(visit, upstream, dogs):
+    page = opened(visit())
+    caption = page.locator(".message.user figcaption")
+
+    def ask(tab: bool = True) -> list[dict]:
+        if tab:
+            page.click("#tab-chat")
+        answers = page.locator(".message.assistant").count()
+        page.fill("#question", "What is this?")
+        page.press("#question", "Enter")
+        expect(page.locator(".message.assistant").nth(answers).locator(".text")).to_have_text("Yes.")
+        expect(page.locator("#send")).to_be_visible()
+        return [body for body, _ in upstream.asked if body][-1]["messages"]
+
+    upstream.answer = "Yes."
+    page.fill("#new-word", "beach")
+    page.press("#new-word", "Enter")
+    # Asked at once: the change is waited for.
+    sent = ask()
+    words = [dogs[0]["words"][0], *dogs[1]["words"]]
+    changed = ["beach" if i == 1 else word for i, word in enumerate(words)]
+    assert sent[1]["content"] == f"<image> {' '.join(changed)} </image>\nWhat is this?"
+    expect(caption).to_have_text("dogs.jpg, sent as 5 words, 1 of them changed")
+    # More words from now on, in the same conversation.
+    page.select_option("#chat-layers", "3")
+    sent = ask(tab=False)
+    assert sent[1]["content"] == f"<image> {' '.join(changed + dogs[2]['words'])} </image>\nWhat is this?"
+    assert [message["content"] for message in sent[2:]] == ["Yes.", "What is this?"]
+    expect(caption).to_have_text("dogs.jpg, sent as 21 words, 1 of them changed")
+    # As they were, again.
+    page.click("#tab-words")
+    page.click("#restore-all")
+    sent = ask()
+    assert sent[1]["content"].startswith(f"<image> {' '.join(words + dogs[2]['words'])} </image>")
+    expect(caption).to_have_text("dogs.jpg, sent as 21 words")
+    fine(page)
+
+
 def test_a_conversation_that_fails_and_one_that_is_stopped(visit, upstream):
     page = opened(visit())
     page.click("#tab-chat")
