@@ -56,10 +56,26 @@ def floor(ways: int) -> float:
 
 
 def named(answer: str, names: Sequence[str]) -> bool:
-    """Whether one of `names` stands in the answer, as whole words, in any case; a regular plural is its singular."""
+    """Whether one of `names` stands in the answer, as whole words, in any case; singular or regular plural."""
     answer = answer.casefold()
-    stems = {re.sub(r"(?<=[^s]{2})s$", "", _plain(name)) for name in names} - {""}
-    return any(re.search(rf"(?<!\w){re.escape(stem)}(?:e?s)?(?!\w)", answer) for stem in stems)
+    forms = {form for name in map(_plain, names) if name for form in _numbers(name)}
+    return any(re.search(rf"(?<!\w){re.escape(form)}(?!\w)", answer) for form in forms)
+
+
+# From singular to plural and back. Behind u and i an s is not taken for a plural's: "bus", "iris", and no "emus".
+_ENDINGS = (
+    (r"$", "s"),
+    (r"$", "es"),
+    (r"(?<=[^\Waeiou])y$", "ies"),
+    (r"(?<=\w[^\Wsui])s$", ""),
+    (r"(?<=\w\w[sxzo])es$|(?<=\w[cs]h)es$", ""),
+    (r"(?<=\w[^\Waeiou])ies$", "y"),
+)
+
+
+def _numbers(name: str) -> set[str]:
+    """The name, and what may be its plural or singular; what is neither is no word that an answer would hold."""
+    return {name, *(re.sub(end, other, name) for end, other in _ENDINGS)}
 
 
 # What the VQA evaluation (Antol et al. 2015, and the authors' published script) makes equal before it compares.

@@ -69,12 +69,42 @@ def test_named(answer, found):
     assert scoring.named(answer, ["beagle", "English foxhound"]) is found
 
 
-def test_named_knows_a_singular_and_a_plural():
-    assert scoring.named("a dog", ["dogs"])
-    assert scoring.named("two dogs", ["dog"])
-    assert scoring.named("a glass", ["glass"])
-    assert not scoring.named("a glas", ["glass"])
-    assert not scoring.named("a dog", ["!"])
+REGULAR = {
+    "dog": "dogs",
+    "bus": "buses",
+    "school bus": "school buses",
+    "iris": "irises",
+    "gas": "gases",
+    "glass": "glasses",
+    "fox": "foxes",
+    "torch": "torches",
+    "brush": "brushes",
+    "potato": "potatoes",
+    "shoe": "shoes",
+    "photo": "photos",
+    "house": "houses",
+    "butterfly": "butterflies",
+    "cookie": "cookies",
+    "monkey": "monkeys",
+    "tie": "ties",
+    "panda": "pandas",
+}
+
+
+@pytest.mark.parametrize(("one", "many"), REGULAR.items())
+def test_named_knows_a_singular_and_a_plural(one, many):
+    for name in (one, many):
+        assert scoring.named(f"I see {one}.", [name])
+        assert scoring.named(f"{many} in the snow", [name.upper()])
+        assert not scoring.named(f"I see {one}x", [name])
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [("a bu", "bus"), ("an iri", "iris"), ("a glas", "glass"), ("to do", "toes"), ("a dog", "!"), ("a", "s")],
+)
+def test_what_is_no_singular(answer, name):
+    assert not scoring.named(answer, [name])
 
 
 def test_floor():
