@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 import spae
@@ -15,6 +14,7 @@ from spae import frozen_lm
 from spae.demo import PHOTOGRAPHS, read_credits
 from spae.errors import InputError
 from spae.files import write_file
+from spae.template import fill
 
 EMBEDDED = "spae-lm/"
 LAYERS = 2  # five words a photograph
@@ -77,11 +77,8 @@ def write_demo(folder: str | Path, bundle: str = "default", model: str = "defaul
         "PAINTINGS": _paintings(paintings, prompt),
         "CREDITS": _credits(),
     }
-    page = (files("icl_runner") / "demo.html").read_text("utf-8")
-    for key, value in filled.items():
-        page = page.replace(f"{{{{{key}}}}}", value)
     path = folder / "icl.html"
-    write_file(path, page.encode())
+    write_file(path, fill("icl_runner", "demo.html", filled).encode())
     print(f"the page: {path.resolve()}", flush=True)
     return path
 

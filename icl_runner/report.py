@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from icl_runner.gallery import Exhibit, exhibits
 from icl_runner.tables import CONTROLS, SPENT, Prices, Row, Table, cost, describe, tables
 from spae.errors import InputError
 from spae.files import write_file
+from spae.template import fill
 
 __all__ = ["as_json", "collect", "markdown", "read_prices", "tables", "write_html"]
 
@@ -153,10 +153,7 @@ def write_html(
         "GALLERIES": "\n".join(_html_gallery(cell, shown) for cell, shown in galleries if shown),
         "NOTES": "".join(f"<p>{escape(note)}</p>" for note in _notes(made)),
     }
-    page = (files("icl_runner") / "report.html").read_text("utf-8")
-    for key, value in filled.items():
-        page = page.replace(f"{{{{{key}}}}}", value)
-    write_file(path, page.encode())
+    write_file(path, fill("icl_runner", "report.html", filled).encode())
 
 
 def _summary(cells: Sequence[Cell]) -> str:

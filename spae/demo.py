@@ -17,6 +17,7 @@ from spae.files import write_file
 from spae.images import open_image, to_array
 from spae.metrics import psnr
 from spae.pyramid import Pyramid
+from spae.template import fill
 
 if TYPE_CHECKING:
     from spae.tokenizer import Tokenizer
@@ -93,10 +94,7 @@ def _page(tokenizer: "Tokenizer", name: str, articles: list[str]) -> str:
         "FACTS": "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items()),
         "PHOTOGRAPHS": "\n".join(articles),
     }
-    page = (files("spae") / "demo.html").read_text("utf-8")
-    for key, value in filled.items():
-        page = page.replace(f"{{{{{key}}}}}", value)
-    return page
+    return fill("spae", "demo.html", filled)
 
 
 def _training(info: dict[str, Any]) -> dict[str, str]:
