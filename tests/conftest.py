@@ -1,15 +1,29 @@
 """Shared fixtures: where real photographs are, a CPU split into several devices; hypothesis without a clock."""
 
+import atexit
+import gc
 import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
 
 # Several fake devices, so that data parallelism is tested everywhere; set before JAX starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import pytest
-from hypothesis import HealthCheck, settings
+# What is kept from one process to the next lies here, and not where the user's lies; what took long to compile is
+# compiled once for all tests and the processes that they start.
+CACHE = tempfile.mkdtemp(prefix="spae-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ["SPAE_CACHE"] = CACHE
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{CACHE}/xla"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 # No test judges how long something takes: any machine stalls now and then.
 settings.register_profile("spae", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,6 +39,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SPAE_DATA to a folder with tiny-imagenet-64/ and mnist/")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_compiled() -> Iterator[None]:
+    """JAX keeps every compiled function with its constants, models among them: gigabytes at the end of all tests."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,15 +20,10 @@ IMAGES = 6  # of each class
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory):
-    """Compiling is what takes the time here: do it once for all runs, and without optimising."""
-    kept = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+def quick_compilation():
+    """Compiling is what takes the time here: do it without optimising."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_compilation_cache_dir", kept[0])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", kept[1])
     jax.config.update("jax_disable_most_optimizations", False)
 
 

@@ -63,6 +63,7 @@ def live(config: Config, log: Path) -> int:
     Board.scalars = scalars
     os.dup2(os.open(log.with_suffix(".output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
+    # Of its own: a kill may leave half of a function there.
     jax.config.update("jax_compilation_cache_dir", str(log.parent / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_disable_most_optimizations", True)

@@ -13,18 +13,13 @@ import spae
 from spae.errors import InputError
 from spae.images import to_array, to_float
 from spae.sources import open_source
-from spae.vocabulary import Vocabulary
 from tokenizer_train import loop
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.cli import main
 from tokenizer_train.config import Config
-from tokenizer_train.data import Batches
-from tokenizer_train.guidance import features, load
 from tokenizer_train.loop import Diverged, train
-from tokenizer_train.mesh import local_rows, make_mesh, split
-from tokenizer_train.state import create
-from tokenizer_train.step import make_step
+from tokenizer_train.mesh import make_mesh
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "default64.py"
 
@@ -162,34 +157,6 @@ def test_a_full_disk_leaves_the_old_bundle(tiny_config, image_folder, monkeypatc
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
     assert spae.load(folder).encode(image) == before
     assert [entry.name for entry in folder.parent.iterdir() if entry.name.startswith(".")] == []
-
-
-def test_nothing_recompiles_after_the_second_step(tiny_config) -> None:
-    config = tiny_config
-    vocabulary = Vocabulary.load(config.vocabulary.path)
-    source = open_source(config.data.train, config.tokenizer.image_size)
-    sources = [(source, 1.0)]
-    images, words_vf, means_v = features(config, load(config), vocabulary, sources)
-    mesh = make_mesh(config.mesh)
-    rows = local_rows(config.data.batch_size, mesh)
-    batches = Batches(sources, images, config.tokenizer.image_size, config.data, 0, rows)
-    modules, state = create(config, vocabulary, words_vf, means_v, mesh)
-    step = make_step(config, modules, mesh)
-    compiled: list[str] = []
-
-    def count(event: str, duration: float, **_: object) -> None:
-        if "trace" in event or "compile" in event:
-            compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(count)
-    for number in range(5):
-        state, _ = step(state, split(next(batches), mesh))
-        if number == 0:
-            assert compiled
-        if number == 1:
-            compiled.clear()
-    jax.monitoring.unregister_event_duration_listener(count)
-    assert compiled == []
 
 
 def test_a_config_that_does_not_fit_is_refused(tiny_config, hash_guidance, monkeypatch) -> None:
