@@ -7,7 +7,9 @@ Command   spae-train configs/imagenet128.py ..           the image model first; 
 Data      Kinetics-600: a folder for each class with the videos in it (.mp4, .webm, .avi, .mov, .mkv; needs the extra
           `video`), or with a folder of frames for each video.
 Hardware  Meant for a pod: a clip costs sixteen images, and kernels three times as many products. By --dry-run 4.55
-          PFLOP a step of 256 clips.
+          PFLOP a step of 256 clips, and 9.4 GB of memory for each clip of a device's share beside 4.3 GB; with
+          `--run.rematerialize` 5.38 PFLOP and 3.1 GB (304 and 105 GB on each of 8 devices, in float32, of which
+          bfloat16 takes about half).
 Time      By --dry-run at 40 % of the peak: 2,725 hours of an H100, divided by their number. Not run: it needs
           Kinetics-600, the image model, and the weights of CLIP and ResNet-50.
 Expect    No figure: the paper's are not known to us. 175.9M parameters at width 1536 (reported: 176M). Only the `tiny`

@@ -19,9 +19,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spae.architecture import AutoencoderConfig
+from spae.rematerialize import Rematerializable
 
 
-class ResidualBlock(nnx.Module):
+class ResidualBlock(Rematerializable):
     """GN - swish - conv - GN - swish - conv, plus the block's input (through a 1x1 convolution if widths differ).
 
     `rank` is the number of axes that the convolutions run over.
@@ -35,7 +36,7 @@ class ResidualBlock(nnx.Module):
         self.conv2 = conv(outputs, outputs, (3,) * rank)
         self.shortcut = conv(inputs, outputs, (1,) * rank) if inputs != outputs else None
 
-    def __call__(self, x_bhwc):
+    def forward(self, x_bhwc):
         y_bhwc = self.conv1(jax.nn.swish(self.norm1(x_bhwc)))
         y_bhwc = self.conv2(jax.nn.swish(self.norm2(y_bhwc)))
         return y_bhwc + (x_bhwc if self.shortcut is None else self.shortcut(x_bhwc))

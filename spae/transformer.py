@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from spae.rematerialize import Rematerializable
+
 Activation = Literal["gelu", "quick_gelu"]
 
 
-class Block(nnx.Module):
+class Block(Rematerializable):
     """Self-attention and a two-layer perceptron, each added to its input (Vaswani et al., arXiv 1706.03762).
 
     Args:
@@ -49,7 +51,7 @@ class Block(nnx.Module):
         self.up = linear(width, inner)
         self.down = linear(inner, width)
 
-    def __call__(
+    def forward(
         self, x_btc: Float[Array, "b t c"], mask_bt: Bool[Array, "b t"] | None = None
     ) -> Float[Array, "b t c"]:
         """`mask_bt`: False where nobody may look; None: everybody looks everywhere (or back, if causal)."""

@@ -13,11 +13,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spae.errors import InputError
+from spae.rematerialize import Rematerializable
 
 leaky = partial(jax.nn.leaky_relu, negative_slope=0.2)
 
 
-class Block(nnx.Module):
+class Block(Rematerializable):
     """conv - pool - conv beside pool - 1x1 conv; their sum over sqrt 2 keeps the variance.
 
     `halving` says by how much each axis of the images, or clips, is pooled.
@@ -30,7 +31,7 @@ class Block(nnx.Module):
         self.conv2 = nnx.Conv(inputs, outputs, (3,) * rank, dtype=dtype, rngs=rngs)
         self.skip = nnx.Conv(inputs, outputs, (1,) * rank, use_bias=False, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_bhwc):
+    def forward(self, x_bhwc):
         y_bhwc = leaky(self.conv2(self._halve(leaky(self.conv1(x_bhwc)))))
         return (y_bhwc + self.skip(self._halve(x_bhwc))) / jnp.sqrt(2).astype(y_bhwc.dtype)
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from spae.errors import InputError
 from spae.guidance.weights import StateDict, constant, fill, hollow, normal
+from spae.rematerialize import Rematerializable
 
 BLOCKS = (3, 4, 6, 3)  # ResNet-50's
 WIDTH = 64
@@ -45,7 +46,7 @@ class Conv(nnx.Module):
         return y_bhwc + self.bias[...]
 
 
-class Bottleneck(nnx.Module):
+class Bottleneck(Rematerializable):
     """1x1, 3x3 and 1x1 convolution, plus the block's input (through a 1x1 convolution if shapes differ)."""
 
     def __init__(self, width_in: int, inner: int, stride: int, *, rngs: nnx.Rngs):
@@ -56,7 +57,7 @@ class Bottleneck(nnx.Module):
         same = stride == 1 and width_in == out
         self.downsample = None if same else Conv(width_in, out, 1, stride, rngs=rngs)
 
-    def __call__(self, x_bhwc: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+    def forward(self, x_bhwc: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         y_bhwc = jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(x_bhwc))))
         shortcut = x_bhwc if self.downsample is None else self.downsample(x_bhwc)
         return jax.nn.relu(self.conv3(y_bhwc) + shortcut)

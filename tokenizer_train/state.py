@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,15 @@ from jaxtyping import Array, Float, Int
 
 from spae.autoencoder import Autoencoder
 from spae.frozen_lm.masked_lm import MaskedLM
+from spae.rematerialize import rematerialize
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train import language_model
 from tokenizer_train.config import Config, OptimizerConfig
 from tokenizer_train.discriminator import Discriminator
 from tokenizer_train.mesh import replicate, shardings, to_host
+
+Network = TypeVar("Network", bound=nnx.Module)
 
 
 @jax.tree_util.register_dataclass
@@ -106,8 +109,13 @@ def build(
     dtype = jnp.bfloat16 if config.run.precision == "bfloat16" else jnp.float32
     codebook_vc, meaning_codebook_vd = vocabulary.codebook("appearance"), vocabulary.codebook("meaning")
 
+    def kept(network: Network) -> Network:
+        if config.run.rematerialize:
+            rematerialize(network)
+        return network
+
     def autoencoder(rngs: nnx.Rngs) -> Autoencoder:
-        return Autoencoder(
+        network = Autoencoder(
             config.tokenizer,
             codebook_vc.shape[1],
             meaning_codebook_vd.shape[1],
@@ -116,15 +124,17 @@ def build(
             dtype=dtype,
             rngs=rngs,
         )
+        return kept(network)
 
     def discriminator(rngs: nnx.Rngs) -> Discriminator:
-        return Discriminator(
+        network = Discriminator(
             config.tokenizer.image_size,
             config.tokenizer.filters,
             frames=config.tokenizer.frames,
             dtype=dtype,
             rngs=rngs,
         )
+        return kept(network)
 
     adversarial = config.loss.adversarial > 0
     transform, discriminator_transform = _transform(config.optimizer), _transform(config.optimizer)
@@ -146,12 +156,12 @@ def build(
     distance: Callable[[Any, Array, Array], Array] | None = None
     perceptual_params: Any = ()
     if perceptual is not None:
-        perceptual_graph, perceptual_params = nnx.split(perceptual)
+        perceptual_graph, perceptual_params = nnx.split(kept(perceptual))
 
         def distance(params, a, b):
             return nnx.merge(perceptual_graph, params)(a, b)
 
-    language_graph, language_params = nnx.split(language) if language is not None else (None, ())
+    language_graph, language_params = nnx.split(kept(language)) if language is not None else (None, ())
     # NumPy still: `replicate` puts them on the devices.
     host: list[Any] = [codebook_vc, meaning_codebook_vd, word_features_vf, word_means_v, perceptual_params]
     host += [language_params, vocabulary.token_ids]
