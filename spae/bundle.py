@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from spae.errors import BundleError, InputError
+from spae.files import bucket_errors, is_remote, open_path
 
 FORMAT = "spae-bundle"
 VERSION = 1
@@ -30,15 +31,16 @@ Tensors = dict[str, np.ndarray]
 
 
 def find(name: str | os.PathLike) -> epath.Path:
-    """The folder of a bundle: a shipped bundle's name, a path, or a remote path such as gs://bucket/folder."""
+    """The folder of a bundle: a shipped bundle's name, a path, or a remote path such as gs://bucket/folder.
+
+    Raises:
+        InputError: the package for that kind of bucket is missing.
+        BundleError: no bundle is there.
+    """
     shipped = SHIPPED / str(name)
-    folder = epath.Path(shipped if (shipped / "bundle.json").is_file() else name)
-    try:
+    folder = open_path(shipped if (shipped / "bundle.json").is_file() else name)
+    with bucket_errors(folder):
         there = (folder / "bundle.json").exists()
-    except ImportError as error:
-        raise BundleError(
-            f"{name} needs a package to be read ({error}): install gcsfs for gs://, s3fs for s3://"
-        ) from error
     if not there:
         names = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/bundle.json"))) or "none"
         raise BundleError(
@@ -54,7 +56,7 @@ def sha256(name: str | os.PathLike) -> str:
     Raises:
         BundleError: no bundle is there.
     """
-    return hashlib.sha256((find(name) / "bundle.json").read_bytes()).hexdigest()
+    return hashlib.sha256(_read_bytes(find(name) / "bundle.json")).hexdigest()
 
 
 def write(
@@ -62,8 +64,11 @@ def write(
 ) -> None:
     """Write a bundle; a bundle that was there before stays whole until the new one is complete.
 
+    In a bucket, where no folder can be moved in one step, the old one is gone from the first file on, and the new one
+    is there with its last file, bundle.json.
+
     Args:
-        folder: where to; its parents are made.
+        folder: where to, of this machine or of a bucket; its parents are made.
         info: the contents of bundle.json, without `format`, `version` and `files`.
         files: name -> tensors (for .safetensors) or words (for .json).
 
@@ -71,26 +76,43 @@ def write(
         InputError: what is there is no bundle.
         OSError: the disk is full or the folder cannot be written.
     """
-    folder = Path(folder)
-    if (
-        folder.exists()
-        and not (folder / "bundle.json").is_file()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise InputError(
-            f"wanted a new folder or a bundle to replace, {folder} is something else: choose another"
-        )
+    place = open_path(folder)
+    with bucket_errors(place):
+        if (
+            place.exists()
+            and not (place / "bundle.json").is_file()
+            and (not place.is_dir() or any(place.iterdir()))
+        ):
+            raise InputError(
+                f"wanted a new folder or a bundle to replace, {place} is something else: choose another"
+            )
+        if is_remote(place):
+            (place / "bundle.json").unlink(missing_ok=True)
+            _write_all(place, info, files)
+        else:
+            _replace(Path(place), info, files)
+
+
+def _write_all(
+    folder: epath.Path | Path, info: Mapping[str, Any], files: Mapping[str, Tensors | list[str]]
+) -> None:
+    """The files of a bundle, bundle.json last."""
+    sums = {}
+    for name, content in files.items():
+        data = save(content) if isinstance(content, dict) else _json(content)
+        sums[name] = hashlib.sha256(data).hexdigest()
+        _write_through(folder / name, data)
+    document = {"format": FORMAT, "version": VERSION, **info, "files": sums}
+    _write_through(folder / "bundle.json", _json({**document, "sha256": _digest(document)}))
+
+
+def _replace(folder: Path, info: Mapping[str, Any], files: Mapping[str, Tensors | list[str]]) -> None:
+    """Write a bundle beside its place and move it there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     old = new.with_name(new.name + ".old")
     try:
-        sums = {}
-        for name, content in files.items():
-            data = save(content) if isinstance(content, dict) else _json(content)
-            sums[name] = hashlib.sha256(data).hexdigest()
-            _write_through(new / name, data)
-        document = {"format": FORMAT, "version": VERSION, **info, "files": sums}
-        _write_through(new / "bundle.json", _json({**document, "sha256": _digest(document)}))
+        _write_all(new, info, files)
         new.chmod(0o755)
         if folder.exists():
             # A folder cannot be replaced in one step: the old one is set aside first, and only then deleted.
@@ -111,7 +133,7 @@ def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
         BundleError: there is no bundle there, a file is missing or changed, or the version is another.
     """
     folder = find(name)
-    info = _parse(folder / "bundle.json", (folder / "bundle.json").read_bytes())
+    info = _parse(folder / "bundle.json", _read_bytes(folder / "bundle.json"))
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise BundleError(f"wanted a bundle, but {folder / 'bundle.json'} says no format {FORMAT!r}")
     if info.get("version") != VERSION:
@@ -127,9 +149,12 @@ def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     files: dict[str, Any] = {}
     for file, wanted in info["files"].items():
         path = folder / file
-        if not path.exists():
-            raise BundleError(f"wanted {file} in the bundle {folder}, it is missing: copy the bundle again")
-        data = path.read_bytes()
+        try:
+            data = _read_bytes(path)
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"wanted {file} in the bundle {folder}, it is missing: copy the bundle again"
+            ) from error
         if hashlib.sha256(data).hexdigest() != wanted:
             raise BundleError(f"{path} is not as it was written (its sha256 differs): copy the bundle again")
         if file.endswith(".json"):
@@ -149,6 +174,11 @@ def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def _read_bytes(path: epath.Path) -> bytes:
+    with bucket_errors(path):
+        return path.read_bytes()
+
+
 def _parse(path: epath.Path, data: bytes) -> Any:
     try:
         return json.loads(data)
@@ -160,8 +190,8 @@ def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _write_through(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _write_through(path: epath.Path | Path, data: bytes) -> None:
+    path.write_bytes(data)
+    if not is_remote(path):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())

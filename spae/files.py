@@ -1,9 +1,17 @@
-"""Output files, written whole or not at all; and the folder of what can be computed again."""
+"""Output files, written whole or not at all, on this machine or in a bucket; and the folder of what can be computed
+again."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
+from etils import epath
+
 from spae.errors import InputError
+
+BUCKETS = {"gs": "gcsfs", "s3": "s3fs"}  # and the packages that read and write them
 
 
 def cache_folder() -> Path:
@@ -11,22 +19,65 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SPAE_CACHE") or Path.home() / ".cache" / "spae")
 
 
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write beside `path`, then rename: what was there before stays whole until the new file is.
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is in a bucket, such as gs://bucket/folder."""
+    return "://" in os.fspath(path)
+
+
+def open_path(path: str | os.PathLike[str]) -> epath.Path:
+    """A path of this machine, or one in a bucket.
+
+    Raises InputError: it is neither, or the package for that kind of bucket is missing.
+    """
+    scheme, found, _ = os.fspath(path).partition("://")
+    if found and scheme not in BUCKETS:
+        known = ", ".join(f"{scheme}://" for scheme in BUCKETS)
+        raise InputError(
+            f"wanted a path of this machine or of a bucket ({known}), got {path}: mount it, or copy"
+        )
+    if found and find_spec(BUCKETS[scheme]) is None:
+        raise InputError(f"{path} needs a package: pip install {BUCKETS[scheme]}, or mount the bucket")
+    return epath.Path(path)
+
+
+@contextlib.contextmanager
+def bucket_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what reads or writes `path`: what the clients of buckets raise, classes of their own with nothing in
+    common, becomes an OSError."""
+    try:
+        yield
+    except (OSError, InputError, RuntimeError):  # RuntimeErrors are JAX's, of devices and other processes
+        raise
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        raise OSError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write beside `path`, then rename: what was there before stays whole until the new file is. In a bucket objects
+    are like that by themselves.
 
     Raises InputError: the folder is missing or cannot be written, the disk is full.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder")
-        try:
-            part.write_bytes(data)
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        if is_remote(path):
+            with bucket_errors(path):
+                open_path(path).write_bytes(data)
+        else:
+            _write_beside(Path(path), data)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write_beside(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    try:
+        part.write_bytes(data)
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

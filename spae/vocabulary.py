@@ -16,11 +16,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from spae.errors import BundleError, InputError
+from spae.files import bucket_errors, open_path
 
 _FORMAT = 1
 _BLOCK = 32  # values that share a scale in GGUF's Q8_0
 _KINDS = ("raw", "centred", "normalised", "whitened")
 _VIEW_NAMES = ("meaning", "appearance")
+_FILES = ("vocabulary.json", "vocabulary.safetensors", "words.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,32 +261,35 @@ class Vocabulary:
             os.replace(folder / f"{name}.part", folder / name)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Vocabulary":
-        """Reads what `save` wrote; `BundleError` for a missing, changed or unreadable file."""
+    def load(cls, folder: str | os.PathLike[str]) -> "Vocabulary":
+        """Reads what `save` wrote, or a copy of it in a bucket; `BundleError` for a missing, changed or unreadable
+        file."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        folder = Path(folder)
+        place = open_path(folder)
         try:
-            header = json.loads((folder / "vocabulary.json").read_bytes())
-            data = {name: (folder / name).read_bytes() for name in ("vocabulary.safetensors", "words.json")}
+            with bucket_errors(place):
+                data = {name: (place / name).read_bytes() for name in _FILES}
+            header = json.loads(data.pop("vocabulary.json"))
         except OSError as error:
-            raise BundleError(f"vocabulary: cannot read {error.filename}: {error.strerror}") from error
+            reason = error.strerror or error
+            raise BundleError(f"vocabulary: cannot read {error.filename or place}: {reason}") from error
         except ValueError as error:
-            raise BundleError(f"vocabulary: {folder / 'vocabulary.json'} is not JSON: {error}") from error
+            raise BundleError(f"vocabulary: {place / 'vocabulary.json'} is not JSON: {error}") from error
         if not isinstance(header, dict) or not isinstance(header.get("sha256"), dict):
-            raise BundleError(f"vocabulary: {folder / 'vocabulary.json'} lists no checksums; build it again")
+            raise BundleError(f"vocabulary: {place / 'vocabulary.json'} lists no checksums; build it again")
         for name, content in data.items():
             if hashlib.sha256(content).hexdigest() != header["sha256"].get(name):
                 raise BundleError(
-                    f"vocabulary: {folder / name} is damaged (its sha256 differs); copy or build it again"
+                    f"vocabulary: {place / name} is damaged (its sha256 differs); copy or build it again"
                 )
         try:
             return cls.from_parts(
                 load(data["vocabulary.safetensors"]), json.loads(data["words.json"]), header
             )
         except (SafetensorError, ValueError) as error:
-            raise BundleError(f"vocabulary: the files in {folder} cannot be read: {error}") from error
+            raise BundleError(f"vocabulary: the files in {place} cannot be read: {error}") from error
 
 
 def _packed(table: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,16 +1,23 @@
 """What a run says while it goes: lines on the terminal, scalars, pictures and words on TensorBoard."""
 
 import contextlib
+import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from jaxtyping import UInt8
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import register_writer_factory
+
+from spae.files import bucket_errors, is_remote, open_path
+
+OBJECT_BYTES = 1_000_000  # after which an event file in a bucket is followed by another
 
 
 class Board:
@@ -18,14 +25,18 @@ class Board:
 
     Files are written at once, not from a queue: tensorboardX's own thread dies of a full disk, and then whoever
     waits for its queue waits for ever. Here a disk that is full costs the curves and not the run.
+
+    Args:
+        folder: of this machine, or below gs://.
     """
 
-    def __init__(self, folder: str | Path | None) -> None:
-        self._folder = None if folder is None else Path(folder)
+    def __init__(self, folder: str | Path | epath.Path | None) -> None:
+        self._folder = None if folder is None else open_path(folder)
         self._writer: EventsWriter | None = None
         self._files = 0
+        self._size = 0
         self._failed = False
-        if self._folder is not None:
+        if self._folder is not None and not is_remote(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "Board":
@@ -63,11 +74,15 @@ class Board:
             return
         try:
             if self._writer is None:
-                self._files += 1
+                self._files, self._size = self._files + 1, 0
                 self._writer = EventsWriter(str(self._folder / "events"), f".{self._files}")
             for one in summaries:
                 self._writer.write_event(Event(summary=one, step=step, wall_time=time.time()))
+                self._size += one.ByteSize()
             self._writer.flush()
+            if is_remote(self._folder) and self._size > OBJECT_BYTES:
+                self._writer.close()
+                self._writer = None
         except OSError as error:
             # What comes next goes into another file: behind half a record nothing can be read.
             with contextlib.suppress(OSError):
@@ -79,3 +94,45 @@ class Board:
             self._failed = True
         else:
             self._failed = False
+
+
+class EventObject:
+    """An event file in a bucket. Objects cannot be appended to: each flush writes all of it again.
+
+    tensorboardX's own writer of gs:// does so too, but once more when it is forgotten, and its errors are no OSErrors.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = open_path(path)
+        self._records = io.BytesIO()
+        self._written = 0
+
+    def write(self, data: bytes) -> None:
+        """Raises nothing: `flush` writes."""
+        self._records.write(data)
+
+    def flush(self) -> None:
+        """Raises OSError: the bucket cannot be written."""
+        data = self._records.getvalue()
+        if len(data) > self._written:
+            with bucket_errors(self._path):
+                self._path.write_bytes(data)
+            self._written = len(data)
+
+    def close(self) -> None:
+        """The same."""
+        self.flush()
+
+
+class EventObjects:
+    """What tensorboardX opens event files with."""
+
+    def open(self, path: str) -> EventObject:
+        """A new one."""
+        return EventObject(path)
+
+    def directory_check(self, path: str) -> None:
+        """Buckets have no folders to be made."""
+
+
+register_writer_factory("gs", EventObjects())

@@ -1,6 +1,7 @@
 """Checkpoints of a run: weights, optimisers, clock and data position as one item, written by Orbax.
 
-A checkpoint becomes visible only when all of it is on disk, so an interrupted save is never taken for whole.
+A checkpoint becomes visible only when all of it is on disk, so an interrupted save is never taken for whole: a folder
+is renamed then; in a bucket (gs://), where that is no single step, a last file says that all the others are there.
 Saving goes on in the background while training continues. Every array's sum of bits is kept beside it, because
 the array store does not notice a flipped byte; a checkpoint that has changed since is set aside, not used.
 """
@@ -17,16 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Bool
 
 from spae.errors import InputError
+from spae.files import bucket_errors, is_remote, open_path
 
 State = TypeVar("State")
 
 UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of a save under way
 DAMAGED = "damaged-"  # begins the name of a checkpoint that was set aside
+# Begin the array store's ValueErrors of a bucket or disk that does not answer, or not to us.
+UNREACHABLE = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")
 
 
 class Damaged(Exception):
@@ -34,7 +39,7 @@ class Damaged(Exception):
 
 
 class Checkpoints(Generic[State]):
-    """The checkpoints of one run, in one folder, the newest `keep` of them.
+    """The checkpoints of one run, in one folder, or below gs://, the newest `keep` of them.
 
     `position` is the JSON-able state of the data stream. Close it (or use it as a context manager) to wait
     for the last save.
@@ -44,7 +49,8 @@ class Checkpoints(Generic[State]):
     """
 
     def __init__(self, folder: str | Path, keep: int) -> None:
-        self.folder = Path(folder).absolute()
+        path = open_path(folder)
+        self.folder = path if is_remote(path) else epath.Path(Path(path).absolute())  # as Orbax wants it
         # What an earlier process had not finished when it was killed is cleaned up, or it would fill the disk.
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
         self._failure: OSError | None = None  # of the newest save, until somebody waits for it
@@ -98,7 +104,8 @@ class Checkpoints(Generic[State]):
         step = 0
         if jax.process_index() == 0:
             try:
-                step = self._newest_whole(like)
+                with bucket_errors(self.folder):
+                    step = self._newest_whole(like)
             except Exception as error:  # the others wait to be told
                 problem, step = error, -1
         step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
@@ -158,7 +165,7 @@ class Checkpoints(Generic[State]):
                     )
                 else:
                     return step
-        if damaged := sorted(entry.name for entry in self.folder.iterdir() if entry.name.startswith(DAMAGED)):
+        if damaged := sorted(entry.name for entry in self.folder.glob(f"{DAMAGED}*")):
             raise InputError(
                 f"no whole checkpoint is left in {self.folder}, only {', '.join(damaged)}: put one back from a "
                 "copy, or delete the folder to begin again at step 1"
@@ -188,7 +195,7 @@ class Checkpoints(Generic[State]):
             if _host_sum(leaf) != record["sums"][name]:
                 raise Damaged(f"the array {name} does not have the checksum that it was written with")
 
-    def _set_aside(self, step: int) -> Path:
+    def _set_aside(self, step: int) -> epath.Path:
         """Rename a checkpoint so that nothing takes it for one."""
         names = (f"{DAMAGED}{step}{again}" for again in ("", *(f"-{n}" for n in range(2, 1000))))
         aside = next(self.folder / name for name in names if not (self.folder / name).exists())
@@ -198,7 +205,8 @@ class Checkpoints(Generic[State]):
     def _writing(self) -> Iterator[None]:
         """A full disk is an OSError, also where the array store calls it a ValueError."""
         try:
-            yield
+            with bucket_errors(self.folder):
+                yield
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise OSError(f"cannot write a checkpoint to {self.folder}: {reason}") from error
@@ -261,7 +269,8 @@ def _digest(record: dict[str, Any]) -> str:
 def _reading(what: str) -> Iterator[None]:
     """Files that are missing or make no sense are damage; a disk or network that fails is not.
 
-    Orbax and the array store raise ValueError, KeyError and the like for the first, OSError for the second.
+    Orbax and the array store raise ValueError, KeyError and the like for the first, OSError for the second, but
+    the array store of a bucket ValueError too.
     """
     try:
         yield
@@ -270,6 +279,8 @@ def _reading(what: str) -> Iterator[None]:
     except (OSError, InputError):
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if str(error).startswith(UNREACHABLE):
+            raise OSError(f"{what} cannot be read: {_first_line(error)}") from error
         raise Damaged(f"{what} cannot be read: {_first_line(error)}") from error
 
 

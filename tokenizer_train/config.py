@@ -28,7 +28,7 @@ def _check(condition: bool, name: str, wanted: str, value: object) -> None:
 class VocabularyConfig:
     """Which words; or, for a learned codebook, how many codes."""
 
-    path: str | None = None  # folder written by `spae vocab build`
+    path: str | None = None  # folder written by `spae vocab build`, or a copy of it at gs:// or s3://
     codes: int | None = None  # instead of a folder: so many codes, which stand for no words
     width: int = 256  # c, of the codes
     # What the folder will hold, for `--dry-run` before it is there; a folder that is there is looked at instead.
@@ -79,7 +79,8 @@ class DataConfig:
     damaged: Literal["error", "skip"] = "error"
     threads: int = 4  # reading threads of this process
     buffer: int = 64  # images read ahead over all threads; bounds the memory of the pipeline
-    # Folder for the guidance features of the images, which all processes see; None: <run.output>/guidance.
+    # Folder, or gs:// or s3://, for the guidance features of the images, which all processes see;
+    # None: <run.output>/guidance.
     cache: str | None = None
 
     def __post_init__(self) -> None:
@@ -230,7 +231,7 @@ class OptimizerConfig:
 class RunConfig:
     """Where the run leaves what, and how often."""
 
-    output: str  # folder: checkpoints/, tensorboard/, guidance/, bundle/
+    output: str  # folder, or gs://BUCKET/FOLDER: checkpoints/, tensorboard/, guidance/, bundle/
     # Bundle whose weights a new run begins with; one of images is inflated if the run is one of clips.
     initial: str | None = None
     seed: int = 0  # of the weights, the order of the images, the flips and the drawn words
@@ -244,7 +245,14 @@ class RunConfig:
     rematerialize: bool = False
 
     def __post_init__(self) -> None:
-        _check(bool(self.output), "run.output", "a folder", self.output)
+        scheme, remote, _ = self.output.partition("://")
+        # Orbax knows of no other kind of bucket when a checkpoint in it is whole.
+        _check(
+            bool(self.output) and (not remote or scheme == "gs"),
+            "run.output",
+            "a folder, such as that of a mounted bucket, or gs://BUCKET/FOLDER",
+            self.output,
+        )
         _check(0 <= self.seed < 2**32, "run.seed", "within 0 .. 2**32 - 1", self.seed)
         for name in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
             _check(getattr(self, name) >= 1, f"run.{name}", "at least 1", getattr(self, name))

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float32
 
+from spae.files import open_path
 from spae.guidance.cache import cached_word_features, compute_image_features, stored_image_features
 from spae.guidance.choice import load_guidance
 from spae.guidance.clip import Clip
@@ -62,7 +62,7 @@ def features(
         # read as such squares.
         sources = [(Squares(source, config.tokenizer.image_size), weight) for source, weight in sources]
     damage = Damage(config.data.damaged)
-    cache = config.data.cache or Path(config.run.output) / "guidance"
+    cache = config.data.cache or open_path(config.run.output) / "guidance"
     for source, _ in sources:
         share = (jax.process_index(), jax.process_count())
         compute_image_features(guidance, source, cache, share=share, left_out=damage.left_out)

@@ -1,6 +1,6 @@
 """The training loop: reads top to bottom.
 
-A run lives in one folder, `run.output`:
+A run lives in one folder, `run.output`, of this machine or below gs://:
 
     checkpoints/   state, optimisers, step and data position, the newest `run.keep` of them
     tensorboard/   scalars, reconstructions, words
@@ -23,9 +23,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import UInt8
 
 from spae.errors import InputError
+from spae.files import open_path
 from spae.guidance.clip import Clip
 from spae.guidance.conse import Conse
 from spae.metrics import psnr
@@ -64,7 +66,7 @@ class Diverged(ArithmeticError):
     """A loss or a weight is no longer finite; the message names the step and the last good checkpoint."""
 
 
-def train(config: Config) -> Path:
+def train(config: Config) -> epath.Path:
     """`run` while listening for SIGTERM and SIGINT: asked to stop, it finishes the step under way, saves and raises
     Stopped. Before the first step there is nothing to save."""
     start(config.mesh)
@@ -72,7 +74,7 @@ def train(config: Config) -> Path:
         return run(config, requests)
 
 
-def run(config: Config, requests: Requests) -> Path:
+def run(config: Config, requests: Requests) -> epath.Path:
     """Train until `optimizer.steps`, from the newest checkpoint if there is one; the bundle's folder.
 
     Images, their order and every random draw are functions of `run.seed` and the step: an interrupted run
@@ -88,7 +90,7 @@ def run(config: Config, requests: Requests) -> Path:
             checkpoint that could not be written there is only a line, and the run goes on.
         Stopped: Somebody asked for it; a checkpoint of the last step is written.
     """
-    output = Path(config.run.output)
+    output = open_path(config.run.output)
     size = config.tokenizer.image_size
     mesh = make_mesh(config.mesh)
     check_batch_size(config.data.batch_size, mesh)

@@ -12,18 +12,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from etils import epath
 from jaxtyping import Float, Float32, UInt8
 from tqdm import tqdm
 
 from spae.errors import InputError
-from spae.files import cache_folder, write_file
+from spae.files import bucket_errors, cache_folder, is_remote, open_path, write_file
 from spae.guidance.protocol import Guidance
 from spae.guidance.scores import word_features
 from spae.images import to_array
@@ -35,9 +35,10 @@ _THREADS = 8
 
 class Features:
     """Vectors of all images of a source, float32 (N, d), row i for `source[i]`; on disk, a row is read when it is asked
-    for. `np.asarray` reads them all. A row is NaN where the image could not be read."""
+    for. `np.asarray` reads them all. A row is NaN where the image could not be read. Of files in a bucket there are
+    copies in `spae.files.cache_folder()`."""
 
-    def __init__(self, files: Sequence[Path], shape: tuple[int, int]) -> None:
+    def __init__(self, files: Sequence[epath.Path], shape: tuple[int, int]) -> None:
         self.shape = shape
         self._shards = [
             _mapped(file, (len(rows), shape[1])) for file, rows in zip(files, _shards(shape[0]), strict=True)
@@ -87,13 +88,15 @@ def compute_image_features(
     holds nothing that cannot be computed anew.
 
     Args:
-        cache: folder; None for `spae.files.cache_folder()`.
+        cache: folder, also in a bucket; None for `spae.files.cache_folder()`.
         batch_size: images per call of the guidance.
         share: (i, n): of n processes that share the work this is the i-th, from 0; it makes and checks every n-th file.
         left_out: told of every image that cannot be read, which gets a row of NaN; None: the first one is an error.
 
     Raises:
-        InputError: the source is empty, or holds an image that cannot be read, or `batch_size` of them in a row.
+        InputError: the source is empty, or holds an image that cannot be read, or `batch_size` of them in a row; a file
+            cannot be written.
+        OSError: the bucket cannot be read.
     """
     if not len(source):
         raise InputError("expected a source with at least one image, got an empty one: check its path")
@@ -132,7 +135,7 @@ def cached_word_features(
         InputError: there are no words.
     """
     content = (guidance.name, guidance.fingerprint, *guidance.templates, *words)
-    file = Path(cache or cache_folder()) / f"{_hash(content)}.safetensors"
+    file = open_path(cache or cache_folder()) / f"{_hash(content)}.safetensors"
     return _kept(file, (len(words), guidance.width), lambda: word_features(guidance, words))
 
 
@@ -145,7 +148,9 @@ def _shards(count: int) -> list[range]:
     return [range(start, min(start + SHARD_ROWS, count)) for start in range(0, count, SHARD_ROWS)]
 
 
-def _image_files(guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None) -> list[Path]:
+def _image_files(
+    guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None
+) -> list[epath.Path]:
     content = (
         guidance.name,
         guidance.fingerprint,
@@ -155,29 +160,34 @@ def _image_files(guidance: Guidance, source: Source, cache: str | os.PathLike[st
         SHARD_ROWS,
     )
     name, count = _hash(content), len(_shards(len(source)))
-    return [
-        Path(cache or cache_folder()) / f"{name}-{number:05}-of-{count:05}.safetensors"
-        for number in range(count)
-    ]
+    folder = open_path(cache or cache_folder())
+    return [folder / f"{name}-{number:05}-of-{count:05}.safetensors" for number in range(count)]
 
 
-def _kept(file: Path, shape: tuple[int, int], compute: Callable[[], np.ndarray]) -> np.ndarray:
+def _kept(file: epath.Path, shape: tuple[int, int], compute: Callable[[], np.ndarray]) -> np.ndarray:
     """The features from the file; computed and written if it is not there or damaged."""
     if file.is_file():
         try:
             return _read(file, shape)
         except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            if isinstance(error, OSError) and is_remote(file):
+                raise  # the network's: what cannot be read now need not be damaged
             print(f"spae: damaged cache {file} ({error}): computing it again", file=sys.stderr)
     features = compute()
     checksum = np.frombuffer(hashlib.sha256(features.tobytes()).digest(), np.uint8)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if not is_remote(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
     write_file(file, safetensors.numpy.save({"features": features, "sha256": checksum}))
     return features
 
 
-def _mapped(file: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n d"]:
+def _mapped(file: epath.Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n d"]:
     """The rows of a file without reading them. `_kept` has looked at them before."""
     try:
+        if is_remote(file):
+            # Rows are read one by one and at random, of which a bucket is not capable.
+            bucket, file = file, open_path(cache_folder()) / file.name
+            _kept(file, shape, lambda: _read(bucket, shape))
         with open(file, "rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             start = json.loads(opened.read(length))["features"]["data_offsets"][0]
@@ -188,8 +198,10 @@ def _mapped(file: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n d"]:
         ) from error
 
 
-def _read(file: Path, shape: tuple[int, int]) -> np.ndarray:
-    tensors = safetensors.numpy.load_file(file)
+def _read(file: epath.Path, shape: tuple[int, int]) -> np.ndarray:
+    with bucket_errors(file):
+        data = file.read_bytes()
+    tensors = safetensors.numpy.load(data)
     features = tensors["features"]
     if features.shape != shape or features.dtype != np.float32:
         raise ValueError(f"expected float32 {shape}, got {features.dtype} {features.shape}")
