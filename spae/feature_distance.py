@@ -50,10 +50,8 @@ class FeatureDistance(nnx.Module):
         if len(shape) != 4 or shape[-1] != 3 or shape != second_bhwc.shape or min(shape[1:3]) < SMALLEST_SIDE:
             wanted = f"two batches (B, H, W, 3) of one shape, sides of at least {SMALLEST_SIDE}"
             raise InputError(f"wanted {wanted}, got {shape} and {second_bhwc.shape}")
-        batch = shape[0]
-        # One pass over both, so that the convolutions run once on twice the batch.
-        both = self.directions(jnp.concatenate([first_bhwc, second_bhwc]))
-        return self.between([x_bhwc[:batch] for x_bhwc in both], [x_bhwc[batch:] for x_bhwc in both])
+        # Not in one pass over both: training wants no derivative by the originals, and would pay for it.
+        return self.between(self.directions(first_bhwc), self.directions(second_bhwc))
 
     def directions(self, images_bhwc: Float[Array, "b h w 3"]) -> list[Float[Array, "b _h _w _c"]]:
         """What `between` compares: the activations y of each layer as float32 vectors of length 1, for images in
