@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -52,8 +53,14 @@ class Checkpoints(Generic[State]):
         path = open_path(folder)
         self.folder = path if is_remote(path) else epath.Path(Path(path).absolute())  # as Orbax wants it
         # What an earlier process had not finished when it was killed is cleaned up, or it would fill the disk.
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=True,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(barrier_sync_fn=_meet),
+        )
         self._failure: OSError | None = None  # of the newest save, until somebody waits for it
+        self._abandoned = False  # by this process of several, while the others wait for it
         with self._writing():
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -72,6 +79,9 @@ class Checkpoints(Generic[State]):
         """Start to save; the arrays are copied before this returns, so the caller may donate them.
 
         Whether it succeeds, `wait` tells; call that before the next save too.
+
+        Raises:
+            OSError: It cannot be begun, and other processes have begun it, which now wait for this one.
         """
         record = {"position": position, "layout": _layout(state), "sums": sums(state)}
         try:
@@ -84,6 +94,8 @@ class Checkpoints(Generic[State]):
                     ),
                 )
         except OSError as error:
+            if self._abandoned:
+                raise
             self._failure = error
 
     def restore(self, like: State) -> tuple[int, State, dict[str, Any]] | None:
@@ -124,7 +136,10 @@ class Checkpoints(Generic[State]):
         return step, restored.state, restored.record["position"]
 
     def wait(self) -> None:
-        """Return when the last save is on disk; OSError if it could not be written, and what it left is removed."""
+        """Return when the last save is on disk; OSError if it could not be written, and what it left is removed.
+
+        With several processes a save that fails in one is over there: the others wait for it, and can only be ended.
+        """
         failure, self._failure = self._failure, None
         try:
             with self._writing():
@@ -137,6 +152,8 @@ class Checkpoints(Generic[State]):
 
     def close(self) -> None:
         """Wait for the last save and release the threads; OSError if it could not be written."""
+        if self._abandoned:
+            return
         with self._writing():
             self._manager.close()
         # Writers of a save that failed may have gone on for a while after `wait` had removed what they left.
@@ -208,8 +225,17 @@ class Checkpoints(Generic[State]):
             with bucket_errors(self.folder):
                 yield
         except (OSError, ValueError) as error:
+            self._abandoned = jax.process_count() > 1
             reason = str(error).splitlines()[0]
             raise OSError(f"cannot write a checkpoint to {self.folder}: {reason}") from error
+
+
+def _meet(*, key: str, timeout_ms: int) -> None:
+    """Orbax's barrier between processes; but one whose part of a save has failed does not go there to wait for the
+    others, who in turn wait for that part, for twenty minutes: it says at once what is wrong."""
+    if jax.process_count() > 1 and (error := sys.exception()) is not None:
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 @jax.jit

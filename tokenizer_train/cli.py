@@ -91,25 +91,41 @@ def _train(file: str, arguments: Sequence[str]) -> int:
     if options.dry_run:
         return _dry_run(config, options)
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
-    from jax.errors import JaxRuntimeError
-
     from spae.tokenizer import keep_compiled
-    from tokenizer_train.loop import Diverged, train
-    from tokenizer_train.mesh import is_main
-    from tokenizer_train.preemption import Stopped
+    from tokenizer_train.mesh import start
+    from tokenizer_train.peers import together
 
     # Orbax logs pages of tracebacks for a disk that is full; the run says it in a line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     keep_compiled()
+    start(config.mesh)
+    status = 1
+    with together():
+        status = _to_the_end(config)
+    return status
+
+
+def _to_the_end(config: Config) -> int:
+    """Train; the exit status."""
+    from jax.errors import JaxRuntimeError
+
+    from tokenizer_train.loop import Diverged, train
+    from tokenizer_train.mesh import is_main
+    from tokenizer_train.peers import leave
+    from tokenizer_train.preemption import Stopped
+
     try:
         folder = train(config)
         if is_main():
             print(f"bundle: {folder}")
     except Stopped as stopped:
+        # A scheduler that takes the machine back wants to see success; whoever presses Ctrl-C, that it is not done.
+        status = 0 if stopped.signal == signal.SIGTERM else 1
+        if stopped.step == 0:
+            leave(str(stopped), status)
         if is_main():
             print(stopped, flush=True)
-        # A scheduler that takes the machine back wants to see success; whoever presses Ctrl-C, that it is not done.
-        return 0 if stopped.signal == signal.SIGTERM else 1
+        return status
     except KeyboardInterrupt:
         raise InputError("stopped; the same command goes on from the newest checkpoint") from None
     except Diverged as error:
@@ -117,8 +133,7 @@ def _train(file: str, arguments: Sequence[str]) -> int:
     except JaxRuntimeError as error:
         # Of a device or of the way to another process: too little memory, a process that died.
         reason = str(error).splitlines()[0]
-        print(f"spae-train: {reason}; see docs/operations.md, What to do when it fails", file=sys.stderr)
-        return 1
+        raise OSError(f"{reason}; see docs/operations.md, What to do when it fails") from error
     return 0
 
 

@@ -134,7 +134,7 @@ def run(config: Config, requests: Requests) -> epath.Path:
         reporter = Reporter(config, board, checkpoints)
         model: Tokenizer | None = None
         started = time.monotonic() - seconds
-        requests.training = True
+        requests.begin()
         for step in range(first, config.optimizer.steps + 1):
             with reporter.waiting():
                 batch = split(next(batches), mesh)
@@ -172,6 +172,7 @@ def run(config: Config, requests: Requests) -> epath.Path:
                     f"stopped by {asked.name} after step {step:,}, saved in {checkpoints.folder}: "
                     "the same command goes on from there",
                     asked,
+                    step,
                 )
 
         folder = output / "bundle"

@@ -31,6 +31,8 @@ def start(config: MeshConfig) -> None:
     """
     if config.coordinator is None or jax.distributed.is_initialized():
         return
+    # It would take SIGTERM from now on, and heed it only between steps: see `preemption.Requests`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         if config.coordinator == "auto":
             jax.distributed.initialize()

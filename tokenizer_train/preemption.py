@@ -6,18 +6,22 @@ import threading
 from collections.abc import Iterator
 
 import jax
+from jax._src import distributed  # the moment at which its service begins has no public door
 from jax.experimental import multihost_utils
 
 
 class Stopped(BaseException):
-    """The run was asked to stop and has left everything in order; `signal` is what asked.
+    """The run was asked to stop and has left everything in order.
+
+    `signal` is what asked. `step` is the last one done, the same in all processes; 0 before the first, when the others
+    do not know of the request.
 
     No Exception, as KeyboardInterrupt is none: it comes at any moment, and nothing that handles errors should keep it.
     """
 
-    def __init__(self, message: str, asked: signal.Signals) -> None:
+    def __init__(self, message: str, asked: signal.Signals, step: int = 0) -> None:
         super().__init__(message)
-        self.signal = asked
+        self.signal, self.step = asked, step
 
 
 class Requests:
@@ -26,13 +30,21 @@ class Requests:
     Before the first step there is nothing to save, and a request ends the run at once. From then on it is kept
     until the loop asks for it between two steps; a second Ctrl-C interrupts whatever goes on.
 
-    With several processes all must stop after the same step. JAX's own preemption service listens for SIGTERM
-    then and agrees on the step; Ctrl-C interrupts at once.
+    With several processes all must stop after the same step. From `begin` on JAX's own preemption service listens for
+    SIGTERM then and agrees on the step; Ctrl-C interrupts at once.
     """
 
     def __init__(self) -> None:
-        self.training = False
+        self._training = False
         self._asked: signal.Signals | None = None
+
+    def begin(self) -> None:
+        """The steps begin: from now on there is something to save."""
+        self._training = True
+        if jax.process_count() > 1 and distributed.global_state.preemption_sync_manager is None:
+            # It takes SIGTERM for itself and for good, so `mesh.start` has left it out.
+            jax.config.update("jax_enable_preemption_service", True)
+            distributed.global_state.initialize_preemption_sync_manager()
 
     def after(self, step: int) -> signal.Signals | None:
         """What asked to stop after this step, or None; to be called after every step, by every process."""
@@ -43,9 +55,13 @@ class Requests:
     def _take(self, number: int, frame: object) -> None:
         asked = signal.Signals(number)
         before, self._asked = self._asked, asked
-        if not self.training:
+        if not self._training:
             # Python drops what is raised while it runs a finalizer: then the request is heeded after the first step.
-            raise Stopped("stopped before the first step: nothing is lost", asked)
+            raise Stopped(
+                f"stopped by {asked.name} before the first step: whole files of features are kept, and the same "
+                "command goes on from there",
+                asked,
+            )
         if before is not None and asked == signal.SIGINT:
             raise KeyboardInterrupt
 
@@ -54,13 +70,17 @@ class Requests:
 def listen() -> Iterator[Requests]:
     """Take SIGTERM and SIGINT as requests to stop, until the end of the block.
 
-    Signals reach only the main thread of Python: elsewhere, as with several processes, nothing is taken.
+    Signals reach only the main thread of Python: elsewhere nothing is taken. With several processes SIGINT is not.
     """
     requests = Requests()
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+    many = jax.process_count() > 1
+    # What JAX's service has taken in an earlier run of this process stays its own.
+    taken = many and distributed.global_state.preemption_sync_manager is not None
+    if taken or threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    before = {number: signal.signal(number, requests._take) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM] if many else [signal.SIGTERM, signal.SIGINT]
+    before = {number: signal.signal(number, requests._take) for number in numbers}
     try:
         yield requests
     finally:

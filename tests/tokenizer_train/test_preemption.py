@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,13 +95,13 @@ def test_a_request_that_a_finalizer_swallowed_is_heeded_after_the_first_step() -
     with listen() as requests:
         with contextlib.suppress(Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
-        requests.training = True
+        requests.begin()
         assert requests.after(1) == signal.SIGTERM
 
 
 def test_a_second_ctrl_c_interrupts_at_once() -> None:
     with listen() as requests:
-        requests.training = True
+        requests.begin()
         os.kill(os.getpid(), signal.SIGINT)
         assert requests.after(1) == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
@@ -119,52 +121,100 @@ def test_in_another_thread_nothing_is_taken() -> None:
     assert seen == [(before, None)]
 
 
-def test_a_signal_to_one_process_stops_all_after_the_same_step(
-    vocabulary_folder, image_folder, tmp_path
-) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    root = Path(__file__).resolve().parents[2]
-    fields = {
-        "vocabulary.path": vocabulary_folder,
-        "data.train": image_folder,
-        "data.validation": image_folder,
-        "data.validation-split": None,
-        "loss.adversarial": 0,
-        "optimizer.steps": 100_000,
-        "run.output": tmp_path / "run",
-        "run.log-every": 1,
-        "run.evaluate-every": 100_000,
-        "run.checkpoint-every": 100_000,
-        "mesh.coordinator": f"localhost:{port}",
-        "mesh.processes": 2,
-    }
-    command = [sys.executable, "-m", "tokenizer_train.cli", str(root / "configs" / "imagenet128.py")]
-    command += ["--variant", "tiny", *(word for name in fields for word in (f"--{name}", str(fields[name])))]
-    environment = {**os.environ, "PYTHONPATH": str(root), "XLA_FLAGS": "", "SPAE_CACHE": str(tmp_path)}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    outputs = [tmp_path / f"{i}.txt" for i in range(2)]
-    processes = []
-    for i, output in enumerate(outputs):
-        with output.open("w") as opened:
-            one = [*command, "--mesh.process", str(i)]
-            processes.append(
-                subprocess.Popen(one, env=environment, stdout=opened, stderr=subprocess.STDOUT, text=True)
-            )
-    try:
+class Pair:
+    """Starts the two processes of a run, which is the same each time."""
+
+    def __init__(self, folder: Path, vocabulary: Path, images: Path) -> None:
+        self.checkpoints = folder / "run" / "checkpoints"
+        self.outputs = [folder / f"{process}.txt" for process in range(2)]
+        root = Path(__file__).resolve().parents[2]
+        self._fields = {
+            "vocabulary.path": vocabulary,
+            "data.train": images,
+            "data.validation": images,
+            "data.validation-split": None,
+            "loss.adversarial": 0,
+            "optimizer.steps": 100_000,
+            "run.output": folder / "run",
+            "run.log-every": 1,
+            "run.evaluate-every": 100_000,
+            "run.checkpoint-every": 3,
+            "mesh.processes": 2,
+        }
+        self._command = [
+            sys.executable,
+            "-m",
+            "tokenizer_train.cli",
+            str(root / "configs" / "imagenet128.py"),
+        ]
+        self._command += ["--variant", "tiny"]
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "XLA_FLAGS": "",
+            "SPAE_CACHE": str(folder),
+        }
+        self._environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+    @contextlib.contextmanager
+    def start(self) -> Iterator[list[subprocess.Popen]]:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            fields = {**self._fields, "mesh.coordinator": f"localhost:{free.getsockname()[1]}"}
+        processes = []
+        for process, output in enumerate(self.outputs):
+            own = {**fields, "mesh.process": process}
+            command = [*self._command, *(word for name in own for word in (f"--{name}", str(own[name])))]
+            with output.open("w") as opened:
+                processes.append(
+                    subprocess.Popen(
+                        command, env=self._environment, stdout=opened, stderr=subprocess.STDOUT, text=True
+                    )
+                )
+        try:
+            yield processes
+        finally:
+            for one in processes:
+                one.kill()
+                one.wait()
+
+    def saved(self) -> list[int]:
+        """The steps of the checkpoints that are whole."""
+        found = self.checkpoints.iterdir() if self.checkpoints.exists() else []
+        return sorted(int(entry.name) for entry in found if entry.name.isdigit())
+
+    def wait_for(self, processes: list[subprocess.Popen], condition: Callable[[], bool]) -> None:
         limit = time.monotonic() + 300
-        while "  speed  " not in outputs[0].read_text():
-            assert all(process.poll() is None for process in processes), outputs[0].read_text()
+        while not condition():
+            assert all(process.poll() is None for process in processes), self.outputs[0].read_text()
             assert time.monotonic() < limit
             time.sleep(0.05)
+
+
+def test_two_processes_end_together_and_go_on_together(vocabulary_folder, image_folder, tmp_path) -> None:
+    pair = Pair(tmp_path, vocabulary_folder, image_folder)
+    with pair.start() as processes:
+        pair.wait_for(processes, lambda: len(pair.saved()) > 1)
+        # The second process's disk is full: files may not grow beyond some bytes.
+        resource.prlimit(
+            processes[1].pid, resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        )
+        assert [process.wait(200) for process in processes] == [1, 1]
+    line = f"process 1 has ended: cannot write a checkpoint to {pair.checkpoints}: "
+    assert line in pair.outputs[0].read_text().splitlines()[-1]
+
+    *_, before, newest = pair.saved()
+    for file in (pair.checkpoints / str(newest) / "record").rglob("*"):
+        if file.is_file():
+            file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    with pair.start() as processes:
+        pair.wait_for(processes, lambda: "  speed  " in pair.outputs[0].read_text())
         processes[1].terminate()
-        assert [process.wait(300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    [line] = [line for line in outputs[0].read_text().splitlines() if line.startswith("stopped by")]
-    [saved] = [int(entry.name) for entry in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert line.startswith(f"stopped by SIGTERM after step {saved}, saved in ")
-    assert "stopped by" not in outputs[1].read_text()
+        assert [process.wait(200) for process in processes] == [0, 0]
+    first, second = (output.read_text() for output in pair.outputs)
+    assert f"the checkpoint of step {newest:,} is damaged: " in first
+    assert f"set aside as {pair.checkpoints / f'damaged-{newest}'}" in first
+    assert f"going on after step {before:,}, from {pair.checkpoints}" in first
+    assert first.splitlines()[-1].startswith(f"stopped by SIGTERM after step {pair.saved()[-1]:,}, saved in ")
+    assert "is damaged" not in second
+    assert "stopped by" not in second
