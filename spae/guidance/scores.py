@@ -46,7 +46,9 @@ def word_means(
     Generic words are near every image; measured against their own mean they no longer win everywhere. The
     mean of inner products is the inner product with the mean, so the (n, v) table is never made.
     """
-    return np.asarray(word_features_vf) @ np.asarray(image_features_nf).mean(axis=0)
+    # A sum of a million rows loses digits in float32.
+    mean_f = np.asarray(image_features_nf).mean(axis=0, dtype=np.float64)
+    return np.asarray(word_features_vf) @ mean_f.astype(np.float32)
 
 
 def scores(
