@@ -83,13 +83,19 @@ class Options:
 
 def run(options: Options) -> None:
     """The command: measure and print."""
+    # Said before anything is measured, not after hours of it.
+    if options.output is not None and not (folder := Path(options.output).parent).is_dir():
+        raise InputError(f"cannot write {options.output}: there is no folder {folder}")
     results = [measured(bundle, options) for bundle in (options.bundle, *options.compare)]
     shown = results if options.compare else results[0]
     text = json.dumps(_finite(shown), indent=1, allow_nan=False)
     tables = [markdown(result) for result in results] + ([comparison(results)] if options.compare else [])
-    print(text if options.json else "\n\n".join(tables))
-    if options.output is not None:
-        write_file(options.output, (text + "\n").encode())
+    try:
+        print(text if options.json else "\n\n".join(tables))
+    finally:
+        # Also where nobody reads what is printed.
+        if options.output is not None:
+            write_file(options.output, (text + "\n").encode())
 
 
 def _finite(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The demonstration's page: whole, self-contained, escaped; and every photograph with its licence."""
 
 import base64
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -69,6 +70,13 @@ def test_page_has_all_words_facts_and_credits(page):
     for credit in read_credits().values():
         assert credit.author.replace('"', "&quot;") in page
         assert credit.licence in page
+
+
+def test_a_gguf_model_is_called_like_its_file(tmp_path):
+    tokenizer = FakeTokenizer()
+    model = {"format": "gguf", "file": "Some-1B.Q4_K.gguf", "name": "run 7 of 12"}
+    tokenizer.vocabulary = dataclasses.replace(tokenizer.vocabulary, provenance={"model": model})
+    assert "words of Some-1B.Q4_K<" in write_demo(tokenizer, "tiny", tmp_path).read_text("utf-8")
 
 
 def test_text_is_escaped(page):

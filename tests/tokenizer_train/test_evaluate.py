@@ -28,7 +28,7 @@ from spae.pyramid import Pyramid, PyramidShape
 from spae.sources import open_source
 from spae.vocabulary import View, Vocabulary
 from tokenizer_train.cli import main
-from tokenizer_train.evaluate import Options, _opened, evaluate
+from tokenizer_train.evaluate import Options, _opened, evaluate, run
 from tokenizer_train.tables import comparison
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -308,6 +308,27 @@ def test_several_bundles_in_one_table(brightness, image_folder, tmp_path, capsys
     assert "percentile" not in codes["prefixes"][0]
     assert "no words" in codes["not_measured"]["conse_score"]
     assert comparison([codes]).count("–") == 0
+
+
+def test_what_cannot_be_printed_is_in_the_file_all_the_same(
+    brightness, image_folder, tmp_path, monkeypatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    output = tmp_path / "one.json"
+    monkeypatch.setattr("builtins.print", gone)
+    skip = ("stlpips", "frechet", "guidance", "few-shot", "codecs")
+    options = Options(bundle="words", data=str(image_folder), output=str(output), limit=1, skip=skip)
+    with pytest.raises(BrokenPipeError):
+        run(options)
+    assert json.loads(output.read_text())["prefixes"]
+
+
+def test_a_file_that_cannot_be_written_is_said_first(image_folder, tmp_path, capsys) -> None:
+    output = tmp_path / "none" / "one.json"
+    assert main(["eval", "words", str(image_folder), "--output", str(output)]) == 1
+    assert f"there is no folder {output.parent}\n" in capsys.readouterr().err
 
 
 def test_one_image_has_no_distribution(brightness, image_folder, capsys) -> None:
