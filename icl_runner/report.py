@@ -160,7 +160,8 @@ def _summary(cells: Sequence[Cell]) -> str:
     models = sorted({cell.model for cell in cells})
     scored = sum(len(cell.samples) for cell in cells)
     open_ends = sum(cell.missing + len(cell.failures) for cell in cells)
-    text = f"{scored:,} samples in {len(cells)} settings, answered by {', '.join(models)}."
+    settings = f"{len(cells)} setting{'' if len(cells) == 1 else 's'}"
+    text = f"{scored:,} samples in {settings}, answered by {', '.join(models)}."
     return text + (f" {open_ends:,} more have no score." if open_ends else " None is missing.")
 
 

@@ -82,7 +82,10 @@ def write_demo(tokenizer: "Tokenizer", name: str, folder: str | Path) -> Path:
 
 def _page(tokenizer: "Tokenizer", name: str, articles: list[str]) -> str:
     grids = " ".join("×".join(map(str, grid)) for grid in tokenizer.shape.layers)
-    model = tokenizer.vocabulary.provenance.get("model", {}).get("name") or "a frozen language model"
+    source = tokenizer.vocabulary.provenance.get("model", {})
+    # What a GGUF file itself calls its model may be no more than the name of a training run.
+    named = Path(source["file"]).stem if source.get("format") == "gguf" else source.get("name")
+    model = named or "a frozen language model"
     facts = {
         "tokenizer": name,
         "vocabulary": f"{len(tokenizer.vocabulary):,} words of {model}",

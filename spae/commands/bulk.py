@@ -73,9 +73,9 @@ def _bulk(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"output": str(options.output), **asdict(done)}))
     else:
-        print(
-            f"{options.output}: {done.images:,} images in {done.parts:,} parts, {done.parts_written:,} written now"
-        )
+        images = f"{done.images:,} image{'' if done.images == 1 else 's'}"
+        parts = f"{done.parts:,} part{'' if done.parts == 1 else 's'}"
+        print(f"{options.output}: {images} in {parts}, {done.parts_written:,} written now")
     if done.images == 0:
         raise InputError(f"none of {done.bad:,} images could be read: see {bad}")
     if done.bad:
