@@ -310,6 +310,12 @@ class Config:
     language_model: str | None = None
 
     def __post_init__(self) -> None:
+        for name, path in (
+            ("guidance", self.guidance),
+            ("language_model", self.language_model),
+            ("loss.perceptual_weights", self.loss.perceptual_weights),
+        ):
+            _check("://" not in (path or ""), name, "on this machine, if only in a mounted bucket", path)
         _check(
             self.tokenizer.frames > 1 or (self.data.stride, self.data.fps) == (1, None),
             "data.stride, data.fps",

@@ -29,7 +29,7 @@ from spae.sources import open_source
 from spae.vocabulary import Vocabulary
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
-from tokenizer_train.config import RunConfig
+from tokenizer_train.config import LossConfig, RunConfig
 from tokenizer_train.loop import train
 
 EMULATED = "STORAGE_EMULATOR_HOST" in os.environ
@@ -276,3 +276,19 @@ def test_what_is_no_bucket_for_a_run_is_refused(tmp_path, monkeypatch) -> None:
         with pytest.raises(InputError, match=f"pip install {package}"):
             open_path(path)
     assert open_path(tmp_path) == epath.Path(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"guidance": "clip:gs://bucket/clip"}, "guidance"),
+        ({"language_model": "gs://bucket/roberta-base"}, "language_model"),
+        (
+            {"loss": LossConfig(perceptual_weights="gs://bucket/resnet50.safetensors")},
+            r"loss\.perceptual_weights",
+        ),
+    ],
+)
+def test_frozen_networks_are_read_from_this_machine(tiny_config, change, name) -> None:
+    with pytest.raises(InputError, match=f"{name} must be on this machine, if only in a mounted bucket, got"):
+        dataclasses.replace(tiny_config, **change)
