@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spae.errors import InputError
+from spae.files import bucket_errors, open_path
 from spae.frozen_lm.masked_lm import BertSizes, MaskedLM, read_masked_lm
 from tokenizer_train import language_model
 from tokenizer_train.config import Config, VocabularyConfig
@@ -150,7 +151,10 @@ def table(result: dict[str, Any]) -> str:
 def _vocabulary(config: VocabularyConfig) -> Any:
     if config.codes is not None:
         return ShapedVocabulary(config.codes, (config.width, config.width))
-    if Path(config.path or "").exists():
+    path = open_path(config.path or "")
+    with bucket_errors(path):
+        there = path.exists()
+    if there:
         return config.load()
     if config.words is None or config.widths is None:
         raise InputError(

@@ -27,6 +27,7 @@ from spae.files import cache_folder, open_path, write_file
 from spae.guidance.cache import compute_image_features, stored_image_features
 from spae.sources import open_source
 from spae.vocabulary import Vocabulary
+from tokenizer_train import dry_run
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.config import LossConfig, RunConfig
@@ -236,6 +237,17 @@ def test_a_bucket_that_refuses_is_one_line(bucket, refusing, vocabulary_folder) 
         Vocabulary.load(bucket / "b")
     with pytest.raises(BundleError, match="cannot read"):
         Vocabulary.load(bucket / "nothing")
+
+
+def test_a_dry_run_looks_into_the_bucket(bucket, tiny_config, vocabulary_folder) -> None:
+    config = dataclasses.replace(
+        tiny_config, vocabulary=dataclasses.replace(tiny_config.vocabulary, path=str(bucket / "vocabulary"))
+    )
+    with pytest.raises(InputError, match="there is no vocabulary at 'gs://"):
+        dry_run.estimate(config, 1, "h100", 0.4)
+    for file in vocabulary_folder.iterdir():
+        write_file(bucket / "vocabulary" / file.name, file.read_bytes())
+    assert dry_run._vocabulary(config.vocabulary).words == Vocabulary.load(vocabulary_folder).words
 
 
 def test_features_in_a_bucket_are_read_from_a_copy(
