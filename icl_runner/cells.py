@@ -118,7 +118,10 @@ def _read(path: str) -> "EvalLog":
     try:
         return read_eval_log(path, exclude_fields=NOT_READ)
     except Exception as error:  # whatever a damaged file makes a zip or JSON reader raise
-        raise InputError(f"cannot read the log {path}: {error}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"cannot read the log {path}: it is damaged, or no log of spae-icl run ({reason})"
+        ) from error
 
 
 def _join(logs: Sequence["EvalLog"]) -> Cell:

@@ -142,6 +142,8 @@ def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
         before = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({error}): choose another --log-dir") from error
+    if not isinstance(before, dict):
+        raise InputError(f"{path} is not as spae-icl run wrote it: choose another --log-dir")
     now = json.loads(text)
     if before == now:
         return

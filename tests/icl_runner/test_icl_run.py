@@ -125,6 +125,9 @@ def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
         run(Plan(settings(class_folders, seed=1)), tmp_path)
     with pytest.raises(InputError, match="count was 4, now 5"):
         run(Plan(settings(class_folders, count=5)), tmp_path)
+    (tmp_path / SETTINGS_FILE).write_text("[1]")
+    with pytest.raises(InputError, match="is not as spae-icl run wrote it"):
+        run(Plan(settings(class_folders)), tmp_path)
     (tmp_path / SETTINGS_FILE).write_text("{")
     with pytest.raises(InputError, match="cannot read"):
         run(Plan(settings(class_folders)), tmp_path)

@@ -241,6 +241,11 @@ def test_bad_logs(tmp_path):
     (tmp_path / "other.eval").write_bytes(b"PK\3\4 cut short")
     with pytest.raises(InputError, match="cannot read the log"):
         collect([tmp_path])
+    (tmp_path / "other.eval").unlink()
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(InputError, match=r"list\.json: it is damaged, or no log") as caught:
+        collect([tmp_path])
+    assert "\n" not in str(caught.value)
 
 
 def test_captions_over_the_corpus(tmp_path):
