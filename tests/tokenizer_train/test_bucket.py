@@ -167,7 +167,8 @@ def test_after_a_save_that_was_refused_comes_one_that_is_not(bucket, refusing) -
         assert checkpoints.latest == 3
     with Checkpoints(folder, keep=2) as checkpoints:
         assert checkpoints.restore(state(0))[0] == 3
-    assert names(folder) == ["1", "3"]
+        checkpoints.save(4, state(4), {})
+    assert names(folder) == ["3", "4"]
 
 
 def test_curves_are_written_in_objects_that_stay_small(bucket, monkeypatch) -> None:
