@@ -23,6 +23,8 @@ from tokenizer_train.damage import Damage
 from tokenizer_train.data import Rows
 from tokenizer_train.mesh import is_main, wait_for_all
 
+IMAGES_PER_DEVICE = 64  # in one call of the guidance
+
 
 def load(config: Config) -> Conse | Clip | None:
     """The guidance of a run; None where neither the semantic loss nor a trunk looks at images.
@@ -63,9 +65,10 @@ def features(
         sources = [(Squares(source, config.tokenizer.image_size), weight) for source, weight in sources]
     damage = Damage(config.data.damaged)
     cache = config.data.cache or open_path(config.run.output) / "guidance"
+    batch_size = IMAGES_PER_DEVICE * jax.local_device_count()
     for source, _ in sources:
         share = (jax.process_index(), jax.process_count())
-        compute_image_features(guidance, source, cache, share=share, left_out=damage.left_out)
+        compute_image_features(guidance, source, cache, batch_size, share, damage.left_out)
     if is_main():
         cached_word_features(guidance, vocabulary.words, cache)
     wait_for_all("guidance")

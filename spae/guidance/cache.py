@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 from etils import epath
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Float32, UInt8
 from tqdm import tqdm
 
@@ -89,7 +91,7 @@ def compute_image_features(
 
     Args:
         cache: folder, also in a bucket; None for `spae.files.cache_folder()`.
-        batch_size: images per call of the guidance.
+        batch_size: images per call of the guidance, cut over all devices of this process.
         share: (i, n): of n processes that share the work this is the i-th, from 0; it makes and checks every n-th file.
         left_out: told of every image that cannot be read, which gets a row of NaN; None: the first one is an error.
 
@@ -236,9 +238,13 @@ def _compute(
 
 
 def _vectors(guidance: Guidance, images: UInt8[np.ndarray, "b h w 3"], size: int) -> Float[np.ndarray, "b d"]:
-    """The vectors of at most `size` images, computed as so many: one shape is compiled."""
-    padded = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
-    return np.asarray(guidance.images(jnp.asarray(padded, jnp.float32) / 255))[: len(images)]
+    """The vectors of at most `size` images, computed as so many, or as a few more where the devices do not divide them:
+    one shape is compiled. Each device of this process takes its part; the weights go there with every call."""
+    devices = jax.local_devices()
+    padded = np.pad(images, ((0, size - len(images) + -size % len(devices)), (0, 0), (0, 0), (0, 0)))
+    mesh = Mesh(devices, ("images",), axis_types=(AxisType.Auto,))
+    cut = jax.device_put(padded, NamedSharding(mesh, PartitionSpec("images")))
+    return np.asarray(guidance.images(cut.astype(jnp.float32) / 255))[: len(images)]
 
 
 def _batches(

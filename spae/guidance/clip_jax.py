@@ -149,4 +149,6 @@ def _restore(model: Any, folder: Path) -> Any:
                 )
         restore_args = checkpoint.checkpoint_utils.construct_restore_args(target)
         arguments = checkpoint.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
-        return checkpointer.restore(path.resolve(), args=arguments)["params"]
+        params = checkpointer.restore(path.resolve(), args=arguments)["params"]
+    # Orbax ties them to a device; images may come cut over several.
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params)

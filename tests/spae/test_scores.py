@@ -1,6 +1,7 @@
 """Scores, pools, percentiles and the cache of image vectors, against plain NumPy and a fake guidance."""
 
 import hashlib
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +162,32 @@ def test_cache_computes_once(folder, tmp_path):
     np.testing.assert_array_equal(first, again)
     assert guidance.seen == calls
     assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+class Tower(Fake):
+    """A guidance that computes with JAX, and notes on how many devices."""
+
+    devices: ClassVar[set[int]] = set()
+
+    def __init__(self):
+        super().__init__()
+        self._weights = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
+        self._embed = jax.jit(lambda weights, images: images.mean((1, 2)) @ weights)
+
+    def images(self, images_bhwc):
+        vectors = self._embed(self._weights, images_bhwc)
+        self.devices.add(len(vectors.sharding.device_set))
+        return vectors
+
+
+def test_all_devices_of_the_process_work_and_change_nothing(folder, tmp_path, monkeypatch):
+    source, every = open_source(folder), jax.local_devices()
+    # Three images, a batch that two devices do not divide.
+    cut = image_features(Tower(), source, tmp_path / "cut", batch_size=3)
+    monkeypatch.setattr(jax, "local_devices", lambda: every[:1])
+    whole = image_features(Tower(), source, tmp_path / "whole", batch_size=3)
+    assert Tower.devices == {len(every), 1}
+    np.testing.assert_allclose(cut, whole, atol=1e-6)
 
 
 def test_cache_follows_content_and_guidance(folder, tmp_path):
