@@ -85,6 +85,33 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
     assert logged["train"] == [5, 6, 7]
 
 
+def test_asked_to_stop_while_features_are_made_it_keeps_whole_files_of_them(
+    tiny_config, hash_guidance, monkeypatch, capsys
+) -> None:
+    embed, calls = hash_guidance.images, []
+
+    def images(images_bhwc):
+        calls.append(len(images_bhwc))
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return embed(images_bhwc)
+
+    monkeypatch.setattr(hash_guidance, "images", images)
+    monkeypatch.setattr("spae.guidance.cache.SHARD_ROWS", 8)  # 30 images in four files
+    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: tiny_config)
+    assert main(["config.py"]) == 0
+    out = capsys.readouterr().out
+    assert out == (
+        "stopped by SIGTERM before the first step: whole files of features are kept, and the same command goes on "
+        "from there\n"
+    )
+    assert len(list((Path(tiny_config.run.output) / "guidance").glob("*.safetensors"))) == 2
+    monkeypatch.setattr("tokenizer_train.loop.create", lambda *arguments: 1 / 0)  # that is far enough
+    with pytest.raises(ZeroDivisionError):
+        main(["config.py"])
+    assert len(calls) == 5
+
+
 def test_before_the_first_step_there_is_nothing_to_save() -> None:
     with pytest.raises(Stopped, match="before the first step") as stopped, listen():
         os.kill(os.getpid(), signal.SIGTERM)
