@@ -117,7 +117,7 @@ class Runs:
                 )
         try:
             for process, log in zip(started, logs, strict=True):
-                assert process.wait(500) == 0, log.read_text()[-3000:]
+                assert process.wait(900) == 0, log.read_text()[-3000:]
         finally:
             for process in started:
                 process.kill()
