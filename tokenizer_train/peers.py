@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed  # its store has no public door; Orbax comes this way too
 
-from spae.errors import InputError
+from spae.errors import BundleError, InputError
 
 ENDED = "spae/ended/"  # process -> [exit status, line]
 INTERVAL = 1.0  # seconds between looks into the store
@@ -31,7 +31,7 @@ def together() -> Iterator[None]:
     """End this process with the first other one of its run that ends by `leave`; an error in the block ends them all.
 
     With one process this does nothing. With several an error does not leave the block: it is printed, in one line if
-    it is an InputError or OSError, and the exit status is 1.
+    it is an InputError, BundleError or OSError, and the exit status is 1.
     """
     client = distributed.global_state.client
     if client is None:
@@ -40,7 +40,7 @@ def together() -> Iterator[None]:
     threading.Thread(target=_watch, args=(client,), daemon=True).start()
     try:
         yield
-    except (InputError, OSError) as error:
+    except (InputError, BundleError, OSError) as error:
         leave(str(error), 1)
     except BaseException as error:
         traceback.print_exc()
