@@ -135,5 +135,5 @@ def test_a_bundle_that_is_not_there(capsys, tmp_path):
     assert main(["serve", "--port", "0", "--bundle", str(tmp_path / "none"), *UPSTREAM]) == 1
     *logged, line = capsys.readouterr().err.splitlines()
     assert line.startswith("spae: wanted a bundle")
-    # The server's start, and no traceback.
-    assert [json.loads(one)["level"] for one in logged] == ["info", "info"]
+    # Of the server's start at most (inspect-ai turns these logs off where it ran before), and no traceback.
+    assert all(json.loads(one)["level"] == "info" for one in logged)
