@@ -44,8 +44,9 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
         except KeyboardInterrupt:
             return 130
         finally:
-            # Here, because what fails when Python flushes at its end is a traceback and another status.
-            sys.stdout.flush()
+            # Here, because what fails when Python flushes at its end is a traceback and another status; by print, which
+            # takes a standard output that was closed from the start.
+            print(end="", flush=True)
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
             print(f"{program}: cannot write to standard output: {error.strerror}", file=sys.stderr)

@@ -237,6 +237,14 @@ def test_a_reader_that_left_is_no_error(module):
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="closes standard output in a POSIX shell")
+def test_without_a_standard_output():
+    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "spae.cli", "--help"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, env=BUFFERED)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
 FAILING = """
 import sys
 from spae.cli import exit_status
