@@ -65,7 +65,7 @@ def named(answer: str, names: Sequence[str]) -> bool:
 # From singular to plural and back. Behind u and i an s is not taken for a plural's: "bus", "iris", and no "emus".
 _ENDINGS = (
     (r"$", "s"),
-    (r"$", "es"),
+    (r"(?<=[sxzo])$|(?<=[cs]h)$", "es"),
     (r"(?<=[^\Waeiou])y$", "ies"),
     (r"(?<=\w[^\Wsui])s$", ""),
     (r"(?<=\w\w[sxzo])es$|(?<=\w[cs]h)es$", ""),

@@ -101,9 +101,18 @@ def test_named_knows_a_singular_and_a_plural(one, many):
 
 @pytest.mark.parametrize(
     ("answer", "name"),
-    [("a bu", "bus"), ("an iri", "iris"), ("a glas", "glass"), ("to do", "toes"), ("a dog", "!"), ("a", "s")],
+    [
+        ("a bu", "bus"),
+        ("an iri", "iris"),
+        ("a glas", "glass"),
+        ("to do", "toes"),
+        ("he stares", "star"),
+        ("two planes", "plan"),
+        ("a dog", "!"),
+        ("a", "s"),
+    ],
 )
-def test_what_is_no_singular(answer, name):
+def test_what_is_no_singular_or_plural(answer, name):
     assert not scoring.named(answer, [name])
 
 
