@@ -1,8 +1,10 @@
 """Parquet files with a column of encoded images."""
 
+import contextlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,16 +26,13 @@ class ParquetSource(Source):
         if find_spec("pyarrow") is None:
             raise InputError(f"reading {files[0]} needs pyarrow: pip install pyarrow")
         super().__init__(files, size)
-        import pyarrow
         from pyarrow import parquet
 
         self._groups: list[tuple[int, int]] = []  # file, row group
         rows = []
         for number, file in enumerate(files):
-            try:
+            with _readable(f"{file} as parquet"):
                 opened = parquet.ParquetFile(file)
-            except (pyarrow.ArrowException, OSError) as error:
-                raise InputError(f"cannot read {file} as parquet: {error}") from error
             with opened:
                 columns = opened.schema_arrow.names
                 if number == 0:
@@ -44,6 +43,8 @@ class ParquetSource(Source):
                 if self._image is None or self._image not in columns:
                     wanted = " or ".join(IMAGE_COLUMNS)
                     raise InputError(f"{file} has no column {wanted}, but {', '.join(columns)}")
+                if missing := [name for name in self._columns if name not in columns]:
+                    raise InputError(f"{file} has no column {missing[0]}, which {files[0]} has")
                 for group in range(opened.num_row_groups):
                     self._groups.append((number, group))
                     rows.append(opened.metadata.row_group(group).num_rows)
@@ -56,14 +57,22 @@ class ParquetSource(Source):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def _columns(self) -> list[str]:
+        return [name for name in (self._image, self._label_column, self._caption) if name]
+
     @cached_property
     def _labels(self) -> list[str | None]:
         from pyarrow import parquet
 
         if self._label_column is None:
             return [None] * len(self)
-        columns = [parquet.read_table(file, columns=[self._label_column]) for file in self.files]
-        return [self._label(value) for column in columns for value in column[0].to_pylist()]
+        labels: list[str | None] = []
+        for file in self.files:
+            with _readable(f"the labels of {file}"):
+                values = parquet.read_table(file, columns=[self._label_column])[0].to_pylist()
+            labels += [self._label(value) for value in values]
+        return labels
 
     def label(self, index: int) -> str | None:
         return self._labels[index]
@@ -96,19 +105,14 @@ class ParquetSource(Source):
         return encoded, self._label(row[self._label_column]) if self._label_column else None, caption, key
 
     def _rows(self, group: int) -> list[dict[str, Any]]:
-        import pyarrow
         from pyarrow import parquet
 
         with self._lock:
             if group not in self._kept:
                 number, row_group = self._groups[group]
-                columns = [name for name in (self._image, self._label_column, self._caption) if name]
-                try:
-                    with parquet.ParquetFile(self.files[number]) as opened:
-                        rows = opened.read_row_group(row_group, columns=columns).to_pylist()
-                except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-                    where = f"row group {row_group} of {self.files[number]}"
-                    raise InputError(f"cannot read {where}: {error}") from error
+                file = self.files[number]
+                with _readable(f"row group {row_group} of {file}"), parquet.ParquetFile(file) as opened:
+                    rows = opened.read_row_group(row_group, columns=self._columns).to_pylist()
                 self._kept[group] = rows
                 if len(self._kept) > self.GROUPS_KEPT:
                     self._kept.popitem(last=False)
@@ -122,7 +126,20 @@ class ParquetSource(Source):
         self.__dict__.update(state, _lock=threading.Lock())
 
 
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Around what pyarrow reads: its errors are one line."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot read {what}: {reason}") from error
+
+
 def _class_names(metadata: dict[bytes, bytes] | None, column: str | None) -> list[str] | None:
     """Hugging Face data sets keep the class names in the schema's metadata."""
     features = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return (features.get(column) or {}).get("names")
+    feature = features.get(column)
+    return feature.get("names") if isinstance(feature, dict) else None  # a list where an image has several

@@ -339,6 +339,12 @@ def test_bad_parquet(tmp_path):
     (tmp_path / "noise.parquet").write_bytes(b"noise" * 10)
     with pytest.raises(InputError, match="as parquet"):
         open_source(tmp_path / "noise.parquet")
+    for name, columns in (("a", {"image": [b""], "label": [1]}), ("b", {"image": [b""]})):
+        parquet.write_table(pyarrow.table(columns), tmp_path / f"shard-{name}.parquet")
+    with pytest.raises(
+        InputError, match=r"shard-b\.parquet has no column label, which .*shard-a\.parquet has"
+    ):
+        open_source(tmp_path / "shard-*.parquet")
 
 
 def test_a_class_that_is_not_told_is_no_label(tmp_path, tfds_directory):
@@ -385,6 +391,31 @@ def test_a_damaged_row_group_of_parquet(tmp_path):
     with pytest.raises(InputError, match="cannot read row group 0 of "):
         source[0]
     np.testing.assert_array_equal(source[3].image, PICTURES["dog/c.png"])
+
+
+def test_damaged_labels_of_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "damaged.parquet"
+    parquet.write_table(pyarrow.table({"label": [0, 1], "image": [b"", b""]}), file, use_dictionary=False)
+    data = bytearray(file.read_bytes())
+    data[4:20] = b"\xff" * 16  # the header of the labels' page
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot read the labels of .*damaged") as caught:
+        open_source(file).label(0)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_classes_of_one_image_are_a_label_of_their_own(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"image": [b"", b""], "label": [[0], [0, 1]]}).replace_schema_metadata(
+        {"huggingface": '{"info": {"features": {"label": [{"names": ["cat", "dog"]}]}}}'}
+    )
+    parquet.write_table(table, tmp_path / "several.parquet")
+    assert open_source(tmp_path / "several.parquet").labels == ["[0]", "[0, 1]"]
 
 
 def test_unknown_split(tfds_directory):
