@@ -84,8 +84,12 @@ class Options:
 def run(options: Options) -> None:
     """The command: measure and print."""
     # Said before anything is measured, not after hours of it.
-    if options.output is not None and not (folder := Path(options.output).parent).is_dir():
-        raise InputError(f"cannot write {options.output}: there is no folder {folder}")
+    if options.output is not None:
+        output = Path(options.output)
+        if not output.parent.is_dir():
+            raise InputError(f"cannot write {output}: there is no folder {output.parent}")
+        if output.is_dir():
+            raise InputError(f"cannot write {output}: it is a folder")
     results = [measured(bundle, options) for bundle in (options.bundle, *options.compare)]
     shown = results if options.compare else results[0]
     text = json.dumps(_finite(shown), indent=1, allow_nan=False)

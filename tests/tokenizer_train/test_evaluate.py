@@ -329,6 +329,8 @@ def test_a_file_that_cannot_be_written_is_said_first(image_folder, tmp_path, cap
     output = tmp_path / "none" / "one.json"
     assert main(["eval", "words", str(image_folder), "--output", str(output)]) == 1
     assert f"there is no folder {output.parent}\n" in capsys.readouterr().err
+    assert main(["eval", "words", str(image_folder), "--output", str(tmp_path)]) == 1
+    assert f"cannot write {tmp_path}: it is a folder\n" in capsys.readouterr().err
 
 
 def test_one_image_has_no_distribution(brightness, image_folder, capsys) -> None:
