@@ -160,7 +160,8 @@ class Checkpoints(Generic[State]):
         self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
-        if jax.process_index() == 0:
+        # In a bucket, which may be out of reach now, the next start of a run does that.
+        if jax.process_index() == 0 and not is_remote(self.folder):
             for unfinished in self.folder.glob(f"*{UNFINISHED}"):
                 shutil.rmtree(unfinished, ignore_errors=True)
 

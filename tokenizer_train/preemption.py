@@ -40,11 +40,12 @@ class Requests:
 
     def begin(self) -> None:
         """The steps begin: from now on there is something to save."""
-        self._training = True
         if jax.process_count() > 1 and distributed.global_state.preemption_sync_manager is None:
             # It takes SIGTERM for itself and for good, so `mesh.start` has left it out.
             jax.config.update("jax_enable_preemption_service", True)
             distributed.global_state.initialize_preemption_sync_manager()
+        # Not before: what comes while the service begins, and not to it, would never be heeded.
+        self._training = True
 
     def after(self, step: int) -> signal.Signals | None:
         """What asked to stop after this step, or None; to be called after every step, by every process."""

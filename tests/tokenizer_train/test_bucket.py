@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 from etils.epath import backend
-from fake_bucket import OBJECTS, REFUSED, FakeGcs, serve
+from fake_bucket import OBJECTS, REFUSED, FakeGcs, HttpError, serve
 from orbax.checkpoint._src.path import gcs_utils
 from tensorboardX.proto.event_pb2 import Event
 
@@ -149,17 +149,22 @@ def test_a_bucket_that_refuses_is_no_damage(bucket, refusing, monkeypatch) -> No
         assert checkpoints.restore(state(0))[0] == 1
 
 
-def test_after_a_save_that_was_refused_comes_one_that_is_not(bucket, refusing) -> None:
+def test_after_a_save_that_was_refused_comes_one_that_is_not(bucket, refusing, monkeypatch) -> None:
+    def refused(*_: object) -> None:
+        raise HttpError("nor to be listed")
+
     folder = bucket / "checkpoints"
     with Checkpoints(folder, keep=2) as checkpoints:
         checkpoints.save(1, state(1), {})
         checkpoints.wait()
         refusing.add("2/record")
         checkpoints.save(2, state(2), {})
-        with pytest.raises(
-            OSError, match=f"cannot write a checkpoint to {folder}: HttpError: not to you, 403"
-        ):
-            checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeGcs, "glob", refused)
+            with pytest.raises(
+                OSError, match=f"cannot write a checkpoint to {folder}: HttpError: not to you, 403"
+            ):
+                checkpoints.wait()
         assert checkpoints.latest == 1
         refusing.clear()
         checkpoints.save(3, state(3), {})

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import pytest
+from jax._src import distributed
 
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
@@ -116,6 +118,20 @@ def test_before_the_first_step_there_is_nothing_to_save() -> None:
     with pytest.raises(Stopped, match="before the first step") as stopped, listen():
         os.kill(os.getpid(), signal.SIGTERM)
     assert stopped.value.signal == signal.SIGTERM
+
+
+def test_of_several_processes_none_misses_a_request_that_comes_while_the_service_begins(monkeypatch) -> None:
+    service = distributed.global_state
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        service, "initialize_preemption_sync_manager", lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    kept = jax.config.jax_enable_preemption_service
+    try:
+        with pytest.raises(Stopped, match="before the first step"), listen() as requests:
+            requests.begin()
+    finally:
+        jax.config.update("jax_enable_preemption_service", kept)
 
 
 def test_a_request_that_a_finalizer_swallowed_is_heeded_after_the_first_step() -> None:
