@@ -77,11 +77,13 @@ def write(
         OSError: the disk is full or the folder cannot be written.
     """
     place = open_path(folder)
+    # What a write that was cut off has left in a bucket; on this machine it leaves nothing.
+    ours = files.keys() if is_remote(place) else ()
     with bucket_errors(place):
         if (
             place.exists()
             and not (place / "bundle.json").is_file()
-            and (not place.is_dir() or any(place.iterdir()))
+            and (not place.is_dir() or any(entry.name not in ours for entry in place.iterdir()))
         ):
             raise InputError(
                 f"wanted a new folder or a bundle to replace, {place} is something else: choose another"

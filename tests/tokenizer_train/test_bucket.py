@@ -228,6 +228,9 @@ def test_a_bundle_is_there_with_its_last_file(bucket, monkeypatch) -> None:
         bundle.write(bucket / "b", {"name": "third"}, FILES)
     with pytest.raises(BundleError, match="wanted a bundle"):
         bundle.read(bucket / "b")
+    monkeypatch.setattr(bundle, "_write_through", written)
+    bundle.write(bucket / "b", {"name": "third"}, FILES)
+    assert bundle.read(bucket / "b")[0]["name"] == "third"
     (bucket / "thesis" / "chapter1.tex").write_text("precious")
     with pytest.raises(InputError, match="something else"):
         bundle.write(bucket / "thesis", {}, FILES)
