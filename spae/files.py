@@ -46,10 +46,10 @@ def bucket_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     common, becomes an OSError."""
     try:
         yield
-    except (OSError, InputError, RuntimeError):  # RuntimeErrors are JAX's, of devices and other processes
-        raise
     except Exception as error:
-        if not is_remote(path):
+        # RuntimeErrors are JAX's, of devices and other processes; asyncio's TimeoutError is an OSError without a word.
+        known = isinstance(error, OSError | InputError | RuntimeError) and not isinstance(error, TimeoutError)
+        if known or not is_remote(path):
             raise
         raise OSError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
 

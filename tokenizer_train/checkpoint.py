@@ -129,10 +129,11 @@ class Checkpoints(Generic[State]):
             return None
         self._manager.reload()
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()),
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
         )
+        with bucket_errors(self.folder):
+            restored = self._manager.restore(step, args=arguments)
         return step, restored.state, restored.record["position"]
 
     def wait(self) -> None:

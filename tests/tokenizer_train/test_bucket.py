@@ -248,6 +248,26 @@ def test_a_bucket_that_refuses_is_one_line(bucket, refusing, vocabulary_folder) 
         Vocabulary.load(bucket / "nothing")
 
 
+def test_a_bucket_that_does_not_answer_is_one_line(bucket, monkeypatch) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise TimeoutError  # asyncio's has no message
+
+    with Checkpoints(bucket / "checkpoints", keep=2) as checkpoints:
+        checkpoints.save(1, state(1), {})
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(ocp.CheckpointManager, "save", late)
+            checkpoints.save(2, state(2), {})
+            with pytest.raises(OSError, match=r"cannot write a checkpoint to gs://.*: TimeoutError"):
+                checkpoints.wait()
+        with monkeypatch.context() as patch:
+            # The first process could read it all, and this one cannot.
+            patch.setattr(checkpoints, "_newest_whole", lambda like: 1)
+            patch.setattr(ocp.CheckpointManager, "restore", late)
+            with pytest.raises(OSError, match="TimeoutError"):
+                checkpoints.restore(state(0))
+
+
 def test_a_dry_run_looks_into_the_bucket(bucket, tiny_config, vocabulary_folder) -> None:
     config = dataclasses.replace(
         tiny_config, vocabulary=dataclasses.replace(tiny_config.vocabulary, path=str(bucket / "vocabulary"))
