@@ -187,6 +187,7 @@ export class Pyramid {
         this.#written(0);
         progress("All words are the photograph's own again.");
       } catch (error) {
+        if (photograph !== this.photograph) return;
         before.forEach((words, i) => { this.layers[i].words = words; });
         progress("");
         fail(error);

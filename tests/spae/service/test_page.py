@@ -303,6 +303,27 @@ def test_a_rival_changes_the_word_and_the_picture_and_can_be_undone(visit, api, 
     fine(page)
 
 
+def test_another_photograph_while_all_is_put_back(visit, api):
+    page = opened(visit())
+    page.fill("#new-word", "beach")
+    page.press("#new-word", "Enter")
+    expect(page.locator("#restore-all")).to_be_visible()
+    held = []
+    page.route("**/v1/detokenize", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/v1/detokenize"):
+        page.click("#restore-all")
+    cat = PHOTOGRAPHS / "cat.jpg"
+    page.set_input_files("#file", cat)
+    expect(page.locator("#status")).to_contain_text("cat.jpg became")
+    # What comes too late of the first photograph changes nothing of the second.
+    with page.expect_response("**/v1/detokenize"):
+        held[0].fulfill(status=503, json={"error": {"message": "busy"}})
+    found = api.post("/v1/tokenize", files={"image": cat.read_bytes()}).json()["data"][0]["layers"]
+    for number in (1, 2):
+        assert layer(page, number) == found[number - 1]["words"]
+    fine(page, but="503")
+
+
 def test_a_word_by_keyboard_alone(visit, api, dogs):
     page = opened(visit())
     layer(page, 3)
