@@ -52,8 +52,9 @@ export class Card {
 
   /** Empties the field for the next word. */
   clear() {
-    element("new-word").value = "";
-    this.#offer("suggestions", []);
+    const field = element("new-word");
+    field.value = "";
+    field.dispatchEvent(new Event("input")); // suggestions that are still asked for are for the word before
   }
 
   #offer(list, words) {

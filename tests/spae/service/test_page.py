@@ -303,6 +303,18 @@ def test_a_rival_changes_the_word_and_the_picture_and_can_be_undone(visit, api, 
     fine(page)
 
 
+def test_suggestions_are_not_waited_for(visit):
+    page = opened(visit())
+    suggestions = re.compile("/v1/vocabulary")
+    page.route(suggestions, lambda route: None)  # never answered
+    with page.expect_request(suggestions):
+        page.fill("#new-word", "beach")
+    with page.expect_event("requestfailed", lambda request: suggestions.search(request.url)):
+        page.press("#new-word", "Enter")
+    expect(page.locator("#status")).to_contain_text("Changed")
+    fine(page)
+
+
 def test_another_photograph_while_all_is_put_back(visit, api):
     page = opened(visit())
     page.fill("#new-word", "beach")
