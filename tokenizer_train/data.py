@@ -76,7 +76,10 @@ class _Records:
         def record(i: int) -> dict[str, np.ndarray]:
             feature_d = self._features_nd[i]
             if np.isnan(feature_d).any():
-                raise InputError(f"{self._source.key(i)} could not be read when its features were computed")
+                key = self._source.key(i)
+                raise InputError(
+                    f"{key} could not be read when its features were computed (delete those to try again)"
+                )
             image = _squares(self._source.draw(i, generator).image, self._image_size)
             return {"images": image, "features": feature_d}
 

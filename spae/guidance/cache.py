@@ -187,8 +187,12 @@ def _mapped(file: epath.Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n 
     """The rows of a file without reading them. `_kept` has looked at them before."""
     try:
         if is_remote(file):
-            # Rows are read one by one and at random, of which a bucket is not capable.
-            bucket, file = file, open_path(cache_folder()) / file.name
+            # Rows are read one by one and at random, of which a bucket is not capable. The copy is known by the
+            # checksum with which the file ends: features that are deleted and made anew are another file.
+            with bucket_errors(file), file.open("rb") as opened:
+                opened.seek(-32, os.SEEK_END)
+                checksum = opened.read().hex()
+            bucket, file = file, open_path(cache_folder()) / f"{checksum}.safetensors"
             _kept(file, shape, lambda: _read(bucket, shape))
         with open(file, "rb") as opened:
             length = int.from_bytes(opened.read(8), "little")

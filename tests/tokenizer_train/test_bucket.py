@@ -292,6 +292,12 @@ def test_features_in_a_bucket_are_read_from_a_copy(
     np.testing.assert_array_equal(again, features)
     np.testing.assert_array_equal(again[3], features[3])
     assert "damaged cache" in capsys.readouterr().err
+    # Deleted in the bucket and made anew, they are not those of the copy.
+    (bucket / "features").rmtree()
+    monkeypatch.setattr(hash_guidance, "images", lambda images: np.ones((len(images), 12), np.float32))
+    compute_image_features(hash_guidance, source, bucket / "features")
+    anew = stored_image_features(hash_guidance, source, bucket / "features")
+    np.testing.assert_array_equal(anew, np.ones((len(source), 12)))
 
 
 def test_features_that_cannot_be_read_are_not_computed_again(
