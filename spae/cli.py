@@ -33,12 +33,14 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
 
     If the reader of standard output leaves (`spae encode .. | head`), quietly 1, as Python's documentation has it.
     """
+    told = False
     try:
         try:
             return run()
         except BrokenPipeError:
             raise
         except (InputError, BundleError, OSError) as error:
+            told = True
             print(f"{program}: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -48,7 +50,7 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
             # takes a standard output that was closed from the start.
             print(end="", flush=True)
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
+        if not (told or isinstance(error, BrokenPipeError)):
             print(f"{program}: cannot write to standard output: {error.strerror}", file=sys.stderr)
         # What is still buffered has nowhere to go, and would be tried again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
