@@ -198,7 +198,7 @@ class Batches(Iterator[Batch]):
 
 
 def fixed_images(
-    source: Source, number: int, image_size: int, damage: Damage | None = None
+    source: Source, number: int, image_size: int, damage: Damage
 ) -> UInt8[np.ndarray, "n *T H W 3"]:
     """`number` images, or the middle clips of so many films, spread evenly over the source (all of them if it holds
     fewer), always the same ones; for one that cannot be read the next, if the damage allows it.
@@ -208,7 +208,6 @@ def fixed_images(
     """
     if len(source) == 0:
         raise InputError("data.validation must hold at least one image, it holds none")
-    damage = damage or Damage("error")
     indices = np.linspace(0, len(source) - 1, min(number, len(source))).round().astype(int)
 
     def square(index: int) -> UInt8[np.ndarray, "*t size size 3"]:

@@ -40,7 +40,7 @@ class Requests:
 
     def begin(self) -> None:
         """The steps begin: from now on there is something to save."""
-        if jax.process_count() > 1 and distributed.global_state.preemption_sync_manager is None:
+        if jax.process_count() > 1 and not _taken():
             # It takes SIGTERM for itself and for good, so `mesh.start` has left it out.
             jax.config.update("jax_enable_preemption_service", True)
             distributed.global_state.initialize_preemption_sync_manager()
@@ -74,16 +74,20 @@ def listen() -> Iterator[Requests]:
     Signals reach only the main thread of Python: elsewhere nothing is taken. With several processes SIGINT is not.
     """
     requests = Requests()
-    many = jax.process_count() > 1
     # What JAX's service has taken in an earlier run of this process stays its own.
-    taken = many and distributed.global_state.preemption_sync_manager is not None
-    if taken or threading.current_thread() is not threading.main_thread():
+    if _taken() or threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    numbers = [signal.SIGTERM] if many else [signal.SIGTERM, signal.SIGINT]
+    numbers = [signal.SIGTERM] if jax.process_count() > 1 else [signal.SIGTERM, signal.SIGINT]
     before = {number: signal.signal(number, requests._take) for number in numbers}
     try:
         yield requests
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not _taken():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _taken() -> bool:
+    """Whether JAX's service listens for SIGTERM, which it does until the end of the process."""
+    return jax.process_count() > 1 and distributed.global_state.preemption_sync_manager is not None

@@ -9,6 +9,7 @@ from PIL import Image
 from spae.errors import InputError
 from spae.sources import Source, open_source
 from tokenizer_train.config import DataConfig
+from tokenizer_train.damage import Damage
 from tokenizer_train.data import Batches, fixed_images
 
 COUNT = 10
@@ -126,5 +127,5 @@ def test_bad_input(source: Source) -> None:
 
 
 def test_fixed_images_are_spread(source: Source) -> None:
-    assert fixed_images(source, 4, 8)[:, 0, 0, 0].tolist() == [0, 3, 6, 9]
-    assert len(fixed_images(source, 99, 8)) == COUNT
+    assert fixed_images(source, 4, 8, Damage("error"))[:, 0, 0, 0].tolist() == [0, 3, 6, 9]
+    assert len(fixed_images(source, 99, 8, Damage("error"))) == COUNT

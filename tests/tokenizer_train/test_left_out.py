@@ -107,7 +107,7 @@ def test_a_folder_that_is_gone_is_no_damage_to_a_few(source, capsys) -> None:
 
 def test_validation_takes_the_next(source, capsys) -> None:
     with pytest.raises(InputError, match=r"04\.png"):
-        fixed_images(source, COUNT, 8)
+        fixed_images(source, COUNT, 8, Damage("error"))
     found = fixed_images(source, COUNT, 8, Damage("skip"))[:, 0, 0, 0] // 5
     assert found.tolist() == [{4: 5, 11: 13, 12: 13}.get(i, i) for i in range(COUNT)]
 

@@ -1,4 +1,4 @@
-"""Training from end to end, small: bundle, resumption, devices, divergence, full disk, no recompilation."""
+"""Training from end to end, small: bundle, resumption, devices, divergence, full disk."""
 
 import dataclasses
 import errno

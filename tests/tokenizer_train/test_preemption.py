@@ -134,6 +134,28 @@ def test_of_several_processes_none_misses_a_request_that_comes_while_the_service
         jax.config.update("jax_enable_preemption_service", kept)
 
 
+def test_what_the_service_has_taken_stays_its_own(monkeypatch) -> None:
+    service = distributed.global_state
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(service, "preemption_sync_manager", None)
+    before, kept = signal.getsignal(signal.SIGTERM), jax.config.jax_enable_preemption_service
+
+    def take() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        service.preemption_sync_manager = object()
+
+    monkeypatch.setattr(service, "initialize_preemption_sync_manager", take)
+    try:
+        for _ in range(2):
+            with listen() as requests:
+                requests.begin()
+                assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        jax.config.update("jax_enable_preemption_service", kept)
+
+
 def test_a_request_that_a_finalizer_swallowed_is_heeded_after_the_first_step() -> None:
     with listen() as requests:
         with contextlib.suppress(Stopped):

@@ -19,6 +19,7 @@ from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.cli import load_config, main
 from tokenizer_train.config import DataConfig
+from tokenizer_train.damage import Damage
 from tokenizer_train.data import Batches, fixed_images, open_data
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "video128.py"
@@ -105,7 +106,7 @@ def test_a_flip_is_of_the_whole_clip_from_left_to_right(films):
 
 
 def test_validation_reads_the_middle(films):
-    found = fixed_images(clips(films), 3, SIZE)
+    found = fixed_images(clips(films), 3, SIZE, Damage("error"))
     assert found.shape == (3, 4, SIZE, SIZE, 3)
     assert {film_and_start(clip)[1] for clip in found} == {3}
 
