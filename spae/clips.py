@@ -20,6 +20,7 @@ from spae.errors import InputError
 from spae.films import SUFFIXES, Film, is_film
 from spae.images import open_image, to_array
 from spae.sources import EXTENSIONS, Record, Source
+from spae.sources.folder import walk
 
 CENTRE = 0.5  # of a film: where evaluation reads
 
@@ -222,7 +223,7 @@ def _named(path: Path, choose: Any) -> list[int]:
 def _walk(root: Path) -> list[Path]:
     """Video files, and folders that hold images but no video files, in the order of their names."""
     entries = []
-    for directory, folders, files in os.walk(root):
+    for directory, folders, files in walk(root):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
         films = [Path(directory) / file for file in files if is_film(file)]
         entries += films

@@ -22,8 +22,8 @@ _WANTED = "a folder of images, .tar or .parquet files, or a TFDS directory"
 def open_source(path: str | Path, size: int | None = None, split: str | None = None) -> Source:
     """The images at `path`: which kind it is, is seen from what lies there.
 
-    - A folder of .jpg, .jpeg, .png and .webp files, at any depth. The folder directly around a file is its
-      label (none for files at the top); `name.txt` beside `name.jpg` is its caption.
+    - A folder of .jpg, .jpeg, .png and .webp files, at any depth, behind links too. The folder directly around
+      a file is its label (none for files at the top); `name.txt` beside `name.jpg` is its caption.
     - Tar shards, uncompressed: one .tar, a glob (`train-*.tar`), or a folder with .tar files. Members
       `<label>/<name>.jpg`, as in a folder. Indexed once, then read by offset.
     - Parquet files, in the same three ways: a column `image` (bytes, or Hugging Face's struct of bytes and

@@ -1,6 +1,7 @@
 """A folder of image files, and what the names of files say: which are images, and of which class."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from spae.errors import InputError
@@ -14,7 +15,7 @@ class FolderSource(Source):
 
     def __init__(self, folder: Path, size: int | None) -> None:
         names = []
-        for directory, _, entries in os.walk(folder):
+        for directory, _, entries in walk(folder):
             relative = Path(directory).relative_to(folder)
             names += [(relative / entry).as_posix() for entry in entries]
         names = sorted(name for name in names if is_image(name))
@@ -42,6 +43,23 @@ class FolderSource(Source):
             return file.read_bytes(), label_of(name), text, name
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {file}: {error}") from error
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk`, links to folders followed.
+
+    Raises InputError: a folder cannot be read, or a link leads back to one around it.
+    """
+
+    def refuse(error: OSError) -> None:
+        remedy = "make it readable, or give a folder without it"
+        raise InputError(f"cannot read {error.filename}: {error.strerror}; {remedy}") from error
+
+    for directory, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        path = Path(directory)
+        if path.is_symlink() and path.resolve() in (parent.resolve() for parent in path.parents):
+            raise InputError(f"{path} is a link to a folder around it: remove it")
+        yield directory, folders, files
 
 
 def label_of(name: str) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from spae.errors import InputError
 from spae.sources import open_source
+from spae.sources.folder import walk
 
 GENERATOR = np.random.default_rng(0)
 # name -> pixels; sorted, as folders are read.
@@ -309,6 +310,24 @@ def test_cut_tar(shards):
         source[0]
     with pytest.raises(InputError, match="uncompressed tar"):
         open_source(path)
+
+
+def test_links_to_folders_are_followed(folder, tmp_path):
+    (tmp_path / "subset").mkdir()
+    for name in ("cat", "fox"):
+        (tmp_path / "subset" / name).symlink_to(folder / name)
+    (tmp_path / "subset" / "both").symlink_to(folder / "cat")
+    source = open_source(tmp_path / "subset")
+    assert source.labels == ["both", "both", "cat", "cat", "fox"]
+    np.testing.assert_array_equal(source[4].image, PICTURES["fox/z.png"])
+    (folder / "fox" / "all").symlink_to(folder)
+    with pytest.raises(InputError, match="fox/all is a link to a folder around it"):
+        open_source(folder)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*none: No such file"):
+        list(walk(tmp_path / "none"))
 
 
 def test_a_shard_that_is_gone(shards):
