@@ -22,11 +22,12 @@ class TarSource(Source):
         for shard, file in enumerate(files):
             try:
                 with tarfile.open(file, "r:") as archive:
-                    members = [member for member in archive if member.isreg()]
+                    # The last of one name counts, as when tar extracts them.
+                    members = {m.name.removeprefix("./"): m for m in archive if m.isreg()}
             except (tarfile.TarError, OSError) as error:
                 raise InputError(f"cannot read {file} as an uncompressed tar file: {error}") from error
-            for member in members:
-                name, place = member.name.removeprefix("./"), (member.offset_data, member.size)
+            for name, member in members.items():
+                place = (member.offset_data, member.size)
                 if is_image(name):
                     self._members.append((shard, name, *place))
                 elif name.endswith(".txt"):

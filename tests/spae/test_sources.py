@@ -312,6 +312,18 @@ def test_cut_tar(shards):
         open_source(path)
 
 
+def test_a_member_that_was_written_again_replaces_the_first(shards):
+    shard = shards.parent / "s-0.tar"
+    data = png(PICTURES["fox/z.png"])
+    with tarfile.open(shard, "a") as archive:
+        member = tarfile.TarInfo("./cat/a.png")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    source = open_source(shard)
+    assert source.keys == ["s-0.tar/cat/a.png", "s-0.tar/cat/b.png", "s-0.tar/dog/a.png"]
+    np.testing.assert_array_equal(source[0].image, PICTURES["fox/z.png"])
+
+
 def test_links_to_folders_are_followed(folder, tmp_path):
     (tmp_path / "subset").mkdir()
     for name in ("cat", "fox"):
