@@ -21,7 +21,7 @@ from spae.errors import BundleError, InputError
 
 ENDED = "spae/ended/"  # process -> [exit status, line]
 INTERVAL = 1.0  # seconds between looks into the store
-GRACE = 10.0  # seconds for all to meet; one that was killed will not come
+GRACE = 20.0  # seconds for all to meet, also on a loaded machine; one that was killed will not come
 
 _ending = threading.Lock()  # taken by the thread that ends this process, and never given back
 
