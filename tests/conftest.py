@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,13 +40,12 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nothing_compiled() -> Iterator[None]:
-    """JAX keeps every compiled function with its constants, models among them: gigabytes at the end of all tests."""
-    yield
-    if "jax" in sys.modules:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """JAX keeps every compiled function with its constants, models among them: gigabytes at the end of all tests. So
+    they go between two folders of tests, which share few; after every file would cost minutes."""
+    if nextitem is not None and nextitem.path.parent != item.path.parent and "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
-    gc.collect()
+        gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
