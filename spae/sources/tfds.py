@@ -46,6 +46,7 @@ class TfdsSource(Source):
             encoded = image is not None and isinstance(builder.info.features[image], tfds.features.Image)
             decoders = {image: tfds.decode.SkipDecoding()} if encoded else None
             return builder.as_data_source(split=self.part, decoders=decoders)
+        # NotImplementedError is TFDS' own, for data sets whose files have no access by index.
         except (ValueError, KeyError, OSError, NotImplementedError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             where = f"split {self.part} of the TFDS directory {self.directory}"

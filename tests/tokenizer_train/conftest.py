@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -10,8 +11,10 @@ import pytest
 from PIL import Image
 
 from spae.vocabulary import View, Vocabulary
+from tokenizer_train.board import Board
 from tokenizer_train.cli import load_config
 from tokenizer_train.config import Config, DataConfig, OptimizerConfig, RunConfig, VocabularyConfig
+from tokenizer_train.loop import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WORDS = 60
@@ -96,3 +99,22 @@ def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, has
             output=str(tmp_path / "run"), log_every=1, evaluate_every=100, checkpoint_every=5, keep=2
         ),
     )
+
+
+@pytest.fixture
+def kill_after(monkeypatch) -> Callable[[Config, int], None]:
+    """Trains until the metrics of a step have been logged, and ends there as Ctrl-C does."""
+    scalars = Board.scalars
+
+    def kill(config: Config, last: int) -> None:
+        def killed(self, step, values, group):
+            scalars(self, step, values, group)
+            if step == last:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Board, "scalars", killed)
+            with pytest.raises(KeyboardInterrupt):
+                train(config)
+
+    return kill

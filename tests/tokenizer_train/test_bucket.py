@@ -79,9 +79,7 @@ def names(folder: epath.Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(
-    bucket, tiny_config, vocabulary_folder, monkeypatch
-) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(bucket, tiny_config, vocabulary_folder, kill_after) -> None:
     whole = train(tiny_config)
     for file in vocabulary_folder.iterdir():
         write_file(bucket / "vocabulary" / file.name, file.read_bytes())
@@ -90,17 +88,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
         vocabulary=dataclasses.replace(tiny_config.vocabulary, path=str(bucket / "vocabulary")),
         run=dataclasses.replace(tiny_config.run, output=str(bucket / "run")),
     )
-    kept = Board.scalars
-
-    def killed(self, step, values, group):
-        kept(self, step, values, group)
-        if step == 7:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Board, "scalars", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(config)
-    monkeypatch.setattr(Board, "scalars", kept)
+    kill_after(config, 7)
     folder = train(config)
     assert str(folder) == str(bucket / "run" / "bundle")
     assert names(bucket / "run") == ["bundle", "checkpoints", "guidance", "tensorboard"]

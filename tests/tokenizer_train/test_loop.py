@@ -76,23 +76,13 @@ def test_twenty_steps_through_the_command_line(
     assert "train  " not in capsys.readouterr().out
 
 
-def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, monkeypatch) -> None:
+def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, kill_after) -> None:
     train(changed(tiny_config, run={"output": tiny_config.run.output + "-whole"}))
     whole = dict(losses)
     assert sorted(whole) == list(range(1, 11))
     losses.clear()
 
-    kept = Board.scalars
-
-    def killed(self, step, values, group):
-        kept(self, step, values, group)
-        if step == 7:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Board, "scalars", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_config)
-    monkeypatch.setattr(Board, "scalars", kept)
+    kill_after(tiny_config, 7)
     losses.clear()
     train(tiny_config)
     assert sorted(losses) == [6, 7, 8, 9, 10]
