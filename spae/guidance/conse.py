@@ -8,6 +8,7 @@ thousand objects and is blind to attributes and relations: a stand-in where no C
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 
 import jax
@@ -20,6 +21,8 @@ from spae.errors import InputError
 from spae.guidance import efficientnet, minilm
 from spae.guidance.efficientnet import CLASSES, EfficientNetLite0
 from spae.guidance.packages import package_file
+from spae.guidance.protocol import Way
+from spae.guidance.regions import compiled_regions, region_means
 from spae.guidance.resize import resize_square
 from spae.guidance.weights import normal
 
@@ -31,8 +34,12 @@ _VERSION = "conse 1: bicubic, top 10"
 
 
 class ConseImageTower(nnx.Module):
-    """Images (B, H, W, 3) in [0, 1] -> unit vectors (B, 384): a classifier, and vectors of its labels."""
+    """Images (B, H, W, 3) in [0, 1] -> unit vectors (B, 384): a classifier, and vectors of its labels.
 
+    See `spae.guidance.protocol.ImageTower`.
+    """
+
+    image_size = efficientnet.IMAGE_SIZE
     width = WIDTH
 
     def __init__(self, *, rngs: nnx.Rngs):
@@ -41,10 +48,21 @@ class ConseImageTower(nnx.Module):
         self.labels = nnx.Param(normal(rngs, (CLASSES, WIDTH), WIDTH**-0.5))
 
     def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b 384"]:
-        logits = self.classifier(resize_square(images_bhwc, efficientnet.IMAGE_SIZE))
+        return self._combine(self.classifier(resize_square(images_bhwc, self.image_size)))
+
+    def regions(self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int]) -> Float[Array, "b r 384"]:
+        """Each region's part of the last feature map is pooled and classified as the whole map is in a call.
+
+        Raises:
+            InputError: no side, or one below 1 or above the map's 7.
+        """
+        map_bhwc = self.classifier.feature_map(resize_square(images_bhwc, self.image_size))
+        return self._combine(self.classifier.classify(region_means(map_bhwc, sides)))
+
+    def _combine(self, logits: Float[Array, "*n 1000"]) -> Float[Array, "*n 384"]:
         probability, label = jax.lax.top_k(jax.nn.softmax(logits), TOP_LABELS)
         # The sum's own scale, 1/Z, drops out with the length.
-        vector = jnp.einsum("bt,btd->bd", probability, self.labels[...][label])
+        vector = jnp.einsum("...t,...td->...d", probability, self.labels[...][label])
         return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
 
 
@@ -97,9 +115,23 @@ class Conse:
         run = jax.jit(lambda state, images: nnx.merge(graph, state)(images))
         return lambda images: run(state, images)
 
+    @cached_property
+    def _embed_regions(self):
+        return compiled_regions(self.tower)
+
     def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b 384"]:
         """RGB images in [0, 1] of any size -> float32 rows of unit length."""
         return self._embed(images_bhwc)
+
+    def regions(
+        self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
+    ) -> Float[Array, "b r 384"]:
+        """The same for every region of grids of these sides, see `spae.guidance.regions`.
+
+        Raises:
+            InputError: no side, or one below 1 or finer than what is cut; another way.
+        """
+        return self._embed_regions(images_bhwc, sides, way)
 
     def texts(self, texts: list[str]) -> Float[np.ndarray, "n 384"]:
         """Texts -> float32 rows of unit length."""

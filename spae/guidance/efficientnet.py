@@ -116,8 +116,8 @@ class EfficientNetLite0(nnx.Module):
         self.head = Pointwise(width, HEAD_WIDTH, rngs=rngs)
         self.classify = Pointwise(HEAD_WIDTH, CLASSES, rngs=rngs)
 
-    def features(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 1280"]:
-        """The pooled vector before the classes; images in [0, 1]."""
+    def feature_map(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 7 7 1280"]:
+        """What is pooled before the classes, a cell for each 32 x 32 pixels; images in [0, 1]."""
         if images_bhwc.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
             raise InputError(
                 f"expected images of shape (batch, 224, 224, 3), got {images_bhwc.shape}: resize first"
@@ -130,10 +130,10 @@ class EfficientNetLite0(nnx.Module):
         x = jax.nn.relu6(x + self.stem_bias[...])
         for block in self.blocks:
             x = block(x)
-        return jax.nn.relu6(self.head(x)).mean(axis=(1, 2))
+        return jax.nn.relu6(self.head(x))
 
     def __call__(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 1000"]:
-        return self.classify(self.features(images_bhwc))
+        return self.classify(self.feature_map(images_bhwc).mean(axis=(1, 2)))
 
 
 def _fold(state: StateDict, convolution: str, norm: str) -> tuple[np.ndarray, np.ndarray]:

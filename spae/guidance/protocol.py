@@ -1,9 +1,39 @@
 """What a guidance is: images and texts as unit vectors of one space, so that words have scores."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float
+
+Way = Literal["map", "crops"]  # how regions of an image are seen
+
+
+@runtime_checkable
+class ImageTower(Protocol):
+    """The image side of a guidance, a frozen network; callable inside jit.
+
+    Attributes:
+        image_size: side in pixels of the square it reads.
+        width: of the vectors.
+    """
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+    def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+        """RGB images in [0, 1] of any size (resized inside) -> float32 rows of unit length."""
+
+    def regions(self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int]) -> Float[Array, "b r d"]:
+        """The same for every region of every grid, see `spae.guidance.regions`, in one pass of the network.
+
+        sides: of the grids, (1, 2, 4) for r = 1 + 4 + 16 regions; side 1, the whole image, gives what a call gives.
+
+        Raises:
+            InputError: no side, or one below 1 or above that of the network's last map.
+        """
 
 
 @runtime_checkable
@@ -31,6 +61,18 @@ class Guidance(Protocol):
 
     def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         """RGB images in [0, 1] of any size (resized inside) -> float32 rows of unit length."""
+
+    def regions(
+        self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
+    ) -> Float[Array, "b r d"]:
+        """The same for every region of grids of these sides, see `spae.guidance.regions`.
+
+        way: "map", one pass of the network, whose last map is averaged over each region; "crops", every region cut
+            out, enlarged and seen by itself, a pass for each.
+
+        Raises:
+            InputError: no side, or one below 1 or finer than what is cut; another way, or one that this guidance lacks.
+        """
 
     def texts(self, texts: list[str]) -> Float[Array | np.ndarray, "n d"]:
         """Texts -> float32 rows of unit length."""

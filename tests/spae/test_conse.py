@@ -14,7 +14,7 @@ from PIL import Image
 from spae.errors import InputError
 from spae.guidance import conse, efficientnet, minilm
 from spae.guidance.packages import package_file
-from spae.guidance.protocol import Guidance
+from spae.guidance.protocol import Guidance, ImageTower
 from spae.guidance.resize import resize_square
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -76,8 +76,39 @@ def test_image_vector_is_the_papers_equation(guidance):
         np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
 
 
+def test_a_region_is_what_the_classifier_sees_in_its_cells(guidance):
+    images = smooth_images()
+    classifier, labels = guidance.tower.classifier, np.asarray(guidance.tower.labels[...])
+    maps = np.asarray(nnx.jit(lambda m, x: m.feature_map(x))(classifier, images))
+    kernel, bias = np.asarray(classifier.classify.kernel[...]), np.asarray(classifier.classify.bias[...])
+    # First and last row (or column) of cells of each region: by hand, for 7 cells.
+    cells = [[(0, 6)], [(0, 3), (3, 6)], [(0, 1), (1, 3), (3, 5), (5, 6)]]
+    places = [(rows, columns) for grid in cells for rows in grid for columns in grid]
+    vectors = np.asarray(guidance.regions(images, [1, 2, 4]))
+    assert vectors.shape == (2, 21, 384)
+    for seen, found in zip(maps, vectors, strict=True):
+        for ((top, bottom), (left, right)), vector in zip(places, found, strict=True):
+            logits = seen[top : bottom + 1, left : right + 1].reshape(-1, 1280).mean(0) @ kernel + bias
+            probabilities = np.exp(logits - logits.max())
+            expected = sum(probabilities[t] * labels[t] for t in np.argsort(-probabilities)[:10])
+            np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-4)
+
+
+def test_the_only_region_of_side_one_is_the_image(guidance):
+    images = smooth_images()[:, :100, :100]
+    expected = guidance.images(images)
+    np.testing.assert_allclose(guidance.regions(images, (1,))[:, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(guidance.regions(images, (1,), "crops")[:, 0], expected, atol=1e-5)
+
+
+def test_regions_finer_than_the_map_are_refused(guidance):
+    with pytest.raises(InputError, match="side of 1 to 7, got 8"):
+        guidance.regions(smooth_images(), (1, 8))
+
+
 def test_is_a_guidance(guidance):
     assert isinstance(guidance, Guidance)
+    assert isinstance(guidance.tower, ImageTower)
     assert guidance.name == "conse"
     assert len(guidance.fingerprint) == 64
 

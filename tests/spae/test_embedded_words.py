@@ -22,6 +22,9 @@ class LetterGuidance:
     def images(self, images_bhwc):
         raise NotImplementedError
 
+    def regions(self, images_bhwc, sides, way="map"):
+        raise NotImplementedError
+
     def texts(self, texts):
         rows = np.array([[text.count(letter) for letter in "abc"] + [1] for text in texts], np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)

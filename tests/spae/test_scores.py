@@ -37,6 +37,9 @@ class Fake:
         self.seen += 1
         return colour(np.asarray(images_bhwc))
 
+    def regions(self, images_bhwc, sides, way="map"):
+        raise NotImplementedError
+
     def texts(self, texts):
         return np.stack([word_vector(text) for text in texts])
 
