@@ -1,6 +1,6 @@
 """What each choice of the default is worth: one short run per variant, all else equal but for `one-table`.
 
-Command   spae vocab build -o build/vocabulary64
+Command   spae vocab build --components 16 -o build/vocabulary64-16
           spae vocab build --view raw -o build/vocabulary64-raw          (for one-table)
           spae vocab build --components 8 -o build/vocabulary64-8        (for components-8; likewise 32)
           for v in base rq zeros no-semantic no-trunk one-pool weak-commitment \\
@@ -25,10 +25,11 @@ DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
 
 
 def config(name: str = "base", tokenizer: dict | None = None, loss: dict | None = None) -> Config:
-    """The two-core variant of the default, cut to 150 steps, with some fields changed."""
+    """The two-core variant of the default, cut to 150 steps, over the words of SmolLM2 alone, with some changes."""
     base = DEFAULT["cpu"]()
     return dataclasses.replace(
         base,
+        vocabulary=VocabularyConfig(path="build/vocabulary64-16", words=16_384, widths=(16, 576)),
         tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
         loss=dataclasses.replace(base.loss, **(loss or {})),
         # So short a run needs a short memory of the weights.
@@ -38,7 +39,7 @@ def config(name: str = "base", tokenizer: dict | None = None, loss: dict | None 
 
 
 def components(count: int) -> Config:
-    """Another width of the appearance view; the default's is 16."""
+    """Another width of the appearance view; the base's is 16."""
     return dataclasses.replace(
         config(f"components-{count}"), vocabulary=VocabularyConfig(path=f"build/vocabulary64-{count}")
     )

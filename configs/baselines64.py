@@ -4,7 +4,7 @@ Networks (but LQAE's are transformers), images, batch, steps and learning rate a
 the default; what differs is how words are chosen and what the loss asks of them. docs/paper.md says how near each is
 to what was published.
 
-Command   spae vocab build -o build/vocabulary64
+Command   spae vocab build --components 16 -o build/vocabulary64-16
           spae vocab build --embed conse --view raw -o build/vocabulary64-v2l            (for v2l)
           spae vocab build --from MINILM --view raw -o build/vocabulary64-minilm         (for lqae)
           python -m benchmarks.baselines        trains and measures all, and writes the table
@@ -25,6 +25,7 @@ from pathlib import Path
 from spae.guidance.packages import package_file
 from tokenizer_train.config import Config, RunConfig, VocabularyConfig
 
+WORDS = VocabularyConfig(path="build/vocabulary64-16", words=16_384, widths=(16, 576))
 DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
 
 
@@ -39,7 +40,7 @@ def config(
     base = DEFAULT["cpu"]()
     return dataclasses.replace(
         base,
-        vocabulary=vocabulary or base.vocabulary,
+        vocabulary=vocabulary or WORDS,
         tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
         loss=dataclasses.replace(base.loss, **(loss or {})),
         data=dataclasses.replace(

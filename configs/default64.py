@@ -1,9 +1,11 @@
 """The embedded default: 64-px photographs, two views of SmolLM2's table, a trunk under the meaning head.
 
-Command   spae vocab build -o build/vocabulary64
+Command   spae vocab build --also QWEN2_5 cl100k_base o200k_base -o build/vocabulary64
           spae-train configs/default64.py                    one GPU
           spae-train configs/default64.py --variant cpu      two CPU cores
           spae-train eval build/default64/bundle DATA
+          QWEN2_5: a GGUF file of Qwen2.5, of any size, or its tokenizer.json; --also as a whole may be left out
+          (16,384 words then, which are single tokens of SmolLM2 alone)
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  one GPU with 24 GB or more (not run yet); variant cpu: two cores of a server processor
 Time      not known yet for a GPU; variant cpu: 45 minutes, after the guidance's features (27 to 76 images/s)
@@ -41,7 +43,7 @@ def config() -> Config:
             head_width=512,
             trunk="conse",
         ),
-        vocabulary=VocabularyConfig(path="build/vocabulary64", words=16_384, widths=(16, 576)),
+        vocabulary=VocabularyConfig(path="build/vocabulary64", words=14_293, widths=(64, 576)),
         data=DataConfig(
             train=os.path.join(DATA, "base-train-*.tar"),
             validation=os.path.join(DATA, "base-val-*.tar"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,7 +20,6 @@ from spae.files import bucket_errors, open_path
 
 _FORMAT = 1
 _BLOCK = 32  # values that share a scale in GGUF's Q8_0
-_KINDS = ("raw", "centred", "normalised", "whitened")
 _VIEW_NAMES = ("meaning", "appearance")
 _FILES = ("vocabulary.json", "vocabulary.safetensors", "words.json")
 
@@ -33,13 +32,15 @@ class View:
     The kind "normalised" also brings every row to unit length.
     """
 
+    KINDS: ClassVar = ("raw", "centred", "normalised", "whitened")
+
     kind: str
     shift: np.ndarray
     matrix: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise InputError(f"view: wanted one of {', '.join(_KINDS)}; got {self.kind!r}")
+        if self.kind not in self.KINDS:
+            raise InputError(f"view: wanted one of {', '.join(self.KINDS)}; got {self.kind!r}")
         for name in ("shift", "matrix"):
             array = np.array(getattr(self, name), np.float32)
             if not np.isfinite(array).all():
@@ -326,99 +327,3 @@ def _unpacked(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a.view(np.uint32), b.view(np.uint32))
-
-
-def build(
-    model: str | Path | None = None,
-    *,
-    matrix: str | Path | None = None,
-    min_length: int = 3,
-    min_zipf: float | None = 2.5,
-    max_size: int = 16_384,
-    block: str | Path | None = None,
-    view: Literal["two", "raw", "centred", "normalised", "whitened"] = "two",
-    appearance_components: int = 16,
-) -> Vocabulary:
-    """Builds a vocabulary from a frozen model (default SmolLM2-135M); see `read_word_source` for `model`.
-
-    Kept are tokens that are one space and letters; of at least `min_length` letters; in lower case (a word
-    that exists only capitalised is a name, and its lower-case form would not be one token: dropped); real
-    English words by `wordfreq` with a Zipf frequency of at least `min_zipf` and no fragments (None: no such
-    filter); that survive being written in sequences. At most `max_size` words, the most frequent first:
-    that is their order, ties by token id (without the frequency filter: by token id). None of the words in the
-    file `block`, one a line, in any case; how many it lists and its sha256 are part of the provenance.
-
-    `view`: "two" = centred for meaning, `appearance_components` whitened components for appearance;
-    "raw" and the others: that one view for both ("raw" is the paper's form). Deterministic.
-
-    Raises `InputError` when the model or the file `block` cannot be read or no word is left.
-    """
-    from spae.frozen_lm.model_file import read_word_source
-    from spae.frozen_lm.words import read_block_list, real_words, spaced_words, survivors
-
-    if min_length < 1 or max_size < 1:
-        raise InputError(f"build: wanted min_length and max_size from 1; got {min_length} and {max_size}")
-    if view not in ("two", *_KINDS):
-        raise InputError(f"build: wanted view two, {', '.join(_KINDS)}; got {view!r}")
-    blocked, block_sha256 = read_block_list(block) if block is not None else (frozenset(), "")
-    source = read_word_source(model, matrix)
-    filters: list[dict[str, Any]] = []
-
-    def record(name: str, left: Mapping[str, int]) -> None:
-        filters.append({"filter": name, "left": len(left)})
-        if not left:
-            counts = ", ".join(f"{f['filter']}: {f['left']}" for f in filters)
-            raise InputError(f"build: no word is left after the filters ({counts}); loosen them")
-
-    kept = spaced_words(source.tokenizer, len(source.embeddings))
-    record("a space and letters", kept)
-    kept = {word: i for word, i in kept.items() if len(word) >= min_length}
-    record(f"at least {min_length} letters", kept)
-    kept = {word: i for word, i in kept.items() if word == word.casefold()}
-    record("lower case", kept)
-    zipf: dict[str, float] = {}
-    if min_zipf is not None:
-        zipf = real_words(kept, min_zipf)
-        kept = {word: kept[word] for word in zipf}
-        record(f"real words: Zipf frequency at least {min_zipf:g}, no fragment of a more frequent word", kept)
-    kept = survivors(source.tokenizer, kept)
-    record("same ids after being written in sequences", kept)
-    if blocked:
-        kept = {word: i for word, i in kept.items() if word not in blocked}
-        record(f"not among {len(blocked)} blocked words", kept)
-    words = sorted(kept, key=lambda word: (-zipf.get(word, 0.0), kept[word]))[:max_size]
-    kept = {word: kept[word] for word in words}
-    record(f"the {max_size} most frequent", kept)
-
-    provenance = {"model": source.provenance, "filters": filters, "wordfreq": _wordfreq_version(min_zipf)}
-    if blocked:
-        provenance["block"] = {"words": len(blocked), "sha256": block_sha256}
-    token_ids = np.array(list(kept.values()), np.int32)
-    embeddings = source.embeddings[token_ids]
-    return Vocabulary(
-        tuple(words),
-        token_ids,
-        embeddings,
-        _views(view, embeddings, appearance_components),
-        provenance,
-    )
-
-
-def _views(view: str, embeddings: np.ndarray, components: int) -> dict[str, View]:
-    if view == "two":
-        return {"meaning": View.centred(embeddings), "appearance": View.whitened(embeddings, components)}
-    one = {
-        "raw": View.raw,
-        "centred": lambda: View.centred(embeddings),
-        "normalised": View.normalised,
-        "whitened": lambda: View.whitened(embeddings, components),
-    }[view]()
-    return {"meaning": one, "appearance": one}
-
-
-def _wordfreq_version(min_zipf: float | None) -> str | None:
-    if min_zipf is None:
-        return None
-    from importlib.metadata import version
-
-    return version("wordfreq")

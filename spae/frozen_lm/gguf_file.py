@@ -58,10 +58,12 @@ class GGUFTensor:
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """The metadata by key, numbers and strings and lists of them; the tensors by name."""
+    """The metadata by key, numbers and strings and lists of them; the tensors by name; `header`, the bytes in front
+    of them, which hold the metadata and the tensors' shapes."""
 
     metadata: dict[str, Any]
     tensors: dict[str, GGUFTensor]
+    header: UInt8[np.ndarray, " bytes"]
 
 
 def read_gguf(path: Path) -> GGUFFile:
@@ -153,4 +155,4 @@ def _read(reader: _Reader, data: UInt8[np.ndarray, " bytes"], gguf: ModuleType) 
         if not shape or shape[-1] % block or end > len(data):
             raise ValueError(f"the tensor {name} {shape} ends behind the file")
         tensors[name] = GGUFTensor(shape, kind.name, data[start + offset : end])
-    return GGUFFile(metadata, tensors)
+    return GGUFFile(metadata, tensors, data[: reader.at])

@@ -144,7 +144,7 @@ def _read_tiktoken(name: str, matrix: Path) -> WordSource:
     provenance = {
         "format": "tiktoken",
         "file": matrix.name,
-        "name": name,
+        "name": tokenizer.name,
         "licence": None,
         "sha256": _sha256(matrix),
         "table": "matrix",

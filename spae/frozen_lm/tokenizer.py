@@ -1,5 +1,6 @@
 """The text tokenizer of a language model, behind one small protocol: GGUF, Hugging Face or tiktoken."""
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -97,20 +98,47 @@ class HuggingFaceTokenizer:
 
 
 class TiktokenTokenizer:
-    """An encoding of tiktoken, by name: `cl100k_base`, `o200k_base`, ..."""
+    """An encoding of tiktoken: by name (`cl100k_base`, `o200k_base`, ...), or by the path of its .tiktoken file.
 
-    def __init__(self, name: str) -> None:
+    A file does not say how text is split before merging: it is split as for cl100k. Of lower-case words with a space in
+    front o200k makes the same pieces.
+    """
+
+    def __init__(self, source: str) -> None:
         try:
             import tiktoken
         except ImportError as error:
             raise InputError("tiktoken is not installed: pip install 'spae[train]'") from error
-        try:
-            self._encoding = tiktoken.get_encoding(name)
-        except (OSError, ValueError) as error:  # no network, or an unknown name
+        if source.endswith(".tiktoken"):
+            path = Path(source)
+            self._encoding = tiktoken.Encoding(
+                path.stem, pat_str=_SPLIT_LLAMA3, mergeable_ranks=_read_ranks(path), special_tokens={}
+            )
+            return
+        known = tiktoken.list_encoding_names()
+        if source not in known:
             raise InputError(
-                f"tokenizer: cannot load the tiktoken encoding {name!r} ({error}); wanted a known name, and "
-                "without a network its file in the folder named by TIKTOKEN_CACHE_DIR"
+                f"tokenizer: there is no tiktoken encoding {source!r}; wanted one of {', '.join(known)}"
+            )
+        try:
+            self._encoding = tiktoken.get_encoding(source)
+        except (OSError, ValueError) as error:  # no network, or a damaged file
+            raise InputError(
+                f"tokenizer: tiktoken cannot download {source}.tiktoken ({type(error).__name__}); bring that file from "
+                "a machine with a network and name its path instead, or set TIKTOKEN_CACHE_DIR to a copy of the "
+                "folder where that machine's tiktoken keeps it"
             ) from error
+
+    @property
+    def name(self) -> str:
+        """The encoding's name, or that of its file."""
+        return self._encoding.name
+
+    def ranks(self) -> bytes:
+        """What its .tiktoken file holds: a token in base64 and its rank a line."""
+        tokens = self._encoding.token_byte_values()
+        ranks = sorted((self._encoding.encode_single_token(token), token) for token in tokens)
+        return b"".join(b"%s %d\n" % (b64encode(token), rank) for rank, token in ranks)
 
     @property
     def size(self) -> int:
@@ -129,6 +157,23 @@ class TiktokenTokenizer:
         except KeyError:
             return False
         return True
+
+
+def _read_ranks(path: Path) -> dict[bytes, int]:
+    try:
+        lines = [line.split() for line in path.read_bytes().splitlines()]
+        ranks = {b64decode(token, validate=True): int(rank) for token, rank in filter(None, lines)}
+    except OSError as error:
+        raise InputError(f"tokenizer: cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(
+            f"tokenizer: {path} is not a .tiktoken file: wanted a token in base64 and its rank a line"
+        ) from error
+    if len(set(ranks.values())) != len(lines) or not all(bytes([byte]) in ranks for byte in range(256)):
+        raise InputError(
+            f"tokenizer: {path} is not a whole .tiktoken file: wanted all 256 bytes and every token and rank once"
+        )
+    return ranks
 
 
 def _import_tokenizers() -> ModuleType:

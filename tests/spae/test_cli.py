@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fake_tokenizer import WORDS, FakeTokenizer, load_fake
 from PIL import Image
+from tiny_tokenizers import write_tiktoken
 
 import spae
 from spae.cli import main
@@ -128,21 +129,45 @@ def test_vocab_build(tmp_path, capsys, monkeypatch):
         asked.update(options, model=model)
         return FakeTokenizer().vocabulary
 
-    monkeypatch.setattr("spae.vocabulary.build", build)
+    monkeypatch.setattr("spae.frozen_lm.build_vocabulary.build", build)
     folder = tmp_path / "words"
     command = ["vocab", "build", "--from", "m.gguf", "-o", str(folder), "--min-zipf", "0", "--view", "raw"]
-    command += ["--block", "bad.txt"]
+    command += ["--block", "bad.txt", "--also", "other.gguf", "o200k_base"]
     assert main(command) == 0
     assert asked["model"] == "m.gguf"
     assert asked["min_zipf"] is None
     assert asked["view"] == "raw"
     assert asked["block"] == "bad.txt"
+    assert asked["also"] == ["other.gguf", "o200k_base"]
     assert (folder / "words.json").is_file()
     assert "8 words of 2 dimensions" in capsys.readouterr().out
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["size"] == 8
     (tmp_path / "file").touch()
     assert "it is a file" in fails(capsys, 1, "vocab", "build", "-o", tmp_path / "file")
+
+
+def test_vocab_check(tmp_path, capsys):
+    other = write_tiktoken(tmp_path / "other.tiktoken", ["snow", "black", "white"])
+    third = write_tiktoken(tmp_path / "third.tiktoken", ["snow"])
+    words = tmp_path / "words.txt"
+    words.write_text("snow\n\nCoal\nwhite\nsnow\n")
+    FakeTokenizer().vocabulary.save(tmp_path / "vocabulary")
+    assert main(["vocab", "check", str(words), "--tokenizer", str(other), str(third)]) == 0
+    assert capsys.readouterr().out == "       2 of 3   66.67%  other\n       1 of 3   33.33%  third\n"
+    for source, size, others in (
+        (words, 3, ["Coal"]),
+        (tmp_path / "vocabulary", 8, ["coal", "dusk", "grey", "mist", "pale"]),
+    ):
+        assert main(["vocab", "check", str(source), "--tokenizer", str(other), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["words"] == size
+        assert found["tokenizers"][0]["others"] == others
+        assert found["tokenizers"][0]["single"] == size - len(others)
+    assert main(["vocab", "check", "default", "--tokenizer", str(third), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokenizers"][0]["single"] == 1
+    assert "no text file" in fails(capsys, 1, "vocab", "check", tmp_path / "none", "--tokenizer", other)
+    assert "there is no" in fails(capsys, 1, "vocab", "check", words, "--tokenizer", tmp_path / "none.gguf")
 
 
 def test_failures_are_one_line(picture, tmp_path, capsys):

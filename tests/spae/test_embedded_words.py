@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_refused(words, tmp_path):
 
 
 def test_through_the_command(words, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("spae.vocabulary.build", lambda *_, **__: words)
+    monkeypatch.setattr("spae.frozen_lm.build_vocabulary.build", lambda *_, **__: words)
     monkeypatch.setattr("spae.guidance.choice.load_guidance", lambda name: LetterGuidance())
     monkeypatch.setenv("SPAE_CACHE", str(tmp_path / "cache"))
     command = ["vocab", "build", "--embed", "letters", "-o", str(tmp_path / "words"), "--components", "2"]

@@ -282,6 +282,7 @@ def tiny_encoding(monkeypatch):
     encoding = tiktoken.Encoding(
         "tiny", pat_str=r" ?\p{L}+|\s+|[^\s\p{L}]+", mergeable_ranks=ranks, special_tokens={"<end>": 300}
     )
+    monkeypatch.setattr(tiktoken, "list_encoding_names", lambda: ["tiny"])
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: encoding)
 
 

@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from spae import vocabulary
 from spae.errors import InputError
+from spae.frozen_lm.build_vocabulary import build
 from spae.frozen_lm.masked_lm import read_masked_lm
 from spae.guidance.weights import fill
 from spae.transformer import Block
@@ -173,7 +173,7 @@ def test_missing_and_damaged_files_are_an_error(folder):
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_a_vocabulary_of_a_masked_model(name):
     model = read_masked_lm(FOLDERS / name)
-    words = vocabulary.build(FOLDERS / name, min_zipf=None, view="raw")
+    words = build(FOLDERS / name, min_zipf=None, view="raw")
     assert {"dog", "castle", "engine"} <= set(words.words)
     assert not {"MASK", "mask"} & set(words.words)
     table = np.asarray(model.table.embedding[...])

@@ -1,4 +1,4 @@
-"""Vocabularies: the filters on the real model, views against their definitions, storage to the bit."""
+"""Vocabularies: views against their definitions, storage to the bit."""
 
 import hashlib
 import json
@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save
 
 from spae.errors import BundleError, InputError
-from spae.frozen_lm import model_file
-from spae.frozen_lm.words import real_words, survivors
-from spae.vocabulary import View, Vocabulary, build
+from spae.vocabulary import View, Vocabulary
 
 RNG = np.random.default_rng(0)
 TABLE = (RNG.normal(size=(300, 32)) @ RNG.normal(size=(32, 32)) + 3).astype(np.float32)
@@ -29,132 +26,6 @@ def tiny(table: np.ndarray = TABLE, **changes) -> Vocabulary:
         "provenance": {"model": {"name": "tiny"}},
     }
     return Vocabulary(**(parts | changes))
-
-
-# The default vocabulary
-
-
-def test_default_words(default_vocabulary, smollm2):
-    words = default_vocabulary.words
-    assert 15_000 <= len(words) <= 16_384
-    assert len(default_vocabulary) == len(words) == len(set(words))
-    assert all(word.isalpha() and word == word.lower() and len(word) >= 3 for word in words)
-    wanted = "dog cat tree bee moth boar pie tea fur ear hen cod fig the lighthouse goldfish brown sunlight"
-    assert set(wanted.split()) <= set(words)
-    fragments = "shipwre rooft suc perc beaut anch eman glob delic decel posit princip reson"
-    assert not set(fragments.split()) & set(words)
-    for i in RNG.choice(len(words), 200, replace=False):
-        assert smollm2.tokenizer.decode([default_vocabulary.token_ids[i]]) == f" {words[i]}"
-        np.testing.assert_array_equal(
-            default_vocabulary.embeddings[i], smollm2.embeddings[default_vocabulary.token_ids[i]]
-        )
-
-
-def test_default_words_are_most_frequent_first(default_vocabulary):
-    zipf = real_words(default_vocabulary.words, 2.5)
-    order = [zipf[word] for word in default_vocabulary.words]
-    assert order == sorted(order, reverse=True)
-
-
-def test_default_words_survive_text_in_sequences(default_vocabulary, smollm2):
-    rng = np.random.default_rng(99)
-    for length in (1, 5, 21, 597):
-        ids = rng.integers(0, len(default_vocabulary), length)
-        text = " " + " ".join(default_vocabulary.words[i] for i in ids)
-        assert smollm2.tokenizer.encode(text) == default_vocabulary.token_ids[ids].tolist()
-
-
-def test_provenance_records_every_filter(default_vocabulary):
-    provenance = json.loads(json.dumps(default_vocabulary.provenance))
-    left = [entry["left"] for entry in provenance["filters"]]
-    assert left == sorted(left, reverse=True)
-    assert left[-1] == len(default_vocabulary)
-    assert len(provenance["model"]["sha256"]) == 64
-    assert provenance["model"]["licence"] == "apache-2.0"
-
-
-def test_build_is_deterministic_and_its_table_small(default_vocabulary, smollm2, monkeypatch):
-    monkeypatch.setattr(model_file, "read_word_source", lambda *_: smollm2)
-    first, second = default_vocabulary.tensors(), build().tensors()
-    assert save(first) == save(second)
-    assert (
-        first["embeddings.values"].dtype == np.int8
-    )  # the table came from Q8_0 blocks and goes back to them
-    assert len(save(first)) < 11_000_000
-    raw = build(view="raw", max_size=100, min_zipf=None)
-    assert len(raw) == 100
-    assert (np.diff(raw.token_ids) > 0).all()
-    np.testing.assert_array_equal(raw.codebook("meaning"), raw.embeddings)
-    assert raw.codebook("appearance").dtype == np.float32
-
-
-def test_blocked_words_are_left_out_and_others_take_their_places(
-    default_vocabulary, smollm2, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(model_file, "read_word_source", lambda *_: smollm2)
-    first = default_vocabulary.words[:103]
-    block = tmp_path / "block.txt"
-    # In any case, with an end of line of Windows, an empty line and words that are not there.
-    block.write_text(f"{first[0].upper()}\r\n\n {first[50]} \nxyzzy\ntwo words\n{first[1]}", newline="")
-    built = build(max_size=100, block=block)
-    assert built.words == tuple(word for word in first if word not in (first[0], first[1], first[50]))
-    digest = hashlib.sha256(block.read_bytes()).hexdigest()
-    assert built.provenance["block"] == {"words": 5, "sha256": digest}
-    before, blocked, _ = built.provenance["filters"][-3:]
-    assert blocked == {"filter": "not among 5 blocked words", "left": before["left"] - 3}
-    assert "block" not in default_vocabulary.provenance
-
-
-@pytest.mark.parametrize(
-    ("content", "message"), [(None, "cannot read the block list"), (b" \n", "empty"), (b"\xff", "UTF-8")]
-)
-def test_a_block_list_that_is_none(tmp_path, content, message):
-    block = tmp_path / "block.txt"
-    if content is not None:
-        block.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        build(block=block)
-
-
-# The filters by themselves
-
-
-class Gluing:
-    """A tokenizer of whole words in which "green" and "house" melt together, and "sad" is two tokens."""
-
-    names = ("Words:", "dog", "green", "house", "sad", "tree", "greenhouse", "s", "ad")
-    size = len(names)
-
-    def encode(self, text):
-        text = text.replace("green house", "greenhouse").replace("sad", "s ad")
-        return [self.names.index(word) for word in text.split()]
-
-    def decode(self, ids):
-        raise NotImplementedError
-
-
-def test_survivors_drops_what_harms_itself_or_a_neighbour():
-    words = {
-        name: i for i, name in enumerate(Gluing.names) if name in ("dog", "green", "house", "sad", "tree")
-    }
-    left = survivors(Gluing(), words, clean_passes=50)
-    assert set(left) in ({"dog", "tree", "green"}, {"dog", "tree", "house"})
-
-
-def test_real_words():
-    kept = real_words(["dog", "shipwre", "rooft", "delic", "zqzq", "bee", "perc", "giraffe"], 2.5)
-    assert set(kept) == {"dog", "bee", "giraffe"}
-    assert kept["dog"] == pytest.approx(5.1, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"min_length": 40}, "no word is left"), ({"max_size": 0}, "max_size"), ({"view": "none"}, "view")],
-)
-def test_build_errors(smollm2, monkeypatch, options, message):
-    monkeypatch.setattr(model_file, "read_word_source", lambda *_: smollm2)
-    with pytest.raises(InputError, match=message):
-        build(**options)
 
 
 # Views

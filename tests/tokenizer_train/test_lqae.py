@@ -13,13 +13,14 @@ import safetensors.numpy
 from flax import nnx
 
 import spae
-from spae import bundle, vocabulary
+from spae import bundle
 from spae.errors import BundleError, InputError
+from spae.frozen_lm.build_vocabulary import build
 from spae.frozen_lm.masked_lm import read_masked_lm
 from spae.images import to_array
 from spae.sources import open_source
 from spae.tokenizer import Tokenizer
-from spae.vocabulary import Vocabulary
+from spae.vocabulary import View, Vocabulary
 from tokenizer_train import language_model, losses
 from tokenizer_train.board import Board
 from tokenizer_train.cli import load_config
@@ -34,7 +35,7 @@ ROBERTA = ROOT / "tests" / "golden" / "masked_lm" / "roberta"
 @pytest.fixture(scope="module")
 def words_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("roberta")
-    vocabulary.build(ROBERTA, min_zipf=None, min_length=1, view="raw").save(folder)
+    build(ROBERTA, min_zipf=None, min_length=1, view="raw").save(folder)
     return folder
 
 
@@ -95,7 +96,7 @@ def test_a_tiny_run_and_its_bundle(lqae, image_folder, tmp_path, monkeypatch):
         Tokenizer.load(tmp_path / "part")
     with pytest.raises(InputError, match="wanted a language model"):
         Tokenizer(tokenizer.config, tokenizer.vocabulary, autoencoder)
-    narrow = vocabulary.View.whitened(tokenizer.vocabulary.embeddings, 4)
+    narrow = View.whitened(tokenizer.vocabulary.embeddings, 4)
     other = dataclasses.replace(tokenizer.vocabulary, views={"meaning": narrow, "appearance": narrow})
     with pytest.raises(InputError, match="reads 16 words of width 4, got one for 38 of width 32"):
         Tokenizer(tokenizer.config, other, autoencoder, language_model=model.encoder)
@@ -168,7 +169,7 @@ def test_what_does_not_fit_is_an_error(lqae, words_folder, tmp_path):
             dataclasses.replace(lqae, **{name: dataclasses.replace(getattr(lqae, name), **change)})
     with pytest.raises(InputError, match="language_model must be a Hugging Face folder"):
         dataclasses.replace(lqae, language_model=None)
-    centred = vocabulary.View.centred(words.embeddings)
+    centred = View.centred(words.embeddings)
     other = dataclasses.replace(words, views={"meaning": centred, "appearance": centred})
     with pytest.raises(InputError, match="are not rows of the word table"):
         language_model.load(lqae, other)
