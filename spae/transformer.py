@@ -61,6 +61,10 @@ class Block(Rematerializable):
         x_btc = self.norm1(x_btc + self._attention(x_btc, mask_bt))
         return self.norm2(x_btc + self._perceptron(x_btc))
 
+    def values(self, x_btc: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
+        """What each position would be given if it attended to itself alone (norm_first): its value, projected out."""
+        return self.out(self.value(self.norm1(x_btc)))
+
     def _attention(self, x_btc, mask_bt):
         b, t, c = x_btc.shape
         heads = (b, t, self.heads, c // self.heads)

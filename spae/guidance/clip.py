@@ -5,6 +5,7 @@ The paper's own guidance is CLIP ViT-L/14 with 80 prompt templates; any CLIP wit
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,6 +18,8 @@ from spae.guidance import clip_files
 from spae.guidance.batches import padded
 from spae.guidance.clip_tokenizer import ClipTokenizer
 from spae.guidance.clip_towers import fill_image_tower, fill_text_tower
+from spae.guidance.protocol import Way
+from spae.guidance.regions import compiled_regions
 from spae.guidance.templates import IMAGENET_TEMPLATES
 from spae.guidance.weight_files import read_tensors
 from spae.guidance.weights import StateDict
@@ -74,6 +77,7 @@ class Clip:
         self.image_size, self.width = image.image_size, image.out
         graph, self._image_state = nnx.split(self.tower)
         self._embed_images = jax.jit(lambda state, images: nnx.merge(graph, state)(images))
+        self._embed_regions = compiled_regions(self.tower)
         self._embed_texts = jax.jit(lambda state, ids: nnx.merge(text_graph, state)(ids))
         content = [_VERSION, repr(image), repr(text), *self.templates]
         content += [hashlib.sha256(file.read_bytes()).hexdigest() for file in (weights, merges)]
@@ -82,6 +86,16 @@ class Clip:
     def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         """RGB images in [0, 1] of any size -> float32 rows of unit length."""
         return self._embed_images(self._image_state, images_bhwc)
+
+    def regions(
+        self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
+    ) -> Float[Array, "b r d"]:
+        """The same for every region of grids of these sides, see `spae.guidance.regions`.
+
+        Raises:
+            InputError: no side, or one below 1 or finer than what is cut; another way.
+        """
+        return self._embed_regions(images_bhwc, sides, way)
 
     def texts(self, texts: list[str]) -> Float[np.ndarray, "n d"]:
         """Texts -> float32 rows of unit length; texts longer than the context are cut, their end is kept."""

@@ -8,6 +8,8 @@ import hashlib
 import importlib
 import json
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from jaxtyping import Array, Float
 
 from spae.errors import InputError
 from spae.guidance.batches import padded
+from spae.guidance.protocol import Way
+from spae.guidance.regions import crop_regions
 from spae.guidance.resize import resize_square
 from spae.guidance.templates import IMAGENET_TEMPLATES
 
@@ -79,7 +83,11 @@ class ClipJax:
             out = model.apply({"params": params}, ids, mask, method=model.get_text_features)
             return _unit(out["text_embeds"])
 
+        def embed_crops(params: Any, images: Float[Array, "b h w 3"], sides: tuple[int, ...]) -> Array:
+            return crop_regions(partial(embed_images, params), images, sides, self.image_size)
+
         self._embed_images, self._embed_texts = jax.jit(embed_images), jax.jit(embed_texts)
+        self._embed_crops = jax.jit(embed_crops, static_argnums=2)
         pixels = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.float32)
         ids = jax.ShapeDtypeStruct((1, self._context), jnp.int32)
         self.width: int = jax.eval_shape(embed_images, self._params, pixels).shape[-1]
@@ -96,6 +104,22 @@ class ClipJax:
     def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         """RGB images in [0, 1] of any size -> float32 rows of unit length."""
         return self._embed_images(self._params, images_bhwc)
+
+    def regions(
+        self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
+    ) -> Float[Array, "b r d"]:
+        """The same for every region of grids of these sides, see `spae.guidance.regions`; by crops alone.
+
+        Raises:
+            InputError: a way other than "crops": the package shows nothing of its last attention; no side, or one
+                below 1 or above the pixels of an image's shorter side.
+        """
+        if way != "crops":
+            raise InputError(
+                f"clip-jax sees regions by crops, not by {way!r}: the package gives no features before its pooling; "
+                'ask for "crops"'
+            )
+        return self._embed_crops(self._params, images_bhwc, tuple(sides))
 
     def texts(self, texts: list[str]) -> Float[np.ndarray, "n d"]:
         """Texts -> float32 rows of unit length; texts longer than the context are cut."""

@@ -1,12 +1,15 @@
 """The two transformers of CLIP (Radford et al., arXiv 2103.00020), one for images and one for texts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from spae.guidance.regions import region_means
 from spae.guidance.resize import resize_square
 from spae.guidance.weights import StateDict, fill, hollow, normal
 from spae.transformer import Activation, Block
@@ -45,8 +48,15 @@ def _blocks(sizes: TransformerSizes, *, causal: bool, rngs: nnx.Rngs) -> nnx.Lis
     return nnx.List([block(sizes.width, sizes.inner, sizes.heads) for _ in range(sizes.layers)])
 
 
+def _unit(vectors: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
 class ClipImageTower(nnx.Module):
-    """Images (B, H, W, 3) in [0, 1], any size -> unit vectors (B, out)."""
+    """Images (B, H, W, 3) in [0, 1], any size -> unit vectors (B, out).
+
+    See `spae.guidance.protocol.ImageTower`.
+    """
 
     def __init__(self, sizes: ImageSizes, *, rngs: nnx.Rngs):
         self.sizes = sizes
@@ -60,10 +70,40 @@ class ClipImageTower(nnx.Module):
         self.projection = nnx.Param(normal(rngs, (width, sizes.out), width**-0.5))
 
     @property
+    def image_size(self) -> int:
+        return self.sizes.image_size
+
+    @property
     def width(self) -> int:
         return self.sizes.out
 
     def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+        return self._whole(self._before_last_block(images_bhwc))
+
+    def regions(self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int]) -> Float[Array, "b r d"]:
+        """The mean of dense features over each region's patches; of side 1 the image's own vector, as a call gives it.
+
+        Dense features are MaskCLIP's (Zhou et al., arXiv 2112.01071): in the last attention layer queries and keys are
+        left out, and each patch's value goes through the output projection, the last norm and the projection into
+        the common space. What the block adds to it, its input and its perceptron, is left out as well: both make
+        such features worse (ClearCLIP, arXiv 2407.12442).
+
+        Raises:
+            InputError: no side, or one below 1 or above that of the grid of patches.
+        """
+        x = self._before_last_block(images_bhwc)
+        grid = self.image_size // self.sizes.patch
+        patches = self.norm_out(self.blocks[-1].values(x[:, 1:]))
+        map_bhwc = patches.reshape(len(x), grid, grid, -1)
+        vectors = _unit(region_means(map_bhwc, sides) @ self.projection[...])
+        is_whole_r = np.repeat([side == 1 for side in sides], [side * side for side in sides])
+        return jnp.where(is_whole_r[None, :, None], self._whole(x)[:, None], vectors)
+
+    def _whole(self, x_btc: Float[Array, "b t c"]) -> Float[Array, "b d"]:
+        return _unit(self.norm_out(self.blocks[-1](x_btc)[:, 0]) @ self.projection[...])
+
+    def _before_last_block(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b t c"]:
+        """The summary, then the patches in row-major order."""
         side, patch = self.sizes.image_size, self.sizes.patch
         x = (resize_square(images_bhwc, side) - jnp.asarray(self.sizes.mean)) / jnp.asarray(
             self.sizes.deviation
@@ -74,10 +114,9 @@ class ClipImageTower(nnx.Module):
         x = x @ self.patches[...]
         summary = jnp.broadcast_to(self.summary[...], (b, 1, x.shape[-1]))
         x = self.norm_in(jnp.concatenate([summary, x], axis=1) + self.positions[...])
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        vector = self.norm_out(x[:, 0]) @ self.projection[...]
-        return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
+        return x
 
 
 class ClipTextTower(nnx.Module):
@@ -97,8 +136,7 @@ class ClipTextTower(nnx.Module):
         for block in self.blocks:
             x = block(x)
         end_b = jnp.argmax(ids_bt == self.sizes.end, axis=1)
-        vector = self.norm_out(x[jnp.arange(len(x)), end_b]) @ self.projection[...]
-        return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
+        return _unit(self.norm_out(x[jnp.arange(len(x)), end_b]) @ self.projection[...])
 
 
 def _fill_blocks(state: StateDict, blocks: nnx.List, prefix: str) -> None:

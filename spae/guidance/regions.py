@@ -33,7 +33,7 @@ def spans(side: int, length: int) -> list[tuple[int, int]]:
 
 
 def region_means(map_bhwc: Float[Array, "b s s c"], sides: Sequence[int]) -> Float[Array, "b r c"]:
-    """The mean of a square map of features over the cells of every region.
+    """The mean of a square map of features over the cells of every region: PyTorch's adaptive average pooling.
 
     Raises:
         InputError: no side, or one below 1 or above the map's.
@@ -50,15 +50,20 @@ def region_means(map_bhwc: Float[Array, "b s s c"], sides: Sequence[int]) -> Flo
 
 
 def crop_regions(
-    tower: ImageTower, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int]
+    tower: Callable[[Float[Array, "b s s 3"]], Float[Array, "b d"]],
+    images_bhwc: Float[Array, "b h w 3"],
+    sides: Sequence[int],
+    image_size: int,
 ) -> Float[Array, "b r d"]:
-    """The tower's vector of every region cut out of the images by itself and enlarged to the tower's size.
+    """The tower's vector of every region cut out of the images and seen by itself.
 
     Finer than the map's means, and as many passes of the network as there are regions, one after the other. A pixel
     that a border cuts belongs to both regions.
 
     Args:
+        tower: images of `image_size` a side -> vectors.
         images_bhwc: RGB images in [0, 1] of any size.
+        image_size: side in pixels to which the regions are enlarged (or shrunk).
 
     Raises:
         InputError: no side, or one below 1 or above the pixels of an image's shorter side.
@@ -67,7 +72,7 @@ def crop_regions(
     length = min(images_bhwc.shape[1:3])
     square = resize_square(images_bhwc, length)  # their size as it is: this cuts only
     crops = [
-        resize_square(square[:, top:bottom, left:right], tower.image_size)
+        resize_square(square[:, top:bottom, left:right], image_size)
         for side in sides
         for top, bottom in spans(side, length)
         for left, right in spans(side, length)
@@ -85,7 +90,9 @@ def region_vectors(
     """
     if way not in ("map", "crops"):
         raise InputError(f"regions are seen by map or by crops, not by {way!r}")
-    return tower.regions(images_bhwc, sides) if way == "map" else crop_regions(tower, images_bhwc, sides)
+    if way == "map":
+        return tower.regions(images_bhwc, sides)
+    return crop_regions(tower, images_bhwc, sides, tower.image_size)
 
 
 def compiled_regions(

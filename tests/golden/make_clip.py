@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.torch
 import tokenizers
 import torch
+import torch.nn.functional as F
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
@@ -40,6 +41,7 @@ TEXTS = [
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 WIDTH, LAYERS, HEADS, INNER, OUT = 32, 2, 4, 64, 24
 SIDE, PATCH, CONTEXT = 32, 8, 20
+SIDES = (2, 3, 4)  # of the grids of regions; 3 does not divide the 4 x 4 patches
 
 
 def images() -> np.ndarray:
@@ -122,10 +124,22 @@ class Visual(nn.Module):
         self.transformer = Transformer()
         self.proj = nn.Parameter(torch.randn(WIDTH, OUT))
 
-    def forward(self, x):
+    def embed(self, x):
         x = self.conv1(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], 1) + self.positional_embedding
-        return self.ln_post(self.transformer(self.ln_pre(x))[:, 0]) @ self.proj
+        return self.ln_pre(x)
+
+    def forward(self, x):
+        return self.ln_post(self.transformer(self.embed(x))[:, 0]) @ self.proj
+
+    def dense(self, x):
+        x = self.embed(x)
+        *blocks, last = self.transformer.resblocks
+        for block in blocks:
+            x = block(x)
+        weight, bias = (p.chunk(3)[2] for p in (last.attn.in_proj_weight, last.attn.in_proj_bias))
+        values = last.attn.out_proj(F.linear(last.ln_1(x[:, 1:]), weight, bias))
+        return self.ln_post(values) @ self.proj
 
 
 class OpenAIClip(nn.Module):
@@ -142,6 +156,22 @@ class OpenAIClip(nn.Module):
         mask = torch.full((CONTEXT, CONTEXT), -torch.inf).triu(1)
         x = self.transformer(self.token_embedding(ids) + self.positional_embedding, mask)
         return self.ln_final(x)[torch.arange(len(x)), ends] @ self.text_projection
+
+
+def dense(model: CLIPModel) -> torch.Tensor:
+    vision = model.vision_model
+    states = vision(pixel_values=pixels(), output_hidden_states=True).hidden_states
+    last = vision.encoder.layers[-1]
+    values = last.self_attn.out_proj(last.self_attn.v_proj(last.layer_norm1(states[-2][:, 1:])))
+    return model.visual_projection(vision.post_layernorm(values))
+
+
+def regions(whole: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+    """Unit vectors of the whole image and of the regions of SIDES; PyTorch's adaptive pooling has the same cells."""
+    map_bchw = dense.transpose(1, 2).unflatten(2, (SIDE // PATCH, SIDE // PATCH))
+    pooled = [F.adaptive_avg_pool2d(map_bchw, side).flatten(2).transpose(1, 2) for side in SIDES]
+    vectors = torch.cat([whole[:, None], *pooled], 1)
+    return vectors / vectors.norm(dim=2, keepdim=True)
 
 
 def unsettle(model: nn.Module) -> None:
@@ -174,7 +204,8 @@ def main() -> None:
     unsettle(model)
     out = model(input_ids=torch.from_numpy(ids), pixel_values=pixels())
     folder = HERE / "clip_hugging_face"
-    save(folder, model, images=out.image_embeds, texts=out.text_embeds, ids=ids, ends=ends)
+    seen = regions(out.image_embeds, dense(model))
+    save(folder, model, images=out.image_embeds, regions=seen, texts=out.text_embeds, ids=ids, ends=ends)
     made.save(str(folder / "tokenizer.json"), pretty=False)
     (folder / "config.json").write_text(json.dumps({"vision_config": side, "text_config": side}))
 
@@ -183,7 +214,8 @@ def main() -> None:
     pictures, texts = model.visual(pixels()), model.encode_text(torch.from_numpy(ids), torch.from_numpy(ends))
     pictures, texts = (v / v.norm(dim=1, keepdim=True) for v in (pictures, texts))
     folder = HERE / "clip_openai"
-    save(folder, model, images=pictures, texts=texts, ids=ids, ends=ends)
+    seen = regions(pictures, model.visual.dense(pixels()))
+    save(folder, model, images=pictures, regions=seen, texts=texts, ids=ids, ends=ends)
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
     cfg = {"vision_cfg": {"width": WIDTH, "head_width": WIDTH // HEADS}, "text_cfg": {"heads": HEADS}}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg}))

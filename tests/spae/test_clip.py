@@ -19,7 +19,7 @@ from spae.errors import InputError
 from spae.guidance.clip import Clip
 from spae.guidance.clip_tokenizer import END, START, ClipTokenizer
 from spae.guidance.clip_towers import ClipImageTower
-from spae.guidance.protocol import Guidance
+from spae.guidance.protocol import Guidance, ImageTower
 from spae.guidance.templates import IMAGENET_TEMPLATES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -65,6 +65,27 @@ def change(folder, edit):
 def test_images_are_the_originals(layout):
     clip, golden = layout
     np.testing.assert_allclose(clip.images(jnp.asarray(images())), golden["images"], atol=1e-4)
+
+
+def test_regions_are_the_originals_dense_features(layout):
+    clip, golden = layout
+    regions = np.asarray(clip.regions(jnp.asarray(images()), (1, 2, 3, 4)))
+    np.testing.assert_allclose(regions, golden["regions"], atol=1e-4)
+    # The whole image is its own vector wherever its grid comes.
+    swapped = np.asarray(clip.regions(jnp.asarray(images()), (2, 1)))
+    np.testing.assert_allclose(swapped, regions[:, [1, 2, 3, 4, 0]], atol=1e-6)
+    with pytest.raises(InputError, match="side of 1 to 4, got 5"):
+        clip.regions(jnp.asarray(images()), (5,))
+
+
+def test_regions_by_crops(layout):
+    clip, _ = layout
+    pictures = np.tile(images(), (1, 2, 2, 1))
+    pictures[:, :32, 32:] = images()[::-1]
+    regions = np.asarray(clip.regions(jnp.asarray(pictures), (1, 2), "crops"))
+    once = np.asarray(clip.images(jnp.asarray(images())))
+    np.testing.assert_allclose(regions[:, 0], clip.images(jnp.asarray(pictures)), atol=1e-5)
+    np.testing.assert_allclose(regions[:, 1:], np.stack([once, once[::-1], once, once], 1), atol=1e-5)
 
 
 def test_texts_are_the_originals(layout):
@@ -124,6 +145,7 @@ def test_zipped_merges_and_merges_as_strings(copied):
 def test_is_a_guidance(layout):
     clip, _ = layout
     assert isinstance(clip, Guidance)
+    assert isinstance(clip.tower, ImageTower)
     assert (clip.image_size, clip.width) == (32, 24)
     assert len(clip.templates) == len(set(clip.templates)) == 80
     assert all(template.count("{}") == 1 for template in IMAGENET_TEMPLATES)

@@ -97,6 +97,20 @@ def test_adapter(fake, saved):
     np.testing.assert_allclose(guidance.texts(["a photo", "dog " * 20]), unit(np.stack(sums)), atol=1e-5)
 
 
+def test_regions_are_seen_by_crops(fake, saved):
+    folder, params = saved
+    guidance = ClipJax(folder)
+    colours = np.random.default_rng(0).random((2, 2, 2, 3)).astype(np.float32)
+    images = jnp.asarray(colours.repeat(10, axis=1).repeat(10, axis=2))
+    found = np.asarray(guidance.regions(images, (2,), "crops"))
+    for seen, four in zip(found, colours.reshape(2, 4, 3), strict=True):
+        np.testing.assert_allclose(seen, unit((four * 2 - 1) @ np.asarray(params["colours"])), atol=1e-5)
+    whole = guidance.regions(images, (1, 2), "crops")[:, 0]
+    np.testing.assert_allclose(whole, guidance.images(images), atol=1e-5)
+    with pytest.raises(InputError, match='ask for "crops"'):
+        guidance.regions(images, (2,))
+
+
 def test_fingerprint_follows_the_parameters(fake, saved):
     folder, _ = saved
     newest = ClipJax(folder).fingerprint

@@ -72,7 +72,7 @@ def test_crops_are_the_squares_of_the_centre_square():
     blocks = np.random.default_rng(1).random((2, 4, 4, 3)).astype(np.float32)
     square = blocks.repeat(4, axis=1).repeat(4, axis=2)
     wide = np.pad(square, ((0, 0), (0, 0), (3, 3), (0, 0)))
-    found = np.asarray(crop_regions(Corners(), jnp.asarray(wide), (1, 2, 4)))
+    found = np.asarray(region_vectors(Corners(), jnp.asarray(wide), (1, 2, 4), "crops"))
     assert found.shape == (2, 21, 6)
     for image, regions in zip(square, found, strict=True):
         expected = [
@@ -90,10 +90,10 @@ def test_crops_are_the_squares_of_the_centre_square():
 def test_what_is_no_grid_is_refused():
     images = jnp.zeros((1, 8, 9, 3))
     with pytest.raises(InputError, match="side of 1 to 8, got 9"):
-        crop_regions(Corners(), images, (1, 9))
+        crop_regions(Corners(), images, (1, 9), 4)
     with pytest.raises(InputError, match="side of 1 to 3, got 0"):
         region_means(jnp.zeros((1, 3, 3, 2)), (0,))
-    for empty in (region_means, lambda images, sides: crop_regions(Corners(), images, sides)):
+    for empty in (region_means, lambda images, sides: crop_regions(Corners(), images, sides, 4)):
         with pytest.raises(InputError, match="at least one grid"):
             empty(images, ())
     with pytest.raises(InputError, match="by map or by crops, not by 'tiles'"):
