@@ -12,6 +12,7 @@ from typing import Literal
 from spae.architecture import AutoencoderConfig
 from spae.codes import code_vocabulary
 from spae.errors import InputError
+from spae.guidance.choice import parse
 from spae.vocabulary import Vocabulary
 
 PERCEPTUAL_NETWORKS = ("stlpips-vgg", "stlpips-alex", "resnet50-logits", "none")
@@ -303,9 +304,9 @@ class Config:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    guidance: str = (
-        "conse"  # what a word means for an image: "conse" or "clip:PATH"; unused if loss.semantic is 0
-    )
+    # What a word means for an image: "conse", "clip:PATH" or "clip-jax:NAME_OR_PATH"; unused if loss.semantic is 0
+    # and tokenizer.trunk "none".
+    guidance: str = "conse"
     # Hugging Face folder of the frozen BERT or RoBERTa that tokenizer.language_model "masked" asks for.
     language_model: str | None = None
 
@@ -322,14 +323,15 @@ class Config:
             "left alone unless tokenizer.frames is more than 1",
             (self.data.stride, self.data.fps),
         )
+        kind, _ = parse(self.guidance)
         _check(
-            self.guidance == "conse" or (self.guidance.startswith("clip:") and len(self.guidance) > 5),
-            "guidance",
-            '"conse" or "clip:PATH"',
-            self.guidance,
+            kind != "clip-jax" or self.tokenizer.trunk == "none",
+            "tokenizer.trunk",
+            f"none with guidance {self.guidance!r}: a network of the package clip-jax cannot go into a bundle",
+            self.tokenizer.trunk,
         )
         _check(
-            self.tokenizer.trunk in ("none", self.guidance.split(":")[0]),
+            self.tokenizer.trunk in ("none", kind),
             "tokenizer.trunk",
             f"none, or the image side of guidance {self.guidance!r}: its features are what the head is trained on",
             self.tokenizer.trunk,

@@ -26,7 +26,7 @@ from spae import lpips
 from spae.clips import Sampling, open_clips, to_clip, trained_sampling
 from spae.errors import InputError
 from spae.files import write_file
-from spae.guidance.clip import Clip
+from spae.guidance.choice import load_clip
 from spae.guidance.conse import Conse
 from spae.images import to_array
 from spae.sources import Source, open_source
@@ -67,7 +67,8 @@ class Options:
     seed: int = 0  # of the drawn images and episodes
     lpips: str | None = None  # folder with torchvision's AlexNet or VGG16 and the heads of the package lpips
     inception: str | None = None  # file pt_inception-2015-12-05-6726825d.pth, for FID and Inception Score
-    clip: str | None = None  # folder or safetensors file of a CLIP; the paper's is ViT-L/14
+    # A CLIP: its folder or safetensors file, clip:PATH or clip-jax:NAME_OR_PATH; the paper's is ViT-L/14.
+    clip: str | None = None
     # Parts to leave out, such as those whose weight packages are not installed.
     skip: tuple[Literal["stlpips", "frechet", "guidance", "few-shot", "codecs"], ...] = ()
     json: bool = False  # print JSON instead of Markdown tables
@@ -153,7 +154,7 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
     if "conse_score" not in not_measured:
         conse = WordFit(Conse(), tokenizer.vocabulary, count)
     if options.clip is not None and "clip_score" not in not_measured:
-        clip = WordFit(Clip(options.clip), tokenizer.vocabulary, count)
+        clip = WordFit(load_clip(options.clip), tokenizer.vocabulary, count)
 
     reconstruction = Reconstruction(tokenizer, pairs, sets)
     words = Words(count, shape, len(tokenizer.vocabulary))

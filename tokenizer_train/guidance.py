@@ -12,8 +12,10 @@ from spae.files import open_path
 from spae.guidance.cache import cached_word_features, compute_image_features, stored_image_features
 from spae.guidance.choice import load_guidance
 from spae.guidance.clip import Clip
+from spae.guidance.clip_jax import ClipJax
 from spae.guidance.conse import Conse
 from spae.guidance.embedded import check_embedded
+from spae.guidance.protocol import Guidance
 from spae.guidance.scores import word_means
 from spae.images import to_array
 from spae.sources import Source
@@ -26,7 +28,7 @@ from tokenizer_train.mesh import is_main, wait_for_all
 IMAGES_PER_DEVICE = 64  # in one call of the guidance
 
 
-def load(config: Config) -> Conse | Clip | None:
+def load(config: Config) -> Conse | Clip | ClipJax | None:
     """The guidance of a run; None where neither the semantic loss nor a trunk looks at images.
 
     Raises:
@@ -37,7 +39,7 @@ def load(config: Config) -> Conse | Clip | None:
 
 def features(
     config: Config,
-    guidance: Conse | Clip | None,
+    guidance: Guidance | None,
     vocabulary: Vocabulary,
     sources: Sequence[tuple[Source, float]],
 ) -> tuple[list[Rows], Float32[np.ndarray, "v f"], Float32[np.ndarray, " v"]]:

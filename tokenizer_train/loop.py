@@ -28,8 +28,7 @@ from jaxtyping import UInt8
 
 from spae.errors import InputError
 from spae.files import open_path
-from spae.guidance.clip import Clip
-from spae.guidance.conse import Conse
+from spae.guidance.protocol import Guidance
 from spae.metrics import psnr
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
@@ -287,7 +286,7 @@ def identity(
     config: Config,
     vocabulary: Vocabulary,
     sources: Sequence[tuple[Source, float]],
-    guidance: Conse | Clip | None,
+    guidance: Guidance | None,
 ) -> str:
     """sha256 of what must not change while a run goes on: tokenizer, losses, seed, batch, words, guidance, images.
 

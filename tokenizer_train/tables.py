@@ -19,6 +19,8 @@ MEASURES = {
     "conse_relative": "relative",
     "clip_score": "CLIP score",
     "clip_relative": "relative",
+    "clip-jax_score": "CLIP score (clip-jax)",
+    "clip-jax_relative": "relative",
 }
 NAMES = MEASURES | {
     "lpips": "LPIPS",

@@ -58,7 +58,8 @@ def add(commands: Any) -> None:
     build.add_argument(
         "--embed",
         metavar="GUIDANCE",
-        help="conse or clip:PATH: give the words that guidance's vectors instead of the model's (view two or raw)",
+        help="conse, clip:PATH or clip-jax:NAME_OR_PATH: give the words that guidance's vectors instead of the "
+        "model's (view two or raw)",
     )
     add_json(build, "print what was built as JSON")
     check = add_command(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -44,14 +44,17 @@ class ClipJax:
     name = "clip-jax"
     templates = IMAGENET_TEMPLATES
 
-    def __init__(self, folder: str | os.PathLike[str]):
+    def __init__(self, name_or_path: str | os.PathLike[str]):
         """
+        Args:
+            name_or_path: a folder; else the name of one on the Hugging Face Hub, downloaded if it is not in its cache.
+
         Raises:
-            InputError: the extra `clip-jax` is not installed; a file of the folder is missing or damaged; the
-                model has no text vectors (a captioner), or images and texts have different widths.
+            InputError: the extra `clip-jax` is not installed; there is no such folder; a file of it is missing or
+                damaged; the model has no text vectors (a captioner), or images and texts have different widths.
         """
-        folder = Path(folder)
         clip_jax, tokenizers = _module("clip_jax"), _module("tokenizers")
+        folder = _find(name_or_path)
         try:
             config_bytes = (folder / "config.json").read_bytes()
             config = json.loads(config_bytes)
@@ -101,6 +104,17 @@ class ClipJax:
             digest.update(np.asarray(leaf).tobytes())
         self.fingerprint = digest.hexdigest()
 
+    @property
+    def tower(self) -> NoReturn:
+        """
+        Raises:
+            InputError: always: the network is the package's, so a bundle could be read only where that is.
+        """
+        raise InputError(
+            "a network of clip-jax cannot be a tokenizer's trunk, since no bundle can carry it: "
+            "set tokenizer.trunk none, or take clip:PATH"
+        )
+
     def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         """RGB images in [0, 1] of any size -> float32 rows of unit length."""
         return self._embed_images(self._params, images_bhwc)
@@ -128,6 +142,20 @@ class ClipJax:
         for chosen, ids, mask in padded(sequences, self._context):
             rows[chosen] = np.asarray(self._embed_texts(self._params, ids, mask))[: len(chosen)]
         return rows
+
+
+def _find(name_or_path: str | os.PathLike[str]) -> Path:
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    hub = _module("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(str(name_or_path)))
+    except (OSError, ValueError) as error:  # among them every error of the hub
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"expected the folder of a clip-jax model or its name on the Hugging Face Hub, {str(name_or_path)!r} is "
+            f"neither ({reason}): check the spelling"
+        ) from error
 
 
 def _unit(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spae.errors import InputError
+from spae.guidance.choice import load_clip, load_guidance
 from spae.guidance.clip import Clip
 from spae.guidance.clip_tokenizer import END, START, ClipTokenizer
 from spae.guidance.clip_towers import ClipImageTower
@@ -60,6 +61,14 @@ def change(folder, edit):
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     edit(tensors)
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+def test_its_names():
+    """A path alone, as `spae-train eval --clip` has always taken it, and the spelling of configs."""
+    path = GOLDEN / "clip_openai"
+    expected = Clip(path).fingerprint
+    for load, name in ((load_clip, str(path)), (load_clip, f"clip:{path}"), (load_guidance, f"clip:{path}")):
+        assert load(name).fingerprint == expected
 
 
 def test_images_are_the_originals(layout):

@@ -1,6 +1,7 @@
 """The adapter to clip-jax, with a module of the same interface in its place: the package is an extra."""
 
 import json
+import shutil
 import sys
 import types
 
@@ -10,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spae.cli import main
 from spae.errors import InputError
+from spae.guidance.choice import load_clip, load_guidance
 from spae.guidance.clip_jax import ClipJax
+from spae.guidance.embedded import check_embedded
 from spae.guidance.protocol import Guidance
+from spae.vocabulary import View, Vocabulary
 
 CONFIG = {
     "text_config": {"max_length": 8, "pool_type": "eos", "vocab_size": 9, "width": 6},
@@ -119,6 +124,49 @@ def test_fingerprint_follows_the_parameters(fake, saved):
     assert ClipJax(folder).fingerprint != newest
 
 
+def test_its_names(fake, saved, tmp_path, monkeypatch):
+    """As commands and configs call it: by its folder, or by a name that the Hugging Face Hub's cache has."""
+    hub = pytest.importorskip(
+        "huggingface_hub.constants", reason="the package huggingface_hub is not installed"
+    )
+    folder, _ = saved
+    expected = ClipJax(folder).fingerprint
+    assert load_guidance(f"clip-jax:{folder}").fingerprint == expected
+    assert load_clip(f"clip-jax:{folder}").fingerprint == expected
+
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshots = tmp_path / "hub" / "models--someone--clip" / "snapshots"
+    shutil.copytree(folder, snapshots / "abc", ignore=shutil.ignore_patterns("hub"))
+    (snapshots.parent / "refs").mkdir()
+    (snapshots.parent / "refs" / "main").write_text("abc")
+    assert load_guidance("clip-jax:someone/clip").fingerprint == expected
+    for name in ("someone/other", "no/such/folder", "gs://bucket/clip"):
+        with pytest.raises(InputError, match=f"'{name}' is neither") as error:
+            load_guidance(f"clip-jax:{name}")
+        assert "\n" not in str(error.value)
+
+
+def test_words_get_its_vectors_by_the_command(fake, saved, tmp_path, capsys, monkeypatch):
+    folder, _ = saved
+    rows = np.ones((2, 3), np.float32)
+    views = {"meaning": View.raw(), "appearance": View.raw()}
+    words = Vocabulary(("photo", "dog"), np.arange(2), rows, views, {"filters": []})
+    monkeypatch.setattr("spae.vocabulary.build", lambda *_, **__: words)
+    monkeypatch.setenv("SPAE_CACHE", str(tmp_path / "cache"))
+    command = ["vocab", "build", "--view", "raw", "-o", str(tmp_path / "words")]
+    assert main([*command, "--embed", f"clip-jax:{folder}"]) == 0
+    assert "2 words of 6 dimensions" in capsys.readouterr().out
+    check_embedded(Vocabulary.load(tmp_path / "words"), ClipJax(folder))
+    assert main([*command, "--embed", "clipjax"]) == 1
+    assert capsys.readouterr().err.count("clip-jax:NAME_OR_PATH") == 1
+
+
+def test_is_no_trunk(fake, saved):
+    folder, _ = saved
+    with pytest.raises(InputError, match="cannot be a tokenizer's trunk"):
+        _ = ClipJax(folder).tower
+
+
 def test_without_the_package(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "clip_jax", None)  # makes its import fail
     with pytest.raises(InputError, match=r"pip install 'spae\[clip-jax\]'"):
@@ -127,8 +175,9 @@ def test_without_the_package(monkeypatch, tmp_path):
 
 def test_wrong_folders(fake, saved, tmp_path):
     folder, _ = saved
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="expected config"):
-        ClipJax(tmp_path / "nowhere")
+        ClipJax(tmp_path / "empty")
     (folder / "config.json").write_text(json.dumps(CONFIG | {"projection_dim": 5}))
     with pytest.raises(InputError, match="checkpoint of the model"):
         ClipJax(folder)

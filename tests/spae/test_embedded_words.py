@@ -1,5 +1,7 @@
 """Vocabularies whose words have a guidance's vectors."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -73,8 +75,9 @@ def test_what_does_not_fit_is_refused(words, tmp_path):
     guidance.fingerprint = "letters 2"
     with pytest.raises(InputError, match="with vectors of letters"):
         check_embedded(other, guidance)
-    for name in ("dino", "clip:", "conse:x"):
-        with pytest.raises(InputError, match='"conse" or "clip:PATH"'):
+    for name in ("dino", "clip:", "clip-jax", "clip-jax:", "conse:", "conse:x", "clipjax:x", "CLIP:x", ""):
+        forms = f'"conse", "clip:PATH" or "clip-jax:NAME_OR_PATH", got {name!r}'
+        with pytest.raises(InputError, match=f"^guidance must be {re.escape(forms)}$"):
             load_guidance(name)
 
 

@@ -60,3 +60,12 @@ def test_trunk_and_guidance_are_of_one_kind(tiny_config) -> None:
                 tokenizer=dataclasses.replace(tiny_config.tokenizer, trunk=trunk),
                 guidance=guidance,
             )
+    for trunk in ("clip", "conse"):
+        with pytest.raises(
+            InputError, match=r"tokenizer\.trunk must be none with guidance 'clip-jax:x'.*bundle"
+        ):
+            dataclasses.replace(
+                tiny_config,
+                tokenizer=dataclasses.replace(tiny_config.tokenizer, trunk=trunk),
+                guidance="clip-jax:x",
+            )

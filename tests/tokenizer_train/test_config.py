@@ -53,8 +53,10 @@ def test_sections_must_fit_each_other() -> None:
     config = load_config(CONFIGS / "default64.py")
     with pytest.raises(InputError, match="at least warmup_steps"):
         dataclasses.replace(config, optimizer=OptimizerConfig(steps=5))
-    with pytest.raises(InputError, match="guidance must be"):
+    with pytest.raises(InputError, match=r"guidance must be .*clip-jax:NAME_OR_PATH"):
         dataclasses.replace(config, guidance="dino")
+    words = dataclasses.replace(config.tokenizer, trunk="none")
+    assert dataclasses.replace(config, tokenizer=words, guidance="clip-jax:x").guidance == "clip-jax:x"
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.guidance = "clip:x"
 

@@ -160,7 +160,7 @@ def test_every_figure(brightness, image_folder, tmp_path, capsys, hash_guidance,
         "--inception",
         str(tmp_path / "inception.pth"),
         "--clip",
-        str(GOLDEN / "clip_openai"),
+        f"clip:{GOLDEN / 'clip_openai'}",
     ]
     assert main([*arguments, "--skip", "stlpips", "few-shot", "codecs", "--json"]) == 0
     shown = capsys.readouterr()
