@@ -61,6 +61,8 @@ class ClipJax:
             text, vision = config["text_config"], config["vision_config"]
             self.image_size: int = vision["image_size"]
             self._context: int = text["max_length"]
+            # Learnt positions are added as they are, so every text must be as long as they.
+            self._full_length: bool = text.get("position_embedding_type") == "learnt"
             vocabulary = (folder / "tokenizer.json").read_bytes()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -140,6 +142,8 @@ class ClipJax:
         sequences = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         rows = np.empty((len(texts), self.width), np.float32)
         for chosen, ids, mask in padded(sequences, self._context):
+            if self._full_length:
+                ids, mask = (np.pad(x, ((0, 0), (0, self._context - x.shape[1]))) for x in (ids, mask))
             rows[chosen] = np.asarray(self._embed_texts(self._params, ids, mask))[: len(chosen)]
         return rows
 

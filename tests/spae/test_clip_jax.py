@@ -1,6 +1,7 @@
 """The adapter to clip-jax, with a module of the same interface in its place: the package is an extra."""
 
 import json
+import os
 import shutil
 import sys
 import types
@@ -20,7 +21,13 @@ from spae.guidance.protocol import Guidance
 from spae.vocabulary import View, Vocabulary
 
 CONFIG = {
-    "text_config": {"max_length": 8, "pool_type": "eos", "vocab_size": 9, "width": 6},
+    "text_config": {
+        "max_length": 12,
+        "pool_type": "eos",
+        "position_embedding_type": "learnt",
+        "vocab_size": 9,
+        "width": 6,
+    },
     "vision_config": {"image_size": 16},
     "projection_dim": 6,
 }
@@ -46,6 +53,10 @@ class FakeClip(flax.linen.Module):
         return {"image_embeds": pixel_values.mean((1, 2)) @ self.colours, "vision_model_output": None}
 
     def get_text_features(self, input_ids, attention_mask):
+        if self.text_config["position_embedding_type"] == "learnt":
+            assert (
+                input_ids.shape[1] == self.text_config["max_length"]
+            )  # the original adds arrays of these lengths
         rows = self.words[input_ids] * attention_mask[..., None]
         return {"text_embeds": rows.sum(1), "text_model_output": None}
 
@@ -54,7 +65,7 @@ class FakeClip(flax.linen.Module):
         return self.get_text_features(input_ids, input_ids)
 
     def init_weights(self, rng):
-        return self.init(rng, jnp.ones((1, 8), jnp.int32), jnp.ones((1, 16, 16, 3)))
+        return self.init(rng, jnp.ones((1, 12), jnp.int32), jnp.ones((1, 16, 16, 3)))
 
 
 @pytest.fixture
@@ -97,9 +108,13 @@ def test_adapter(fake, saved):
     expected = unit((colours * 2 - 1) @ np.asarray(params["colours"]))
     np.testing.assert_allclose(guidance.images(images), expected, atol=1e-5)
     words = np.asarray(params["words"])
-    # Start, the words, end; the second text is cut to eight, with its end.
-    sums = [words[[1, 4, 5, 2]].sum(0), words[[1, 7, 7, 7, 7, 7, 7, 2]].sum(0)]
-    np.testing.assert_allclose(guidance.texts(["a photo", "dog " * 20]), unit(np.stack(sums)), atol=1e-5)
+    # Start, the words, end; the second text is cut to twelve, with its end.
+    sums = np.stack([words[[1, 4, 5, 2]].sum(0), words[[1, *[7] * 10, 2]].sum(0)])
+    np.testing.assert_allclose(guidance.texts(["a photo", "dog " * 20]), unit(sums), atol=1e-5)
+    np.testing.assert_allclose(guidance.texts(["a photo"]), unit(sums[:1]), atol=1e-5)
+    rotary = {**CONFIG["text_config"], "position_embedding_type": "rotary"}
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"text_config": rotary}))
+    np.testing.assert_allclose(ClipJax(folder).texts(["a photo"]), unit(sums[:1]), atol=1e-5)
 
 
 def test_regions_are_seen_by_crops(fake, saved):
@@ -136,7 +151,8 @@ def test_its_names(fake, saved, tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
     snapshots = tmp_path / "hub" / "models--someone--clip" / "snapshots"
-    shutil.copytree(folder, snapshots / "abc", ignore=shutil.ignore_patterns("hub"))
+    # The hub keeps links to its files.
+    shutil.copytree(folder, snapshots / "abc", copy_function=os.symlink, ignore=shutil.ignore_patterns("hub"))
     (snapshots.parent / "refs").mkdir()
     (snapshots.parent / "refs" / "main").write_text("abc")
     assert load_guidance("clip-jax:someone/clip").fingerprint == expected
@@ -181,7 +197,7 @@ def test_wrong_folders(fake, saved, tmp_path):
     (folder / "config.json").write_text(json.dumps(CONFIG | {"projection_dim": 5}))
     with pytest.raises(InputError, match="checkpoint of the model"):
         ClipJax(folder)
-    captioner = CONFIG | {"text_config": {"max_length": 8, "is_decoder": True}}
+    captioner = CONFIG | {"text_config": {"max_length": 12, "is_decoder": True}}
     (folder / "config.json").write_text(json.dumps(captioner))
     with pytest.raises(InputError, match="is a captioner"):
         ClipJax(folder)
