@@ -167,7 +167,7 @@ def test_words_get_its_vectors_by_the_command(fake, saved, tmp_path, capsys, mon
     rows = np.ones((2, 3), np.float32)
     views = {"meaning": View.raw(), "appearance": View.raw()}
     words = Vocabulary(("photo", "dog"), np.arange(2), rows, views, {"filters": []})
-    monkeypatch.setattr("spae.vocabulary.build", lambda *_, **__: words)
+    monkeypatch.setattr("spae.frozen_lm.build_vocabulary.build", lambda *_, **__: words)
     monkeypatch.setenv("SPAE_CACHE", str(tmp_path / "cache"))
     command = ["vocab", "build", "--view", "raw", "-o", str(tmp_path / "words")]
     assert main([*command, "--embed", f"clip-jax:{folder}"]) == 0
