@@ -39,11 +39,15 @@ def config() -> Config:
             multipliers=(1, 2, 4),
             blocks=2,
             downsamplings=2,
+            skip=True,
+            codebook="mapped",
+            latents=16,
             meaning_layers=3,
-            head_width=512,
+            meaning="pursuit",
+            pools=(1, 4, 64),
             trunk="conse",
         ),
-        vocabulary=VocabularyConfig(path="build/vocabulary64", words=14_293, widths=(64, 576)),
+        vocabulary=VocabularyConfig(path="build/vocabulary64", words=14_293, widths=(128, 576)),
         data=DataConfig(
             train=os.path.join(DATA, "base-train-*.tar"),
             validation=os.path.join(DATA, "base-val-*.tar"),
@@ -51,38 +55,80 @@ def config() -> Config:
             threads=12,
             buffer=1024,
         ),
-        loss=LossConfig(
-            hub_correction=True,
-            deal_pools=True,
-            temperature=0.1,
-            thresholds=(0.98, 0.95, 0.9),
-            semantic_layers=3,
-            prefix_dropout=0.2,
-            adversarial_start=5_000,
-        ),
+        # Meaning words are given, so nothing is left for the semantic loss.
+        loss=LossConfig(semantic=0.0, semantic_layers=0, prefix_dropout=0.2, adversarial_start=5_000),
         optimizer=OptimizerConfig(
-            steps=40_000, learning_rate=3e-4, warmup_steps=500, decay="cosine", clip_norm=1.0
+            steps=40_000,
+            learning_rate=1e-3,
+            betas=(0.9, 0.99),
+            warmup_steps=500,
+            decay="cosine",
+            clip_norm=1.0,
         ),
-        run=RunConfig(output="build/default64", precision="bfloat16"),
+        run=RunConfig(output="build/default64", start="principal", precision="bfloat16"),
         guidance="conse",
     )
 
 
 def cpu() -> Config:
-    """About an hour on two CPU cores: a small network over 4x4 patches, squared error alone."""
+    """Hours on two CPU cores: a light network over 4x4 patches, squared error alone."""
     base = config()
     return dataclasses.replace(
         base,
         tokenizer=dataclasses.replace(
-            base.tokenizer, filters=128, multipliers=(1,), downsamplings=0, patch=4, skip=True
+            base.tokenizer,
+            filters=128,
+            multipliers=(1,),
+            downsamplings=0,
+            patch=4,
+            block="depthwise",
+            blocks=3,
         ),
-        # A small batch: within an hour the number of steps counts for more than the noise of each.
+        # A small batch: within hours the number of steps counts for more than the noise of each.
         data=dataclasses.replace(base.data, batch_size=16, threads=2, buffer=64, flip=False),
-        loss=dataclasses.replace(base.loss, adversarial=0.0, lecam=0.0, perceptual=0.0, semantic_positions=4),
-        optimizer=dataclasses.replace(
-            base.optimizer, steps=5_500, learning_rate=2e-3, betas=(0.9, 0.99), warmup_steps=100
+        loss=dataclasses.replace(base.loss, adversarial=0.0, lecam=0.0, perceptual=0.0),
+        optimizer=dataclasses.replace(base.optimizer, steps=20_000, learning_rate=2e-3, warmup_steps=100),
+        run=RunConfig(
+            output="build/default64-cpu", start="principal", evaluate_every=1_000, checkpoint_every=250
         ),
-        run=RunConfig(output="build/default64-cpu", evaluate_every=2_750, checkpoint_every=500),
+    )
+
+
+def finish() -> Config:
+    """After `cpu`: its decoder alone, with a perceptual loss; the words stay."""
+    base = cpu()
+    return dataclasses.replace(
+        base,
+        data=dataclasses.replace(base.data, batch_size=8),
+        loss=dataclasses.replace(base.loss, perceptual=0.1, prefix_dropout=0.3),
+        optimizer=dataclasses.replace(base.optimizer, steps=2_000, learning_rate=5e-4),
+        run=RunConfig(
+            output="build/default64-finish",
+            initial="build/default64-cpu/bundle",
+            trains="decoder",
+            evaluate_every=500,
+            checkpoint_every=250,
+        ),
+    )
+
+
+def linear() -> Config:
+    """The floor: nothing is trained. Two words at every place, by the linear start alone."""
+    base = cpu()
+    return dataclasses.replace(
+        base,
+        tokenizer=AutoencoderConfig(
+            image_size=64,
+            pyramid=(16, 16),
+            network="linear",
+            downsamplings=0,
+            patch=4,
+            skip=True,
+            codebook="mapped",
+            latents=12,
+        ),
+        optimizer=dataclasses.replace(base.optimizer, steps=0, warmup_steps=0),
+        run=RunConfig(output="build/default64-linear", start="principal"),
     )
 
 
@@ -116,4 +162,4 @@ def tiny() -> Config:
     )
 
 
-VARIANTS = {"cpu": cpu, "tiny": tiny}
+VARIANTS = {"cpu": cpu, "finish": finish, "linear": linear, "tiny": tiny}

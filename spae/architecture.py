@@ -15,7 +15,10 @@ class AutoencoderConfig:
     image_size: int = 64  # pixels a side
     # side of every layer, top to bottom; (t, h, w) of every layer for clips
     pyramid: tuple[int, ...] | tuple[tuple[int, int, int], ...] = (1, 2, 4, 8, 16, 16)
-    network: Literal["cnn", "vit"] = "cnn"  # "vit": `filters` wide, `blocks` deep, one latent a patch (LQAE)
+    # "vit": `filters` wide, `blocks` deep, one latent a patch (LQAE); "linear": nothing but the paths of `skip`.
+    network: Literal["cnn", "vit", "linear"] = "cnn"
+    # of the CNN: the paper's, of two full convolutions, or a depth-wise and two 1x1 ones
+    block: Literal["residual", "depthwise"] = "residual"
     heads: int = 8  # of the ViT's attention
     filters: int = 128  # channels at full resolution
     multipliers: tuple[int, ...] = (1, 2, 2, 4)  # of `filters`, per scale
@@ -23,12 +26,18 @@ class AutoencoderConfig:
     downsamplings: int = 2  # the first so many scales end in a halving
     patch: int = 1  # pixels a side folded into channels before the first convolution (1 in the paper)
     skip: bool = False  # a linear path beside each network, patches to latents and back (none in the paper)
-    codebook: Literal["frozen", "learned", "projected"] = (
+    codebook: Literal["frozen", "learned", "projected", "mapped"] = (
         "frozen"  # what is searched: see Autoencoder.codebook
     )
+    latents: int | None = (
+        None  # with codebook "mapped": width of the latents; else that of the appearance view
+    )
     meaning_layers: int = 0  # the first so many layers choose words by meaning (0 in the paper)
-    # How they choose: by a trained head, or the words nearest to the trunk's features, best first (V2L).
-    meaning: Literal["head", "ranked"] = "head"
+    # How they choose: by a trained head; the words nearest to the trunk's features, best first (V2L); or words that add
+    # up to what the trunk sees in each region (spae/pursuit.py).
+    meaning: Literal["head", "ranked", "pursuit"] = "head"
+    # With pursuit, for each meaning layer: among how many of the best words the nearest in appearance is taken.
+    pools: tuple[int, ...] = ()
     cross_attention: bool = False  # the decoder also looks at the vectors of the meaning layers' words (V2L)
     head_width: int = 512  # hidden units of the meaning head
     trunk: Literal["conse", "clip", "none"] = (
@@ -49,8 +58,10 @@ class AutoencoderConfig:
         for name, choices in (
             ("quantizer", ("saq", "rq")),
             ("fill", ("nearest", "zeros")),
-            ("codebook", ("frozen", "learned", "projected")),
-            ("meaning", ("head", "ranked")),
+            ("codebook", ("frozen", "learned", "projected", "mapped")),
+            ("meaning", ("head", "ranked", "pursuit")),
+            ("network", ("cnn", "vit", "linear")),
+            ("block", ("residual", "depthwise")),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
@@ -99,10 +110,18 @@ class AutoencoderConfig:
             raise InputError(
                 f'the codes of codebook "learned" mean nothing: wanted meaning_layers 0, got {self.meaning_layers}'
             )
-        if self.network not in ("cnn", "vit"):
-            raise InputError(f"network is cnn or vit, not {self.network!r}")
         if self.network == "vit":
             self._check_vit()
+        if self.network == "linear" and not self.skip:
+            raise InputError('network "linear" is the paths beside the networks alone: wanted skip True')
+        if self.block == "depthwise" and self.frames > 1:
+            raise InputError(f'block "depthwise" is one of images: wanted frames 1, got {self.frames}')
+        if (self.latents is not None) != (self.codebook == "mapped") or (self.latents or 1) < 1:
+            raise InputError(
+                'codebook "mapped" needs latents, the width that it maps words to, and no other has it: '
+                f"got codebook {self.codebook!r} and latents {self.latents}"
+            )
+        self._check_pursuit()
         if self.language_model not in ("none", "masked"):
             raise InputError(f"language_model is none or masked, not {self.language_model!r}")
         if self.language_model == "masked" and self.codebook != "frozen":
@@ -113,6 +132,22 @@ class AutoencoderConfig:
             raise InputError(
                 "a masked language model reads one word at every position of an image: wanted a pyramid of one layer, "
                 f"got {self.pyramid} and {self.frames} frames"
+            )
+
+    def _check_pursuit(self) -> None:
+        if self.meaning != "pursuit":
+            if self.pools:
+                raise InputError(f'pools are of meaning "pursuit", got {self.pools} with {self.meaning!r}')
+            return
+        if self.trunk == "none" or self.frames > 1 or not self.skip or self.codebook != "mapped":
+            raise InputError(
+                'meaning "pursuit" looks at the regions of an image through a trunk, and at the appearance of words by '
+                'the linear start: wanted a trunk, frames 1, skip True and codebook "mapped", '
+                f"got {self.trunk!r}, {self.frames}, {self.skip} and {self.codebook!r}"
+            )
+        if len(self.pools) != self.meaning_layers or min(self.pools, default=0) < 1:
+            raise InputError(
+                f"wanted pools of at least 1, one for each of {self.meaning_layers} meaning layers, got {self.pools}"
             )
 
     def _check_vit(self) -> None:

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from spae.architecture import AutoencoderConfig
-from spae.cnn import Decoder, Encoder
+from spae.cnn import Decoder, Encoder, LinearPath
 from spae.errors import InputError
 from spae.nearest import nearest_few
 from spae.pyramid import PyramidShape
@@ -72,20 +72,25 @@ class Autoencoder(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.encoder: Encoder | ViTEncoder
-        self.decoder: Decoder | ViTDecoder
+        self.encoder: Encoder | ViTEncoder | LinearPath
+        self.decoder: Decoder | ViTDecoder | LinearPath
+        view_width, width = width, config.latents or width
         if config.network == "vit":
             sizes = (config.shape.grid[-1], config.patch, config.filters, config.blocks, config.heads, width)
             self.encoder = ViTEncoder(*sizes, dtype=dtype, rngs=rngs)
             self.decoder = ViTDecoder(*sizes, dtype=dtype, rngs=rngs)
+        elif config.network == "linear":
+            self.encoder = LinearPath(config, width, backwards=False, dtype=dtype, rngs=rngs)
+            self.decoder = LinearPath(config, width, backwards=True, dtype=dtype, rngs=rngs)
         else:
             self.encoder = Encoder(config, width, dtype=dtype, rngs=rngs)
             self.decoder = Decoder(config, width, meaning_width, dtype=dtype, rngs=rngs)
         self.has_trunk = config.trunk != "none"
         self.meaning_layers, self.cross_attention = config.meaning_layers, config.cross_attention
         self.meaning_counts = tuple(len(config.shape.positions(l + 1)) for l in range(config.meaning_layers))
-        inputs = trunk_width if self.has_trunk else config.filters * config.multipliers[-1]
+        inputs = trunk_width if self.has_trunk else _hidden(config, width)
         self.ranked = config.meaning == "ranked"
+        headed = config.meaning_layers > 0 and config.meaning == "head"
         if self.ranked and trunk_width != meaning_width:
             raise InputError(
                 f"ranking words needs the trunk's features ({trunk_width}) and the words' vectors ({meaning_width}) in "
@@ -95,7 +100,7 @@ class Autoencoder(nnx.Module):
             MeaningHead(
                 inputs, config.head_width, meaning_width, config.shape, config.meaning_layers, rngs=rngs
             )
-            if config.meaning_layers and not self.ranked
+            if headed
             else None
         )
         # What training adds to the view. Adam, averaging and the losses do to it what they would do to the whole
@@ -103,26 +108,31 @@ class Autoencoder(nnx.Module):
         self.codes = nnx.Param(jnp.zeros((words, width))) if config.codebook == "learned" else None
         # As exact as the search in what it makes.
         self.projection = (
-            nnx.Linear(width, width, precision=jax.lax.Precision.HIGHEST, rngs=rngs)
-            if config.codebook == "projected"
+            nnx.Linear(view_width, width, precision=jax.lax.Precision.HIGHEST, rngs=rngs)
+            if config.codebook in ("projected", "mapped")
             else None
         )
+        # A view's rows have length 1; a layer that is to learn wants numbers of size 1.
+        self.view_scale = view_width**0.5 if config.codebook == "mapped" else 1.0
 
     def codebook(self, view_vc: Float[Array, "v c"]) -> Float[Array, "v c"]:
         """What is searched and averaged, (V, c) float32, by `config.codebook`.
 
         "frozen": the appearance view itself (the paper). "learned": a trained table that began as the view (VQGAN,
-        arXiv 2012.09841). "projected": a trained linear map of the view (V2L-Tokenizer, arXiv 2403.07874).
+        arXiv 2012.09841). "projected": a trained linear map of the view to its own width (V2L-Tokenizer, arXiv
+        2403.07874). "mapped": one to the width of the latents (as SimVQ, arXiv 2411.02038): the words stay the language
+        model's, and what they look like is learned.
         """
         if self.codes is not None:
             return view_vc + self.codes[...]
-        return view_vc if self.projection is None else self.projection(view_vc)
+        return view_vc if self.projection is None else self.projection(view_vc * self.view_scale)
 
     def encode(
         self,
         images_bhwc: Float[Array, "b *pixels 3"],
         features_bf: Float[Array, "b f"] | None,
         meaning_codebook_vd: Float[Array, "v d"],
+        chosen_bk: Int[Array, "b k"] | None = None,
     ) -> tuple[Float[Array, "b *space c"], Meaning | None]:
         """Latents z, and what the meaning layers search by (None without meaning layers).
 
@@ -130,10 +140,14 @@ class Autoencoder(nnx.Module):
             images_bhwc: (B, H, W, 3) float in [0, 1]; clips (B, T, H, W, 3).
             features_bf: (B, trunk_width) float32 of the frozen trunk; not looked at without one.
             meaning_codebook_vd: (V, d) float32.
+            chosen_bk: (B, k) int32, the words of the meaning layers where they are chosen elsewhere (pursuit).
         """
         z_bhwc, hidden_bf = self.encoder(images_bhwc)
         if not self.meaning_layers:
             return z_bhwc, None
+        if chosen_bk is not None:
+            ends = np.cumsum(self.meaning_counts)[:-1]
+            return z_bhwc, Meaning((), meaning_codebook_vd, tuple(jnp.split(chosen_bk, ends, axis=1)))
         if not self.has_trunk:
             features_bf = hidden_bf
         elif features_bf is None:
@@ -155,11 +169,16 @@ class Autoencoder(nnx.Module):
             ids: with cross-attention, the words of one layer or more; it looks at those of the meaning layers.
             meaning_codebook_vd: (V, d) float32, where their vectors are.
         """
-        if isinstance(self.decoder, ViTDecoder) or not self.cross_attention:
+        if not isinstance(self.decoder, Decoder) or not self.cross_attention:
             return self.decoder(zhat_bhwc)
         batch = zhat_bhwc.shape[0]
         ids_bk = jnp.concatenate([one.reshape(batch, -1) for one in ids[: self.meaning_layers]], axis=1)
         return self.decoder(zhat_bhwc, meaning_codebook_vd[ids_bk])
+
+
+def _hidden(config: AutoencoderConfig, width: int) -> int:
+    """Width of the encoder's pooled features."""
+    return width if config.network == "linear" else config.filters * config.multipliers[-1]
 
 
 def ranked(

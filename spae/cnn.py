@@ -19,6 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spae.architecture import AutoencoderConfig
+from spae.convolution import Depthwise
 from spae.rematerialize import Rematerializable
 
 
@@ -42,6 +43,49 @@ class ResidualBlock(Rematerializable):
         return y_bhwc + (x_bhwc if self.shortcut is None else self.shortcut(x_bhwc))
 
 
+class DepthwiseBlock(Rematerializable):
+    """GN - 3x3 depth-wise convolution - 1x1 to twice the width - relu - 1x1, plus the block's input.
+
+    Ours: a sixth of the residual block's operations. On CPUs the same quality comes in less time.
+    """
+
+    def __init__(self, width: int, *, dtype, rngs: nnx.Rngs):
+        linear = partial(nnx.Linear, dtype=dtype, rngs=rngs)
+        self.norm = _norm(width, dtype, rngs)
+        self.depthwise = Depthwise(width, 3, 1, rngs=rngs)
+        self.widen, self.narrow = linear(width, 2 * width), linear(2 * width, width)
+
+    def forward(self, x_bhwc):
+        y_bhwc = self.widen(self.depthwise(self.norm(x_bhwc)))
+        return x_bhwc + self.narrow(jax.nn.relu(y_bhwc))
+
+
+def _block(config: AutoencoderConfig, inputs: int, outputs: int, *, dtype, rngs: nnx.Rngs) -> nnx.Module:
+    """One block of the kind that the config names."""
+    if config.block == "residual" or inputs != outputs:
+        return ResidualBlock(inputs, outputs, config.rank, dtype=dtype, rngs=rngs)
+    return DepthwiseBlock(outputs, dtype=dtype, rngs=rngs)
+
+
+class LinearPath(nnx.Module):
+    """Patches to latents by one matrix, or latents to patches with `backwards`: what stands beside each network, and of
+    network "linear" all there is."""
+
+    def __init__(
+        self, config: AutoencoderConfig, width: int, backwards: bool, *, dtype=jnp.float32, rngs: nnx.Rngs
+    ):
+        self.strides, self.backwards = config.strides, backwards
+        pixels = 3 * math.prod(config.strides)
+        sizes = (width, pixels) if backwards else (pixels, width)
+        self.skip = nnx.Linear(*sizes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_bhwc):
+        if self.backwards:
+            return depth_to_space(self.skip(x_bhwc), self.strides).astype(jnp.float32)
+        z_bhwc = self.skip(space_to_depth(x_bhwc - 0.5, self.strides)).astype(jnp.float32)
+        return z_bhwc, jnp.mean(z_bhwc, axis=tuple(range(1, z_bhwc.ndim - 1)))
+
+
 class Encoder(nnx.Module):
     """Images, or clips, to latents.
 
@@ -53,10 +97,10 @@ class Encoder(nnx.Module):
     def __init__(self, config: AutoencoderConfig, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
         self.patches, self.halvings, rank = config.patches, config.halvings, config.rank
         channels = [config.filters * m for m in config.multipliers]
-        block = partial(ResidualBlock, rank=rank, dtype=dtype, rngs=rngs)
+        block = partial(_block, config, dtype=dtype, rngs=rngs)
         conv = partial(nnx.Conv, dtype=dtype, rngs=rngs)
         self.stem = conv(3 * math.prod(self.patches), channels[0], (3,) * rank, use_bias=False)
-        self.scales: nnx.List[nnx.List[ResidualBlock]] = nnx.List()
+        self.scales: nnx.List[nnx.List[nnx.Module]] = nnx.List()
         before = channels[0]
         for after in channels:
             self.scales.append(
@@ -126,7 +170,7 @@ class Decoder(nnx.Module):
     ):
         self.patches, self.halvings, rank = config.patches, config.halvings, config.rank
         channels = [config.filters * m for m in config.multipliers]
-        block = partial(ResidualBlock, rank=rank, dtype=dtype, rngs=rngs)
+        block = partial(_block, config, dtype=dtype, rngs=rngs)
         conv = partial(nnx.Conv, kernel_size=(3,) * rank, dtype=dtype, rngs=rngs)
         before = channels[-1]
         self.stem = conv(width, before)
@@ -134,7 +178,7 @@ class Decoder(nnx.Module):
         self.attention = (
             CrossAttention(before, meaning_width, dtype=dtype, rngs=rngs) if config.cross_attention else None
         )
-        self.scales: nnx.List[nnx.List[ResidualBlock]] = nnx.List()
+        self.scales: nnx.List[nnx.List[nnx.Module]] = nnx.List()
         self.ups: nnx.List[nnx.Conv] = nnx.List()
         for i, after in reversed(list(enumerate(channels))):
             if i < len(self.halvings):

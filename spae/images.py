@@ -89,6 +89,22 @@ def to_array(
     return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
+def to_square(
+    image: Image.Image | UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"], small: int, large: int
+) -> UInt8[np.ndarray, "s s 3"]:
+    """The square of an image that a tokenizer looks at: `small` pixels a side if the image's shorter side has no more,
+    else `large`. So there are two shapes, and nothing that is there to see is thrown away before its time.
+
+    Raises InputError like `to_array`.
+    """
+    if isinstance(image, Image.Image):
+        image = _rgb(image, "the image")
+        side = min(image.size)
+    else:
+        side = min(_three_channels(image).shape[:2])
+    return to_array(image, small if side <= small else max(small, large))
+
+
 def to_float(image: UInt8[Any, "*batch h w 3"]) -> Float[Any, "*batch h w 3"]:
     """uint8 0..255 -> float32 in [0, 1], NumPy or (traced) JAX alike. Raises InputError for another dtype."""
     if getattr(image, "dtype", None) != np.uint8:

@@ -14,6 +14,11 @@ from jaxtyping import Array, Float, Int
 # product is still large enough to run at full speed.
 CHUNK = 512
 
+# Narrow codebooks are searched another way: there the product is cheap, and the passes for the minimum are not.
+NARROW = 32
+TILE = 256  # positions at a time, so that their scores stay in cache
+BLOCK = 64  # words whose best is looked for before the word itself
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -29,6 +34,32 @@ def nearest(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[
     """
     _check(z_nc, codebook_vc)
     z_nc, codebook_vc = z_nc.astype(jnp.float32), codebook_vc.astype(jnp.float32)
+    return (_nearest_narrow if codebook_vc.shape[1] <= NARROW else _nearest_wide)(z_nc, codebook_vc)
+
+
+def _nearest_narrow(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[Array, " n"]:
+    """A tile of positions at a time against the whole codebook: the best block of words, then the word in it.
+
+    Three times as fast as `_nearest_wide` at 12 to 16 components, and slower at hundreds.
+    """
+    (n, c), v = z_nc.shape, codebook_vc.shape[0]
+    block, tile = min(BLOCK, v), min(TILE, n)
+    e_vc = jnp.pad(codebook_vc, ((0, -v % block), (0, 0)))
+    square_v = jnp.pad(jnp.sum(codebook_vc**2, axis=1), (0, -v % block), constant_values=jnp.inf)
+
+    def search(z_tc):
+        near_vt = 2 * jnp.matmul(e_vc, z_tc.T, precision=_HIGHEST) - square_v[:, None]
+        best_t = jnp.argmax(jnp.max(near_vt.reshape(-1, block, tile), axis=1), axis=0)
+        word_tk = best_t[:, None] * block + jnp.arange(block)
+        near_tk = 2 * jnp.einsum("tkc,tc->tk", e_vc[word_tk], z_tc, precision=_HIGHEST) - square_v[word_tk]
+        return best_t * block + jnp.argmax(near_tk, axis=1)
+
+    tiles_mtc = jnp.pad(z_nc, ((0, -n % tile), (0, 0))).reshape(-1, tile, c)
+    return jax.lax.map(search, tiles_mtc).reshape(-1)[:n].astype(jnp.int32)
+
+
+def _nearest_wide(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[Array, " n"]:
+    """All positions against a chunk of the codebook at a time."""
     n, (v, _) = z_nc.shape[0], codebook_vc.shape
     chunk = min(CHUNK, v)
 

@@ -26,7 +26,8 @@ Fill = Literal["nearest", "zeros"]
 class Meaning(NamedTuple):
     """What the first layers search by instead of z: `queries[l - 1]` (B, n_l, d) in `codebook_vd` (V, d).
 
-    Where `ids[l - 1]` (B, n_l) are given, the words were chosen by other rules than each query's nearest.
+    Where `ids[l - 1]` (B, n_l) are given, the words were chosen by other rules than each query's nearest; there may
+    then be no queries.
     """
 
     queries: tuple[Float[Array, "b n d"], ...]
@@ -41,7 +42,7 @@ class Quantized(NamedTuple):
         ids: per layer (B, *grid_l) int32, the chosen words.
         averages: per prefix 1 .. D (B, h, w, c) float32, what the decoder sees; no gradient.
         queries: per layer (B, n_l, c or d) float32, the vectors that were searched; differentiable, for the
-            semantic loss.
+            semantic loss. Of layers whose words were given without any, (B, n_l, 0).
     """
 
     ids: tuple[Int[Array, "b *grid"], ...]
@@ -143,6 +144,8 @@ def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill, unit) -> Qua
     codebook_vc = jax.lax.stop_gradient(codebook_vc)
     searched_vc = normalised(codebook_vc) if unit else codebook_vc
     own = meaning.queries if meaning is not None else ()
+    if meaning is not None and meaning.ids is not None and not own:
+        own = tuple(jnp.zeros((*ids_bn.shape, 0)) for ids_bn in meaning.ids)
     total_bpc = jnp.zeros_like(z_bpc)
     count_p = np.zeros(z_bpc.shape[1], np.int32)
     queries: dict[int, jax.Array] = {}
@@ -200,6 +203,11 @@ def _check(z_bhwc, codebook_vc, shape, meaning, fill):
         raise InputError(
             f"both views must show the same words, got {meaning.codebook_vd.shape[0]} and {codebook_vc.shape[0]}"
         )
+    for layer, ids_bn in enumerate(meaning.ids or (), start=1):
+        if ids_bn.shape != (z_bhwc.shape[0], len(shape.positions(layer))):
+            raise InputError(
+                f"wanted {len(shape.positions(layer))} words an image in meaning layer {layer}, got {ids_bn.shape}"
+            )
     for layer, query in enumerate(meaning.queries, start=1):
         wanted = (z_bhwc.shape[0], len(shape.positions(layer)), meaning.codebook_vd.shape[1])
         if query.shape != wanted:

@@ -23,9 +23,11 @@ from spae.files import cache_folder
 from spae.frozen_lm.masked_lm import BertEncoder, BertSizes
 from spae.guidance import trunks
 from spae.guidance.conse import image_tower
-from spae.images import to_array, to_float, to_uint8
+from spae.images import to_array, to_float, to_square, to_uint8
 from spae.nearest import nearest_few
 from spae.parameters import cast, fill, flatten
+from spae.pursuit import Pursuit
+from spae.pursuit import Sizes as PursuitSizes
 from spae.pyramid import Pyramid, PyramidShape
 from spae.quantize import QUANTIZERS, Quantized, normalised, prefix_averages
 from spae.text import Parsed, parse
@@ -50,6 +52,7 @@ class Tokenizer:
         info: provenance and metrics, kept in bundle.json.
         language_model: the frozen model that reads the words before the decoder; there if `config.language_model`
             names one.
+        pursuit: the frozen choice of the meaning layers' words; there if `config.meaning` is "pursuit".
 
     Raises:
         InputError: the trunk is none of `config.trunk`'s kind, or the language model does not fit.
@@ -63,14 +66,20 @@ class Tokenizer:
         trunk: nnx.Module | None = None,
         info: Mapping[str, Any] | None = None,
         language_model: BertEncoder | None = None,
+        pursuit: Pursuit | None = None,
     ):
         trunks.check(config.trunk, trunk)
+        if (pursuit is not None) != (config.meaning == "pursuit"):
+            raise InputError(
+                f"wanted a pursuit as config.meaning {config.meaning!r} says, got {type(pursuit).__name__}"
+            )
         _check_language_model(config, vocabulary, language_model)
         self.config = config
         self.vocabulary = vocabulary
         self.info = dict(info or {})
         self._trunk = trunk
         self._language_model = language_model
+        self.pursuit = pursuit
         self._views = {name: jax.device_put(vocabulary.codebook(name)) for name in ("appearance", "meaning")}
         self._graph = nnx.split(model)[0]
         self.replace(model)
@@ -89,6 +98,14 @@ class Tokenizer:
     def image_size(self) -> int:
         """Side in pixels of the squares that are encoded and decoded."""
         return self.config.image_size
+
+    @property
+    def sight(self) -> int:
+        """Side in pixels of the squares that are looked at, where an image has as much: its trunk may see more than is
+        encoded. To give encode more is of no use."""
+        return (
+            self.image_size if self.config.trunk == "none" else max(self.image_size, trunks.side(self.trunk))
+        )
 
     @property
     def frames(self) -> int:
@@ -114,6 +131,8 @@ class Tokenizer:
         arrays = flatten(self._params, "autoencoder.") | dict(self.vocabulary.tensors())
         if self._trunk is not None:
             arrays |= flatten(nnx.state(self._trunk), "trunk.")
+        if self.pursuit is not None:
+            arrays |= flatten(nnx.state(self.pursuit), "pursuit.")
         if self._language_model is not None:
             arrays |= flatten(nnx.state(self._language_model), "language_model.")
         for name, array in sorted(arrays.items()):
@@ -133,7 +152,7 @@ class Tokenizer:
 
         Args:
             image: a PIL image or a uint8 array (H, W, 3) of any size; or a list of them, or a uint8 array
-                (B, H, W, 3). Each is resized and cropped to a square of `image_size`. A tokenizer of clips takes
+                (B, H, W, 3). Of each the central square is taken, see `square`. A tokenizer of clips takes
                 uint8 arrays (T, H, W, 3) with T = `frames` instead, a list of them, or an array (B, T, H, W, 3).
 
         Raises:
@@ -141,18 +160,18 @@ class Tokenizer:
         """
         rank = 3 if self.frames == 1 else 4
         single = isinstance(image, Image.Image) or (isinstance(image, np.ndarray) and image.ndim <= rank)
-        images = [self._squares(one) for one in ([image] if single else image)]
+        images = [self.square(one) for one in ([image] if single else image)]
         if not images:
             raise InputError("wanted at least one image to encode, got an empty batch")
-        pyramids: list[Pyramid] = []
-        for part in _parts(images):
-            padded_bhwc = _pad(np.stack(part))
-            grids = jax.device_get(self._quantized(padded_bhwc).ids)
-            pyramids += [
-                Pyramid(tuple(grid[i] for grid in grids), self.shape, self.vocabulary)
-                for i in range(len(part))
-            ]
-        return pyramids[0] if single else pyramids
+        pyramids: dict[int, Pyramid] = {}
+        for side in {one.shape[-2] for one in images}:
+            for part in _parts([i for i, one in enumerate(images) if one.shape[-2] == side]):
+                grids = jax.device_get(self._quantized(_pad(np.stack([images[i] for i in part]))).ids)
+                pyramids |= {
+                    i: Pyramid(tuple(grid[row] for grid in grids), self.shape, self.vocabulary)
+                    for row, i in enumerate(part)
+                }
+        return pyramids[0] if single else [pyramids[i] for i in range(len(images))]
 
     def rivals(
         self, image: Picture | Clip, count: int
@@ -164,7 +183,8 @@ class Tokenizer:
         nearest to that same vector in the same view: in the meaning layers to the meaning head's answer, in the
         others to what the average at the place lacks, given the words that the layers above chose. So each rival
         stands for a change of one word alone; had it been chosen, layers below might have chosen other words.
-        Where meaning layers hold a ranking of words, a place's rivals are the next of the ranking.
+        Where meaning layers hold a ranking of words, a place's rivals are the next of the ranking; with pursuit those
+        of `spae.pursuit.Pursuit.rivals`.
 
         Args:
             image: a PIL image or a uint8 array (H, W, 3) of any size, or a clip, as for `encode`.
@@ -183,13 +203,19 @@ class Tokenizer:
         most = len(self.vocabulary) - (self.shape.tokens(meaning_layers) if ranked else 1)
         if not 1 <= count <= most:
             raise InputError(f"wanted 1 to {most} rivals of each word, got {count}")
-        found = self._quantized(self._squares(image)[None])
+        seen_bhwc = self.square(image)[None]
+        found = self._quantized(seen_bhwc)
         rivals = []
         for name, layers in (
             ("meaning", range(meaning_layers)),
             ("appearance", range(meaning_layers, len(self.shape))),
         ):
             if not layers:
+                continue
+            if name == "meaning" and self.pursuit is not None:
+                few = np.asarray(self._next_words(self._frozen_parts[1], seen_bhwc, count))[0]
+                ends = np.cumsum([found.ids[l][0].size for l in layers])[:-1]
+                rivals += np.split(few, ends)
                 continue
             query_nc = jnp.concatenate([found.queries[l][0] for l in layers])
             if name == "meaning" and ranked:
@@ -291,6 +317,8 @@ class Tokenizer:
         params = flatten(self._params, "autoencoder.")
         if self.config.trunk != "none":
             params |= flatten(nnx.state(self.trunk), "trunk.")
+        if self.pursuit is not None:
+            params |= flatten(nnx.state(self.pursuit), "pursuit.")
         if self._language_model is not None:
             params |= flatten(nnx.state(self._language_model), "language_model.")
         header = {
@@ -298,6 +326,7 @@ class Tokenizer:
             **(info or {}),
             "config": dataclasses.asdict(self.config),
             "trunk": trunks.sizes(self._trunk),
+            "pursuit": self.pursuit.sizes._asdict() if self.pursuit else {},
             "language_model": dataclasses.asdict(self._language_model.sizes) if self._language_model else {},
             "vocabulary": self.vocabulary.header(),
         }
@@ -328,12 +357,16 @@ class Tokenizer:
             params = files["params.safetensors"]
             build_trunk = trunks.builder(config.trunk, info.get("trunk", {}))
             sizes = BertSizes(**info["language_model"]) if config.language_model != "none" else None
+            pursued = PursuitSizes(**info["pursuit"]) if config.meaning == "pursuit" else None
         except (KeyError, TypeError) as error:
             raise BundleError(f"the bundle {name} lacks or has one field too many: {error}") from error
         trunk = fill(build_trunk, params, "trunk.") if config.trunk != "none" else None
         language_model = None
         if sizes is not None:
             language_model = fill(lambda: BertEncoder(sizes, rngs=nnx.Rngs(0)), params, "language_model.")
+        pursuit = None
+        if pursued is not None:
+            pursuit = fill(lambda: Pursuit.of(config, pursued), params, "pursuit.")
         build = partial(
             Autoencoder,
             config,
@@ -343,58 +376,73 @@ class Tokenizer:
             len(vocabulary),
         )
         model = fill(lambda: build(rngs=nnx.Rngs(0)), params, "autoencoder.")
-        extra = [key for key in params if not key.startswith(("autoencoder.", "trunk.", "language_model."))]
+        extra = [
+            key
+            for key in params
+            if not key.startswith(("autoencoder.", "trunk.", "pursuit.", "language_model."))
+        ]
         if extra:
             raise BundleError(f"the bundle {name} has parameters that no part of it knows: {extra[:3]}")
-        known = ("format", "version", "files", "config", "vocabulary", "trunk", "language_model")
+        known = ("format", "version", "files", "config", "vocabulary", "trunk", "pursuit", "language_model")
         info = {k: v for k, v in info.items() if k not in known}
-        return cls(config, vocabulary, model, trunk, info, language_model)
+        return cls(config, vocabulary, model, trunk, info, language_model, pursuit)
 
     @cached_property
     def trunk(self) -> nnx.Module:
         """The frozen trunk; only there if `config.trunk` names one."""
         return self._trunk if self._trunk is not None else image_tower()
 
-    def _squares(self, image: Any) -> UInt8[np.ndarray, "*t s s 3"]:
-        """What the networks see of one image, or of one clip."""
+    def square(self, image: Any) -> UInt8[np.ndarray, "*t s s 3"]:
+        """What is looked at of one image: its central square, of `image_size` pixels a side if it has no more, else of
+        `sight`. The trunk sees it as it is, the encoder at `image_size`. Of a clip, squares of `image_size`.
+
+        Raises:
+            InputError: not an image, or not a clip where one is wanted.
+        """
         if self.frames > 1:
             return to_clip(image, self.image_size, self.frames)
         if isinstance(image, np.ndarray) and image.ndim == 4:
             raise InputError(f"this tokenizer is one of images: wanted (H, W, 3), got a clip {image.shape}")
-        return to_array(image, self.image_size)
+        return to_square(image, self.image_size, self.sight)
 
-    def _features(self, images_bhwc: np.ndarray) -> jax.Array | None:
-        if self.config.trunk == "none":
-            return None
-        graph_and_state = self._trunk_parts
-        return self._trunk_features(graph_and_state[1], images_bhwc)
-
-    @cached_property
-    def _trunk_parts(self):
-        return nnx.split(self.trunk)
+    def _quantized(self, seen_bhwc: UInt8[np.ndarray, "b *t s s 3"]) -> Quantized:
+        """Of squares of `image_size` or of `sight`."""
+        frozen = self._look(self._frozen_parts[1], seen_bhwc) if self.config.trunk != "none" else None
+        images_bhwc = seen_bhwc
+        if seen_bhwc.shape[-2] != self.image_size:
+            images_bhwc = np.stack([to_array(one, self.image_size) for one in seen_bhwc])
+        return self._encode(self._params, frozen, self._codebooks, images_bhwc)
 
     @cached_property
-    def _trunk_features(self) -> Callable[..., jax.Array]:
-        graph = self._trunk_parts[0]
+    def _frozen_parts(self):
+        return nnx.split((self.trunk, self.pursuit))
 
-        def features(state, images_bhwc):
+    @cached_property
+    def _look(self) -> Callable[..., jax.Array]:
+        """What the trunk makes of squares: features (B, f), or with pursuit the words of the meaning layers (B, k)."""
+        graph = self._frozen_parts[0]
+
+        def look(state, seen_bhwc):
+            trunk, pursuit = nnx.merge(graph, state)
             # Of a clip the mean over its frames, as SPAE's video variant takes CLIP's.
-            frames = to_float(images_bhwc).reshape(-1, *images_bhwc.shape[-3:])
-            features_nf = nnx.merge(graph, state)(frames)
-            return features_nf.reshape(len(images_bhwc), -1, features_nf.shape[-1]).mean(axis=1)
+            frames = to_float(seen_bhwc).reshape(-1, *seen_bhwc.shape[-3:])
+            if pursuit is not None:
+                return pursuit(trunk, frames)
+            features_nf = trunk(frames)
+            return features_nf.reshape(len(seen_bhwc), -1, features_nf.shape[-1]).mean(axis=1)
 
-        return jax.jit(features)
-
-    def _quantized(self, images_bhwc: UInt8[np.ndarray, "b *t s s 3"]) -> Quantized:
-        return self._encode(self._params, self._features(images_bhwc), self._codebooks, images_bhwc)
+        return jax.jit(look)
 
     @cached_property
     def _encode(self) -> Callable[..., Quantized]:
         config, shape, quantize = self.config, self.shape, QUANTIZERS[self.config.quantizer]
 
-        def encode(params, features_bf, codebooks, images_bhwc):
+        def encode(params, frozen, codebooks, images_bhwc):
             model = nnx.merge(self._graph, params)
-            z_bhwc, meaning = model.encode(to_float(images_bhwc), features_bf, codebooks["meaning"])
+            features_bf, chosen_bk = (None, frozen) if config.meaning == "pursuit" else (frozen, None)
+            z_bhwc, meaning = model.encode(
+                to_float(images_bhwc), features_bf, codebooks["meaning"], chosen_bk
+            )
             found = quantize(z_bhwc, codebooks["appearance"], shape, meaning, config.fill, config.unit)
             # Without the averages, of every prefix the whole grid: nobody reads them here, and XLA leaves them out.
             return found._replace(averages=())
@@ -407,6 +455,16 @@ class Tokenizer:
             return nearest_few(query_nc, normalised(codebook_vc) if unit else codebook_vc, count)
 
         return jax.jit(search, static_argnums=(2, 3))
+
+    @cached_property
+    def _next_words(self) -> Callable[..., jax.Array]:
+        graph = self._frozen_parts[0]
+
+        def next_words(state, seen_bhwc, count):
+            trunk, pursuit = nnx.merge(graph, state)
+            return pursuit.rivals(trunk, to_float(seen_bhwc), count)
+
+        return jax.jit(next_words, static_argnums=2)
 
     @cached_property
     def _average(self) -> Callable[..., jax.Array]:

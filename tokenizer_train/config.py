@@ -188,7 +188,7 @@ class LossConfig:
 class OptimizerConfig:
     """Adam and its schedule, the same for the autoencoder and the discriminator."""
 
-    steps: int = 450_000  # length of the run
+    steps: int = 450_000  # length of the run; 0: the bundle of the start as it is
     learning_rate: float = 1e-4  # peak, reached after the warm-up
     betas: tuple[float, float] = (0.0, 0.99)  # MAGVIT's
     epsilon: float = 1e-8  # Adam's; a gradient that is but rounding and well above it makes a whole step
@@ -200,7 +200,7 @@ class OptimizerConfig:
     clip_norm: float | None = None  # global norm of the gradient; None: no clipping
 
     def __post_init__(self) -> None:
-        _check(self.steps >= 1, "optimizer.steps", "at least 1", self.steps)
+        _check(self.steps >= 0, "optimizer.steps", "at least 0", self.steps)
         _check(
             math.isfinite(self.learning_rate) and self.learning_rate > 0,
             "optimizer.learning_rate",
@@ -235,6 +235,11 @@ class RunConfig:
     output: str  # folder, or gs://BUCKET/FOLDER: checkpoints/, tensorboard/, guidance/, bundle/
     # Bundle whose weights a new run begins with; one of images is inflated if the run is one of clips.
     initial: str | None = None
+    # Without a bundle: random weights; or linear paths and map from principal components of patches and words, and
+    # networks beside them that begin by adding nothing (tokenizer_train/start.py).
+    start: Literal["random", "principal"] = "random"
+    # What is trained: everything, or the decoder alone, so that the words stay what they are.
+    trains: Literal["all", "decoder"] = "all"
     seed: int = 0  # of the weights, the order of the images, the flips and the drawn words
     log_every: int = 50  # steps between lines and TensorBoard scalars
     evaluate_every: int = 5_000  # steps between figures and pictures on a fixed validation batch
@@ -263,6 +268,8 @@ class RunConfig:
             "float32 or bfloat16",
             self.precision,
         )
+        _check(self.start in ("random", "principal"), "run.start", "random or principal", self.start)
+        _check(self.trains in ("all", "decoder"), "run.trains", "all or decoder", self.trains)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -344,10 +351,39 @@ class Config:
             self.tokenizer.codebook,
         )
         _check(
-            self.loss.semantic == 0 or not (learned or self.tokenizer.meaning == "ranked"),
+            self.loss.semantic == 0 or not (learned or self.tokenizer.meaning in ("ranked", "pursuit")),
             "loss.semantic",
-            '0 where tokenizer.codebook is "learned" or tokenizer.meaning "ranked": nothing there learns a meaning',
+            '0 where tokenizer.codebook is "learned" or tokenizer.meaning "ranked" or "pursuit": nothing there learns '
+            "a meaning",
             self.loss.semantic,
+        )
+        _check(
+            self.loss.semantic == 0 or self.run.trains == "all",
+            "loss.semantic",
+            '0 where run.trains is "decoder": it trains the encoder',
+            self.loss.semantic,
+        )
+        _check(
+            self.run.trains == "all" or self.run.initial is not None,
+            "run.initial",
+            'a bundle where run.trains is "decoder": its words stay',
+            self.run.initial,
+        )
+        begun = (self.tokenizer.skip, self.tokenizer.codebook, self.tokenizer.frames)
+        _check(
+            self.run.start == "random" or begun == (True, "mapped", 1),
+            "run.start",
+            'random unless tokenizer.skip is True, tokenizer.codebook "mapped" and tokenizer.frames 1: these are what '
+            "begins from principal components",
+            self.run.start,
+        )
+        _check(
+            self.tokenizer.meaning != "pursuit"
+            or self.run.start == "principal"
+            or self.run.initial is not None,
+            "run.start",
+            'principal where tokenizer.meaning is "pursuit", which sees colours by it, unless run.initial has them',
+            self.run.start,
         )
         _check(
             self.loss.prefix_dropout == 0 or not self.tokenizer.cross_attention,

@@ -5,7 +5,9 @@ The order, the flips, the places of clips in their films and therefore the batch
 how many batches came before; that count is the whole state of the stream, on however many hosts.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, count
 from typing import Any, Protocol, TypedDict
 
@@ -17,6 +19,7 @@ from spae.architecture import AutoencoderConfig
 from spae.clips import Sampling, open_clips
 from spae.errors import InputError
 from spae.images import to_array
+from spae.pyramid import PyramidShape
 from spae.sources import Source, open_source
 from tokenizer_train.config import DataConfig
 from tokenizer_train.damage import Damage
@@ -110,12 +113,26 @@ def _read(place: tuple[_Records, int], generator: np.random.Generator) -> dict[s
     return records.read(index, generator)
 
 
-def _read_and_flip(place: tuple[_Records, int], generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Mirror every other image; the guidance feature, which a mirror image hardly changes, stays."""
+def _read_and_flip(
+    place: tuple[_Records, int], generator: np.random.Generator, mirrored: Int[np.ndarray, " d"] | None
+) -> dict[str, np.ndarray]:
+    """Mirror every other image. Its guidance feature, which a mirror image hardly changes, stays; words of its regions
+    change places: `mirrored` says which word stands where."""
     record = _read(place, generator)
     if generator.random() < 0.5:
         record = {**record, "images": np.ascontiguousarray(record["images"][..., ::-1, :])}
+        if mirrored is not None:
+            record["features"] = record["features"][mirrored]
     return record
+
+
+def mirrored_places(shape: PyramidShape, layers: int) -> Int[np.ndarray, " k"]:
+    """Where the words of the first layers' places stood before the image was mirrored."""
+    places, first = [], 0
+    for grid in shape.layers[:layers]:
+        places.append(first + np.arange(math.prod(grid)).reshape(grid)[..., ::-1].ravel())
+        first += math.prod(grid)
+    return np.concatenate(places)
 
 
 def _squares(image: UInt8[np.ndarray, "*t h w 3"], size: int) -> UInt8[np.ndarray, "*t size size 3"]:
@@ -139,6 +156,7 @@ class Batches(Iterator[Batch]):
         config: Global batch size, flips, what is done about images that cannot be read, threads.
         seed: Of the order and the flips.
         rows: This process's rows of a global batch, see `tokenizer_train.mesh.local_rows`.
+        mirrored: The order of the features of an image that is mirrored (`mirrored_places`); None: they stay.
 
     Raises:
         InputError: A source is empty, or the features are not one row per record. While reading: an image cannot be
@@ -153,6 +171,7 @@ class Batches(Iterator[Batch]):
         config: DataConfig,
         seed: int,
         rows: Int[np.ndarray, " n"],
+        mirrored: Int[np.ndarray, " d"] | None = None,
     ) -> None:
         self._config, self._rows, self._done = config, rows, 0
         damage = Damage(config.damaged)
@@ -172,7 +191,9 @@ class Batches(Iterator[Batch]):
         stream = shuffled[0]
         if len(shuffled) > 1:
             stream = grain.MapDataset.mix(shuffled, weights=[weight for _, weight in sources]).seed(seed)
-        self._records = stream.random_map(_read_and_flip if config.flip else _read)
+        self._records = stream.random_map(
+            partial(_read_and_flip, mirrored=mirrored) if config.flip else _read
+        )
         self._start()
 
     def _start(self) -> None:

@@ -1,12 +1,12 @@
 """What the images and the words of a run mean: the guidance's features of both."""
 
+import hashlib
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from flax import nnx
+from jaxtyping import Array, Float, Float32
 
 from spae.files import open_path
 from spae.guidance.cache import cached_word_features, compute_image_features, stored_image_features
@@ -17,15 +17,44 @@ from spae.guidance.conse import Conse
 from spae.guidance.embedded import check_embedded
 from spae.guidance.protocol import Guidance
 from spae.guidance.scores import word_means
-from spae.images import to_array
+from spae.parameters import flatten
+from spae.pursuit import Pursuit
 from spae.sources import Source
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
 from tokenizer_train.damage import Damage
 from tokenizer_train.data import Rows
 from tokenizer_train.mesh import is_main, wait_for_all
+from tokenizer_train.squares import Squares
 
 IMAGES_PER_DEVICE = 64  # in one call of the guidance
+
+
+class Chosen:
+    """A guidance whose vector of an image is what pursuit chooses for it: ids as float32, exact below 2^24. So they are
+    computed in shares, cached and handed out as any guidance's vectors are."""
+
+    name = "meaning"
+
+    def __init__(self, guidance: Conse | Clip | ClipJax, pursuit: Pursuit) -> None:
+        self.image_size = guidance.image_size
+        self.width = sum(side**2 for side in pursuit.sides)
+        digest = hashlib.sha256(f"{guidance.fingerprint} {pursuit.sides} {pursuit.pools}".encode())
+        for name, array in sorted(flatten(nnx.state(pursuit), "").items()):
+            digest.update(f"{name} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        self.fingerprint = digest.hexdigest()
+        graph, self._state = nnx.split((pursuit, guidance.tower))
+
+        @jax.jit
+        def choose(state, images_bhwc):
+            pursuit, tower = nnx.merge(graph, state)
+            return pursuit(tower, images_bhwc).astype(np.float32)
+
+        self._choose = choose
+
+    def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b k"]:
+        """RGB images in [0, 1] -> the ids of their meaning layers' words."""
+        return self._choose(self._state, images_bhwc)
 
 
 def load(config: Config) -> Conse | Clip | ClipJax | None:
@@ -39,7 +68,7 @@ def load(config: Config) -> Conse | Clip | ClipJax | None:
 
 def features(
     config: Config,
-    guidance: Guidance | None,
+    guidance: Guidance | Chosen | None,
     vocabulary: Vocabulary,
     sources: Sequence[tuple[Source, float]],
 ) -> tuple[list[Rows], Float32[np.ndarray, "v f"], Float32[np.ndarray, " v"]]:
@@ -47,7 +76,8 @@ def features(
 
     A film's features are those of its middle clip, the mean over its frames, wherever training reads it. The mean of
     scores is over the sources by their weights, as training sees them; zeros without hub correction. Without a
-    guidance there are no features: f = 0.
+    guidance there are no features: f = 0. Of `Chosen` an image's features are its words, and
+    words have none.
 
     The processes of a run share the work; all must call this together and see the same folder.
 
@@ -59,18 +89,22 @@ def features(
     if guidance is None:
         nothing: list[Rows] = [np.zeros((len(source), 0), np.float32) for source, _ in sources]
         return nothing, np.zeros((len(vocabulary), 0), np.float32), no_means_v
-    if config.tokenizer.meaning == "ranked":
+    if config.tokenizer.meaning == "ranked" and not isinstance(guidance, Chosen):
         check_embedded(vocabulary, guidance)
     if config.tokenizer.trunk != "none" and config.tokenizer.frames == 1:
-        # The tokenizer's trunk will see squares of this size and nothing finer, so it is trained on them; clips are
-        # read as such squares.
-        sources = [(Squares(source, config.tokenizer.image_size), weight) for source, weight in sources]
+        # What the tokenizer's trunk will see; clips are read as squares of the image size.
+        size = config.tokenizer.image_size
+        sources = [(Squares(source, size, guidance.image_size), weight) for source, weight in sources]
     damage = Damage(config.data.damaged)
     cache = config.data.cache or open_path(config.run.output) / "guidance"
     batch_size = IMAGES_PER_DEVICE * jax.local_device_count()
     for source, _ in sources:
         share = (jax.process_index(), jax.process_count())
         compute_image_features(guidance, source, cache, batch_size, share, damage.left_out)
+    if isinstance(guidance, Chosen):
+        wait_for_all("guidance")
+        chosen = [stored_image_features(guidance, source, cache) for source, _ in sources]
+        return list(chosen), np.zeros((len(vocabulary), 0), np.float32), no_means_v
     if is_main():
         cached_word_features(guidance, vocabulary.words, cache)
     wait_for_all("guidance")
@@ -85,36 +119,3 @@ def features(
 def looks_at_images(config: Config) -> bool:
     """Whether the guidance's features of the images are used at all."""
     return config.loss.semantic > 0 or config.tokenizer.trunk != "none"
-
-
-class Squares(Source):
-    """A source whose images are the squares that a tokenizer of this image size sees."""
-
-    def __init__(self, source: Source, image_size: int) -> None:
-        super().__init__(source.files, image_size)
-        self._source, self._image_size = source, image_size
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def _read(self, index: int) -> tuple[Any, str | None, str | None, str]:
-        record = self._source[index]
-        return to_array(record.image, self._image_size), record.label, record.caption, record.key
-
-    def label(self, index: int) -> str | None:
-        """That of the source."""
-        return self._source.label(index)
-
-    def key(self, index: int) -> str:
-        """That of the source."""
-        return self._source.key(index)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """That of the source, and the size."""
-        return f"{self._source.fingerprint} {self._image_size}"
-
-    @cached_property
-    def identity(self) -> str:
-        """That of the source, and the size."""
-        return f"{self._source.identity} {self._image_size}"

@@ -37,9 +37,9 @@ from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints, finite, sums
 from tokenizer_train.config import Config
 from tokenizer_train.damage import Damage
-from tokenizer_train.data import Batches, fixed_images, open_data
+from tokenizer_train.data import Batches, fixed_images, mirrored_places, open_data
 from tokenizer_train.flops import step_flops
-from tokenizer_train.guidance import features, load
+from tokenizer_train.guidance import Chosen, features, load
 from tokenizer_train.inflate import initial
 from tokenizer_train.mesh import (
     check_batch_size,
@@ -53,6 +53,7 @@ from tokenizer_train.mesh import (
 )
 from tokenizer_train.preemption import Requests, Stopped, listen
 from tokenizer_train.speed import Speed
+from tokenizer_train.start import beginning
 from tokenizer_train.state import Modules, TrainState, create, tokenizer
 from tokenizer_train.step import make_step
 
@@ -102,12 +103,15 @@ def run(config: Config, requests: Requests) -> epath.Path:
     guidance = load(config)
     run_id = identity(config, vocabulary, sources, guidance)
     check_same(run_id, "config, words, guidance or images")
-    images_nf, words_vf, means_v = features(config, guidance, vocabulary, sources)
+    begun, pursuit = beginning(config, vocabulary, guidance, sources[0][0])
+    seen = Chosen(guidance, pursuit) if guidance is not None and pursuit is not None else guidance
+    images_nf, words_vf, means_v = features(config, seen, vocabulary, sources)
     trunk = guidance.tower if guidance is not None and config.tokenizer.trunk != "none" else None
     rows = local_rows(config.data.batch_size, mesh)
-    batches = Batches(sources, images_nf, size, config.data, config.run.seed, rows)
+    mirrored = mirrored_places(config.tokenizer.shape, config.tokenizer.meaning_layers) if pursuit else None
+    batches = Batches(sources, images_nf, size, config.data, config.run.seed, rows, mirrored)
 
-    modules, state = create(config, vocabulary, words_vf, means_v, mesh)
+    modules, state = create(config, vocabulary, words_vf, means_v, mesh, begun)
     run_id = f"{run_id} {frozen_identity(modules)}"
     check_same(run_id, "the weights of the perceptual network or the language model")
     train_step = make_step(config, modules, mesh)
@@ -160,7 +164,9 @@ def run(config: Config, requests: Requests) -> epath.Path:
                 position = {"data": batches.get_state(), "seconds": time.monotonic() - started, "run": run_id}
                 checkpoints.save(step, state, position)
             if validates:
-                model = tokenizer(modules, state, config, vocabulary, trunk, mesh, like=model)
+                model = tokenizer(
+                    modules, state, config, vocabulary, trunk, mesh, like=model, pursuit=pursuit
+                )
                 if is_main():
                     validate(model, validation, board, step)
             if saves or validates:
@@ -176,7 +182,7 @@ def run(config: Config, requests: Requests) -> epath.Path:
 
         folder = output / "bundle"
         info = provenance(config, sum(len(source) for source, _ in sources), time.monotonic() - started)
-        model = tokenizer(modules, state, config, vocabulary, trunk, mesh, like=model)
+        model = tokenizer(modules, state, config, vocabulary, trunk, mesh, like=model, pursuit=pursuit)
         if is_main():
             model.save(folder, {"training": info})
         # Last: a disk too full for the checkpoint may have had room for the bundle, which is what the run was for.
@@ -295,7 +301,7 @@ def identity(
     parts = (
         dataclasses.asdict(config.tokenizer),
         {**dataclasses.asdict(config.loss), "perceptual_weights": None},
-        (config.run.seed, config.data.batch_size, config.data.flip),
+        (config.run.seed, config.data.batch_size, config.data.flip, config.run.start, config.run.trains),
         (guidance.name, guidance.fingerprint) if guidance is not None else None,
         vocabulary.words,
         hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest(),

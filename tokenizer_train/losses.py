@@ -8,6 +8,7 @@ loss of its own beside these, sum_l ||sg(z_l) - e(k_l)||^2; the paper's is froze
 (B, T, H, W, 3) everywhere, and their latents (B, t, h, w, c).
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from spae.nearest import log_sum_exp
 from spae.pyramid import PyramidShape
+from spae.quantize import Fill
 
 
 def reconstruction(
@@ -185,11 +187,12 @@ def draw_prefix(
     rate: float,
     key: jax.Array,
     first_layer: int = 1,
+    fill: Fill = "nearest",
 ) -> Float[Array, "b *space c"]:
     """What the decoder sees: all layers, or with probability `rate` a random shorter prefix (ours: prefix dropout).
 
-    Straight-through to z where the prefix has a word that z chose; elsewhere the decoder sees a filler, or words
-    chosen by meaning alone, which say nothing of z, so nothing flows back there.
+    Straight-through to z where the prefix has a word that z chose; where it has none yet and holds that of the nearest
+    covered position, to the z there. Words chosen by meaning alone say nothing of z, so nothing flows back from them.
 
     Args:
         z_bhwc: latents.
@@ -198,6 +201,7 @@ def draw_prefix(
         rate: share of images that lose layers.
         key: of the draws.
         first_layer: the first layer that quantizes z, as for `commitment`.
+        fill: what a prefix shows where it has no word, see `spae.quantize.streaming_average`.
     """
     depth = len(averages)
     if rate == 0:
@@ -209,7 +213,15 @@ def draw_prefix(
     index_b = jnp.where(dropped_b, length_b, depth - 1)
     pick = (index_b, jnp.arange(z_bhwc.shape[0]))
     seen_bhwc = jnp.stack(list(averages))[pick]
-    above = shape.coverage(first_layer - 1) if first_layer > 1 else np.zeros(shape.grid, np.int64)
-    covered_lhw = np.stack([shape.coverage(layer) > above for layer in range(1, depth + 1)])
-    covered_bhw1 = jnp.asarray(covered_lhw, jnp.float32)[index_b][..., None]
-    return jax.lax.stop_gradient(seen_bhwc) + covered_bhw1 * (z_bhwc - jax.lax.stop_gradient(z_bhwc))
+    above_p = shape.coverage(first_layer - 1).ravel() if first_layer > 1 else np.zeros(math.prod(shape.grid))
+    covered_lp = np.stack([shape.coverage(layer).ravel() > above_p for layer in range(1, depth + 1)])
+    if fill == "nearest":
+        source_lp = np.stack([shape.nearest_covered(layer) for layer in range(1, depth + 1)])
+        covered_lp = np.take_along_axis(covered_lp, source_lp, axis=1)
+    else:
+        source_lp = np.tile(np.arange(covered_lp.shape[1]), (depth, 1))
+    b, c = z_bhwc.shape[0], z_bhwc.shape[-1]
+    source_bp1 = jnp.asarray(source_lp)[index_b][..., None]
+    z_bpc = jnp.take_along_axis(z_bhwc.reshape(b, -1, c), source_bp1, axis=1)
+    z_bpc = (z_bpc - jax.lax.stop_gradient(z_bpc)) * jnp.asarray(covered_lp, jnp.float32)[index_b][..., None]
+    return jax.lax.stop_gradient(seen_bhwc) + z_bpc.reshape(z_bhwc.shape)

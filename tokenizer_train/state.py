@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from spae.autoencoder import Autoencoder
 from spae.frozen_lm.masked_lm import MaskedLM
+from spae.pursuit import Pursuit
 from spae.rematerialize import rematerialize
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
@@ -21,6 +22,7 @@ from tokenizer_train import language_model
 from tokenizer_train.config import Config, OptimizerConfig
 from tokenizer_train.discriminator import Discriminator
 from tokenizer_train.mesh import replicate, shardings, to_host
+from tokenizer_train.start import Tensors, begin
 
 Network = TypeVar("Network", bound=nnx.Module)
 
@@ -73,6 +75,7 @@ def create(
     word_features_vf: Float[np.ndarray, "v f"],
     word_means_v: Float[np.ndarray, " v"],
     mesh: Mesh,
+    start: Tensors | None = None,
 ) -> tuple[Modules, TrainState]:
     """Fresh networks and optimisers for a config, by `run.seed`, each array made where it will lie.
 
@@ -83,9 +86,10 @@ def create(
             is also the width of the trunk's features.
         word_means_v: (V,) subtracted from every image's scores (hub correction), zeros for none.
         mesh: the devices; constants are replicated, the state lies as `mesh.shardings` says.
+        start: of `tokenizer_train.start`, where the config begins from principal components.
     """
     frozen = perceptual_network(config), language_model.load(config, vocabulary)
-    modules, fresh = build(config, vocabulary, word_features_vf, word_means_v, *frozen)
+    modules, fresh = build(config, vocabulary, word_features_vf, word_means_v, *frozen, start)
     modules = replace(modules, constants=replicate(modules.constants, mesh))
     key = jax.random.key(config.run.seed)
     # Compiled as a whole: no device ever holds more than its part, and random bits do not depend on the parts.
@@ -100,6 +104,7 @@ def build(
     word_means_v: Float[np.ndarray, " v"],
     perceptual: nnx.Module | None,
     language: MaskedLM | None,
+    start: Tensors | None = None,
 ) -> tuple[Modules, Callable[[Array], TrainState]]:
     """The static side, its constants still on the host, and the function from a key to a fresh state.
 
@@ -141,6 +146,8 @@ def build(
 
     def fresh(key: Array) -> TrainState:
         params = _parameters(autoencoder, jax.random.fold_in(key, 0))
+        if start is not None:
+            params = begin(params, start)
         critic = _parameters(discriminator, jax.random.fold_in(key, 1)) if adversarial else ()
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -186,9 +193,10 @@ def tokenizer(
     mesh: Mesh,
     ema: bool = True,
     like: Tokenizer | None = None,
+    pursuit: Pursuit | None = None,
 ) -> Tokenizer:
     """The tokenizer as it stands, on this process's first device: the averaged weights, or with `ema=False` the
-    last ones; and its trunk. All processes must call this together.
+    last ones; its trunk, and its pursuit. All processes must call this together.
 
     With `like`, the one that this function made earlier, that one is brought up to date and returned: what it
     has compiled stays.
@@ -202,7 +210,7 @@ def tokenizer(
     if modules.language_model is not None:
         frozen = jax.tree.map(jnp.asarray, to_host(modules.constants.language_model, mesh))
         language = nnx.merge(modules.language_model, frozen).encoder
-    return Tokenizer(config.tokenizer, vocabulary, model, trunk, language_model=language)
+    return Tokenizer(config.tokenizer, vocabulary, model, trunk, language_model=language, pursuit=pursuit)
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:

@@ -28,8 +28,8 @@ def make_step(config: Config, modules: Modules, mesh: Mesh) -> partial[tuple[Tra
     parameters, which are gathered array by array for the length of the step; updates are made where the parts lie.
 
     The batch: `images` (B, H, W, 3), or clips (B, T, H, W, 3), uint8 and `features` (B, f) float32, the guidance's
-    image features. Metrics are float32 scalars: the losses, `psnr` (dB, of what the decoder saw, before rounding)
-    and `words/l`, the distinct words that layer l used in this batch.
+    image features, or with pursuit the meaning layers' words. Metrics are float32 scalars: the losses, `psnr` (dB, of
+    what the decoder saw, before rounding) and `words/l`, the distinct words that layer l used in this batch.
     """
     autoencoder_loss = _autoencoder_loss(config, modules)
     if modules.discriminator is not None:
@@ -51,7 +51,7 @@ def make_step(config: Config, modules: Modules, mesh: Mesh) -> partial[tuple[Tra
         )
         update, optimizer = modules.transform.update(in_parts(gradient), state.optimizer, state.params)
         params = optax.apply_updates(state.params, update)
-        decay = config.optimizer.ema
+        decay = average_decay(config, state.step)
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
 
         discriminator, discriminator_optimizer, lecam = (
@@ -76,21 +76,36 @@ def make_step(config: Config, modules: Modules, mesh: Mesh) -> partial[tuple[Tra
     return partial(jax.jit(step, donate_argnums=0), constants=modules.constants)
 
 
+def average_decay(config: Config, step: Array) -> Array | float:
+    """Of the averaged weights: `ema`, and less over the first steps, or a short run would ship what it began with.
+
+    A run that begins with a bundle's weights begins with a good average.
+    """
+    if config.run.initial is not None:
+        return config.optimizer.ema
+    return jnp.minimum(config.optimizer.ema, (1 + step) / (10 + step))
+
+
 def _autoencoder_loss(config: Config, modules: Modules):
     loss, shape = config.loss, config.tokenizer.shape
-    meaning_layers = config.tokenizer.meaning_layers
+    meaning_layers, pursuit = config.tokenizer.meaning_layers, config.tokenizer.meaning == "pursuit"
+    decoder_alone = config.run.trains == "decoder"
     quantize = QUANTIZERS[config.tokenizer.quantizer]
 
     def compute(params, state: TrainState, images_bhwc, features_bf, constants: Constants, key):
         model = nnx.merge(modules.autoencoder, params)
-        z_bhwc, meaning = model.encode(images_bhwc, features_bf, constants.meaning_codebook_vd)
+        chosen_bk = features_bf.astype(jnp.int32) if pursuit else None
+        z_bhwc, meaning = model.encode(images_bhwc, features_bf, constants.meaning_codebook_vd, chosen_bk)
         codebook_vc = model.codebook(constants.codebook_vc)
         words = quantize(z_bhwc, codebook_vc, shape, meaning, config.tokenizer.fill, config.tokenizer.unit)
         searched_vc = normalised(codebook_vc) if config.tokenizer.unit else codebook_vc
         key_prefix, key_positions, key_masking = jax.random.split(key, 3)
+        fill = config.tokenizer.fill
         seen_bhwc = losses.draw_prefix(
-            z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1
+            z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1, fill
         )
+        if decoder_alone:
+            seen_bhwc = jax.lax.stop_gradient(seen_bhwc)
         metrics = {}
         if modules.language_model is not None:
             language = nnx.merge(modules.language_model, constants.language_model)
@@ -104,7 +119,9 @@ def _autoencoder_loss(config: Config, modules: Modules):
             "reconstruction": losses.reconstruction(images_bhwc, decoded_bhwc),
             "commitment": losses.commitment(z_bhwc, words.averages, shape, meaning_layers + 1),
         }
-        total = loss.reconstruction * metrics["reconstruction"] + loss.commitment * metrics["commitment"]
+        total = loss.reconstruction * metrics["reconstruction"]
+        if not decoder_alone:
+            total += loss.commitment * metrics["commitment"]
         if loss.masked_lm > 0:
             total += loss.masked_lm * metrics["masked_lm"]
         if modules.perceptual is not None:
@@ -124,7 +141,7 @@ def _autoencoder_loss(config: Config, modules: Modules):
             metrics["semantic"] = semantic(words.queries, fixed_vc, features_bf, constants, key_positions)
             weight = losses.dynamic_weight(total, metrics["semantic"]) if loss.dynamic_weight else 1.0
             total += loss.semantic * weight * metrics["semantic"]
-        if config.tokenizer.codebook != "frozen":
+        if config.tokenizer.codebook != "frozen" and not decoder_alone:
             metrics["codebook"] = losses.codebook(words.queries, words.ids, searched_vc, meaning_layers + 1)
             total += loss.codebook * metrics["codebook"]
         metrics["loss"] = total

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from spae.errors import InputError
 from spae.files import bucket_errors, cache_folder, is_remote, open_path, write_file
-from spae.guidance.protocol import Guidance
+from spae.guidance.protocol import Guidance, ImageVectors
 from spae.guidance.scores import word_features
 from spae.images import to_array
 from spae.sources import Source
@@ -74,7 +74,7 @@ class Features:
 
 
 def compute_image_features(
-    guidance: Guidance,
+    guidance: ImageVectors,
     source: Source,
     cache: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
@@ -118,7 +118,7 @@ def compute_image_features(
 
 
 def stored_image_features(
-    guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None = None
+    guidance: ImageVectors, source: Source, cache: str | os.PathLike[str] | None = None
 ) -> Features:
     """What `compute_image_features` has left on disk.
 
@@ -151,7 +151,7 @@ def _shards(count: int) -> list[range]:
 
 
 def _image_files(
-    guidance: Guidance, source: Source, cache: str | os.PathLike[str] | None
+    guidance: ImageVectors, source: Source, cache: str | os.PathLike[str] | None
 ) -> list[epath.Path]:
     content = (
         guidance.name,
@@ -218,7 +218,7 @@ def _read(file: epath.Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _compute(
-    guidance: Guidance,
+    guidance: ImageVectors,
     source: Source,
     rows: range,
     batch_size: int,
@@ -241,7 +241,9 @@ def _compute(
     return features
 
 
-def _vectors(guidance: Guidance, images: UInt8[np.ndarray, "b h w 3"], size: int) -> Float[np.ndarray, "b d"]:
+def _vectors(
+    guidance: ImageVectors, images: UInt8[np.ndarray, "b h w 3"], size: int
+) -> Float[np.ndarray, "b d"]:
     """The vectors of at most `size` images, computed as so many, or as a few more where the devices do not divide them:
     one shape is compiled. Each device of this process takes its part; the weights go there with every call."""
     devices = jax.local_devices()

@@ -9,11 +9,11 @@ import hashlib
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from spae.convolution import Depthwise, same_padding
 from spae.errors import InputError
 from spae.guidance.packages import package_file
 from spae.guidance.torch_file import read_torch_file
@@ -45,12 +45,6 @@ STEM_WIDTH = 32
 HEAD_WIDTH = 1280
 
 
-def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's "SAME": the odd pixel goes to the end."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
 class Pointwise(nnx.Module):
     """1x1 convolution, as a matrix product over the last axis."""
 
@@ -60,28 +54,6 @@ class Pointwise(nnx.Module):
 
     def __call__(self, x: Float[Array, "*any i"]) -> Float[Array, "*any o"]:
         return x @ self.kernel[...] + self.bias[...]
-
-
-class Depthwise(nnx.Module):
-    """One k x k filter per channel, as a sum of shifted products: on CPUs XLA runs its own grouped
-    convolution some twenty times slower than this."""
-
-    def __init__(self, width: int, kernel: int, stride: int, *, rngs: nnx.Rngs):
-        self.stride = stride
-        self.kernel = nnx.Param(normal(rngs, (kernel, kernel, width), 2**0.5 / kernel))
-        self.bias = nnx.Param(constant((width,)))
-
-    def __call__(self, x_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        kernel, s = self.kernel[...], self.stride
-        k = kernel.shape[0]
-        _, h, w, _ = x_bhwc.shape
-        out_h, out_w = -(-h // s), -(-w // s)
-        x = jnp.pad(x_bhwc, ((0, 0), _padding(h, k, s), _padding(w, k, s), (0, 0)))
-        y = jnp.broadcast_to(self.bias[...], (x.shape[0], out_h, out_w, x.shape[-1]))
-        for i in range(k):
-            for j in range(k):
-                y = y + x[:, i : i + (out_h - 1) * s + 1 : s, j : j + (out_w - 1) * s + 1 : s] * kernel[i, j]
-        return y
 
 
 class Block(nnx.Module):
@@ -123,7 +95,7 @@ class EfficientNetLite0(nnx.Module):
                 f"expected images of shape (batch, 224, 224, 3), got {images_bhwc.shape}: resize first"
             )
         x = (images_bhwc * 255.0 - 127.0) / 128.0
-        padding = _padding(IMAGE_SIZE, 3, 2)
+        padding = same_padding(IMAGE_SIZE, 3, 2)
         x = jax.lax.conv_general_dilated(
             x, self.stem_kernel[...], (2, 2), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
         )

@@ -36,22 +36,18 @@ class ImageTower(Protocol):
         """
 
 
-@runtime_checkable
-class Guidance(Protocol):
-    """Maps images and texts into one space; their inner product says how well they fit.
+class ImageVectors(Protocol):
+    """Maps images to rows of numbers that are computed once and kept (`spae.guidance.cache`).
 
     Attributes:
-        name: "conse", "clip", ...; stated wherever results of this guidance are.
-        templates: prompts with one `{}`, where a word is put.
-        image_size: side in pixels of the square the image tower reads.
-        width: of the vectors.
-        fingerprint: sha256 over weights and preprocessing; equal fingerprints give equal vectors.
+        name: "conse", "clip", ...; stated wherever results of it are.
+        image_size: side in pixels of the square that it reads.
+        width: of the rows.
+        fingerprint: sha256 over weights and preprocessing; equal fingerprints give equal rows.
     """
 
     @property
     def name(self) -> str: ...
-    @property
-    def templates(self) -> tuple[str, ...]: ...
     @property
     def image_size(self) -> int: ...
     @property
@@ -60,7 +56,19 @@ class Guidance(Protocol):
     def fingerprint(self) -> str: ...
 
     def images(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
-        """RGB images in [0, 1] of any size (resized inside) -> float32 rows of unit length."""
+        """RGB images in [0, 1] of any size (resized inside) -> float32 rows."""
+
+
+@runtime_checkable
+class Guidance(ImageVectors, Protocol):
+    """Maps images and texts into one space; rows have unit length, and their inner product says how well they fit.
+
+    Attributes:
+        templates: prompts with one `{}`, where a word is put.
+    """
+
+    @property
+    def templates(self) -> tuple[str, ...]: ...
 
     def regions(
         self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"

@@ -1,0 +1,229 @@
+"""Where a run without a bundle begins: principal components of patches and words, and what pursuit needs.
+
+The linear paths beside the networks begin as the principal components of the training images' patches, the map of the
+words as the table's own leading components, scaled to those of the patches. Where the networks add nothing yet, this
+is a tokenizer already, and a linear one: what training must stay above (docs/results.md).
+
+Pursuit (`spae.pursuit`) sees the colours of words and images by the same components, for good. What else it needs is
+counted on a sample of the training images: their mean vector, and which words fit any of them.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+from jaxtyping import Float, Float32, UInt8
+
+from spae.errors import InputError
+from spae.files import bucket_errors, is_remote, open_path, write_file
+from spae.guidance.cache import cached_word_features
+from spae.guidance.protocol import Guidance
+from spae.images import to_array
+from spae.parameters import fill
+from spae.pursuit import Pursuit, Sizes
+from spae.sources import Source
+from spae.tokenizer import Tokenizer
+from spae.vocabulary import Vocabulary
+from tokenizer_train.config import Config
+from tokenizer_train.mesh import is_main, wait_for_all
+
+SAMPLE = 4_096  # images behind the components, the mean and the candidates
+# Words are spread a little wider than patches, so that averages of two reach them; found on base-val.
+SPREAD = 1.3
+# A word is a candidate if it is among so many best of any image of the sample.
+BEST = 20
+_AT_ONCE = 64
+
+Tensors = dict[str, np.ndarray]
+
+
+def beginning(
+    config: Config, vocabulary: Vocabulary, guidance: Guidance | None, source: Source
+) -> tuple[Tensors | None, Pursuit | None]:
+    """Where a run begins: the start, if it is one from principal components, and its choice of meaning words, if it has
+    one: the start's, or that of the bundle whose weights it begins with.
+
+    Raises:
+        InputError: as `load`; or the bundle has no pursuit, or one of other layers or pools.
+        BundleError: no bundle is there, or it is damaged.
+    """
+    wanted = config.tokenizer.meaning == "pursuit"
+    if config.run.initial is not None:
+        if not wanted:
+            return None, None
+        bundle = Tokenizer.load(config.run.initial)
+        given, own = bundle.config, config.tokenizer
+        if (given.meaning, given.pools, given.pyramid) != (own.meaning, own.pools, own.pyramid):
+            raise InputError(
+                f"run.initial: {config.run.initial} has meaning {given.meaning!r}, pools {given.pools} and pyramid "
+                f"{given.pyramid}, the run {own.meaning!r}, {own.pools} and {own.pyramid}: give the bundle's"
+            )
+        return None, bundle.pursuit
+    if config.run.start != "principal":
+        return None, None
+    start = load(
+        config, vocabulary, guidance, source, config.data.cache or open_path(config.run.output) / "guidance"
+    )
+    return start, pursuit(config, start) if wanted else None
+
+
+def load(
+    config: Config,
+    vocabulary: Vocabulary,
+    guidance: Guidance | None,
+    source: Source,
+    cache: str | os.PathLike[str],
+) -> Tensors:
+    """The start of a run: computed by the first process, kept in the cache, read from there by all.
+
+    Args:
+        source: of the training images; a sample of it is looked at, drawn by its size alone.
+        cache: folder that all processes see.
+
+    Returns:
+        "patch_mean" (p,), "components" (p, c), "map" (w, c), float32: p values of a patch, w the width of the
+        appearance view, c the latents; and with pursuit its arrays, "pursuit.NAME".
+
+    Raises:
+        InputError: an image of the sample cannot be read, the patches have fewer dimensions than the latents, or too
+            few words fit the images.
+    """
+    sight = guidance.fingerprint if guidance is not None else None
+    view = hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest()
+    shown = (
+        config.tokenizer.pyramid,
+        config.tokenizer.pools,
+        config.tokenizer.latents,
+        config.tokenizer.stride,
+    )
+    content = (1, sight, view, source.identity, config.tokenizer.image_size, shown, *vocabulary.words)
+    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    file = open_path(cache) / f"start-{name}.safetensors"
+    if is_main() and not file.is_file():
+        if not is_remote(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(file, safetensors.numpy.save(_compute(config, vocabulary, guidance, source, cache)))
+    wait_for_all("start")
+    with bucket_errors(file):
+        return safetensors.numpy.load(file.read_bytes())
+
+
+def begin(params: nnx.State, start: Tensors) -> nnx.State:
+    """Fresh parameters of an `Autoencoder` with the start's linear paths and map; its networks add nothing yet."""
+    mean_p, components_pc = start["patch_mean"], start["components"]
+    values: dict[tuple[Any, ...], np.ndarray] = {
+        ("encoder", "skip", "kernel"): components_pc,
+        ("encoder", "skip", "bias"): -mean_p @ components_pc,
+        ("decoder", "skip", "kernel"): components_pc.T,
+        # The path to latents sees images less 0.5, the path back makes whole ones.
+        ("decoder", "skip", "bias"): mean_p + np.float32(0.5),
+        ("projection", "kernel"): start["map"],
+    }
+    flat = []
+    for path, variable in nnx.to_flat_state(params):
+        if path in values:
+            variable = variable.replace(jnp.asarray(values[path], variable.dtype))
+        elif path[1:2] == ("head",) or path[0] == "projection":
+            variable = variable.replace(jnp.zeros_like(variable[...]))
+        flat.append((path, variable))
+    return nnx.from_flat_state(flat)
+
+
+def pursuit(config: Config, start: Tensors) -> Pursuit:
+    """The frozen choice of meaning words that the start holds."""
+    prefix = "pursuit."
+    words, width = start[f"{prefix}vectors"].shape
+    sizes = Sizes(words, width, *start["components"].shape)
+    own = {name: value for name, value in start.items() if name.startswith(prefix)}
+    return fill(lambda: Pursuit.of(config.tokenizer, sizes), own, prefix)
+
+
+def principal(
+    images_nhwc: UInt8[np.ndarray, "n s s 3"], view_vw: Float[np.ndarray, "v w"], latents: int, patch: int
+) -> Tensors:
+    """Patch mean, components and map, see `load`. In float64, signs fixed: the same everywhere."""
+    n, side = images_nhwc.shape[0], images_nhwc.shape[1] // patch
+    cut = images_nhwc.reshape(n, side, patch, side, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+    x_mp = cut.reshape(-1, patch * patch * 3).astype(np.float64) / 255 - 0.5
+    if latents > min(x_mp.shape[1], view_vw.shape[1]):
+        raise InputError(
+            f"latents of {latents} begin as so many components: wanted at most {x_mp.shape[1]} (values of a patch of "
+            f"{patch} x {patch} pixels) and {view_vw.shape[1]} (components of the words' appearance view)"
+        )
+    mean_p = x_mp.mean(axis=0)
+    variances, axes = np.linalg.eigh(np.cov((x_mp - mean_p).T))
+    variances, axes = variances[::-1][:latents], axes[:, ::-1][:, :latents]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(latents)])
+    # The map sees the view scaled as in `Autoencoder.codebook`.
+    scale = view_vw.shape[1] ** 0.5
+    deviations_c = view_vw[:, :latents].astype(np.float64).std(axis=0) * scale
+    map_wc = np.zeros((view_vw.shape[1], latents))
+    np.fill_diagonal(map_wc, SPREAD * np.sqrt(np.maximum(variances, 0)) / deviations_c)
+    values = {"patch_mean": mean_p, "components": axes, "map": map_wc}
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in values.items()}
+
+
+def _compute(
+    config: Config, vocabulary: Vocabulary, guidance: Guidance | None, source: Source, cache: Any
+) -> Tensors:
+    tokenizer = config.tokenizer
+    chosen = np.random.default_rng(0).permutation(len(source))[:SAMPLE]
+    images = [source[int(i)].image for i in np.sort(chosen)]
+    squares = np.stack([to_array(image, tokenizer.image_size) for image in images])
+    view_vw = vocabulary.codebook("appearance")
+    start = principal(squares, view_vw, tokenizer.latents or view_vw.shape[1], tokenizer.stride)
+    if tokenizer.meaning != "pursuit" or guidance is None:
+        return start
+    seen_nd = _seen(guidance, images)
+    words_vd = cached_word_features(guidance, vocabulary.words, cache)
+    found = candidates(seen_nd, words_vd)
+    colours_vc = view_vw * np.float32(view_vw.shape[1] ** 0.5) @ start["map"]
+    families = families_of(vocabulary.words)
+    return start | {
+        "pursuit.ids": found.astype(np.int32),
+        "pursuit.families": families[found],
+        "pursuit.vectors": (words_vd - words_vd.mean(axis=0))[found],
+        "pursuit.image_mean": seen_nd.mean(axis=0, dtype=np.float64).astype(np.float32),
+        "pursuit.colours": colours_vc[found],
+        "pursuit.patch_kernel": start["components"],
+        "pursuit.patch_bias": -start["patch_mean"] @ start["components"],
+    }
+
+
+def candidates(seen_nd: Float32[np.ndarray, "n d"], words_vd: Float32[np.ndarray, "v d"]) -> np.ndarray:
+    """Ids of the words that are among the `BEST` of any of the images, both seen from their means; ascending."""
+    images_nd = seen_nd - seen_nd.mean(axis=0)
+    words_vd = words_vd - words_vd.mean(axis=0)
+    words_vd = words_vd / np.linalg.norm(words_vd, axis=1, keepdims=True)
+    best = min(BEST, len(words_vd))
+    found = np.zeros(len(words_vd), bool)
+    for first in range(0, len(images_nd), 512):
+        score_nv = images_nd[first : first + 512] @ words_vd.T
+        found[np.argpartition(-score_nv, best - 1, axis=1)[:, :best]] = True
+    return np.flatnonzero(found)
+
+
+def families_of(words: Sequence[str]) -> np.ndarray:
+    """int32, the same number for words of the same stem (Porter's second English stemmer)."""
+    from snowballstemmer import stemmer
+
+    stems = stemmer("english").stemWords(list(words))
+    return np.unique(stems, return_inverse=True)[1].astype(np.int32)
+
+
+def _seen(guidance: Guidance, images: Sequence[np.ndarray]) -> Float32[np.ndarray, "n d"]:
+    """The guidance's vectors of images of any size, a batch at a time."""
+    size = guidance.image_size
+    rows = []
+    for first in range(0, len(images), _AT_ONCE):
+        part = np.stack([to_array(image, size) for image in images[first : first + _AT_ONCE]])
+        filler = np.zeros((_AT_ONCE - len(part), *part.shape[1:]), np.uint8)
+        batch = jnp.asarray(np.concatenate([part, filler]), jnp.float32) / 255
+        rows.append(np.asarray(guidance.images(batch))[: len(part)])
+    return np.concatenate(rows)
