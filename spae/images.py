@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from spae import colour, png
 from spae.errors import InputError
+from spae.files import unreadable
 
 LOG = logging.getLogger("spae.images")
 
@@ -139,8 +140,10 @@ def _read(file: str | Path | bytes | BinaryIO) -> tuple[bytes, str]:
         try:
             with open(file, "rb") as opened:
                 data = opened.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise InputError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+        except OSError as error:
+            raise unreadable(Path(file), error) from error
+        except ValueError as error:  # a NUL in the path
+            raise InputError(f"cannot read {name}: {error}") from error
     elif hasattr(file, "read"):
         data, name = file.read(MAX_BYTES + 1), str(getattr(file, "name", "the image"))
         if not isinstance(data, bytes):
