@@ -29,7 +29,7 @@ def read_table(path: Path) -> dict[str, tuple[str, str]]:
             class_name(row["wnid"]): (row["split"], class_name(_CLEARER.get(row["wnid"], row["name"])))
             for row in rows
         }
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     except KeyError as error:
         raise InputError(f"wanted the columns wnid, split and name in {path}, it lacks {error}") from error

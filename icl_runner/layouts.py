@@ -134,7 +134,7 @@ def mini_imagenet(folder: Path, split: str | None) -> ExampleSet:
         with open(file, encoding="utf-8-sig", newline="") as opened:
             rows = list(csv.DictReader(opened))
         examples = [Example(row["filename"], class_name(row["label"])) for row in rows]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {file}: {error}") from error
     except KeyError as error:
         raise InputError(f"wanted the columns filename and label in {file}, it lacks {error}") from error
