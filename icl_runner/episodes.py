@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from icl_runner import nonsense
+from icl_runner.prompts import STOP
 from spae.errors import InputError
 from spae.files import write_file
 from spae.sources.fields import class_name
@@ -53,7 +54,7 @@ class Episode:
         repeats: how many extra copies of the support there are.
 
     Raises:
-        InputError: the query or the control is in the support, or labels and names do not fit.
+        InputError: the query or the control is in the support, labels and names do not fit, or a name is none.
     """
 
     id: str
@@ -82,6 +83,8 @@ class Episode:
             wrong = "wanted as many images of each class as of any other"
         elif len(set(self.names.values())) < len(self.names):
             wrong = f"two classes have the same name, {sorted(self.names.values())}: give other names"
+        elif ended := [name for name in self.names.values() if any(stop in name for stop in STOP)]:
+            wrong = f"the name {ended[0]!r} holds a line break or ###, where answers end: rename it"
         elif self.repeats < 0:
             wrong = f"wanted repeats of 0 or more, got {self.repeats}"
         if wrong:

@@ -168,6 +168,8 @@ def test_what_cannot_be_drawn(change, message):
         ),
         ({"support": (Shot("1", "a"), Shot("2", "b"), Shot("3", "b"))}, "as many images of each class"),
         ({"names": {"a": "x", "b": "x"}}, "same name"),
+        ({"names": {"a": "x", "b": "y\nz"}}, r"'y\\nz' holds a line break"),
+        ({"names": {"a": "x ###", "b": "y"}}, "'x ###' holds a line break or ###"),
     ],
 )
 def test_what_is_no_episode(change, message):
