@@ -8,10 +8,10 @@ first that finds a name decides:
    "Sure!", "The answer is", "It looks like", "probably", an article, ..), and before the end of the line or what may
    follow a name (ENDS: punctuation, "with ..", "because ..", "sitting ..").
 3. It says anywhere that "the answer" (class, output, ..) is a name, or that a name is the answer; the last counts.
-4. It begins with a name, as in `scoring.chosen`.
+4. It begins with a name, as in `scoring.chosen`, and does not go on to deny it or to offer another one.
 
 A name may stand in the singular or plural. Marks of Markdown, quotation marks, code fences and what a model thought
-aloud before it answered do not count. "not a dog", "a dog or a cat", "a dog house" and "cat-like" give no name.
+aloud before it answered do not count. "not a dog", "dog or cat", "a dog house" and "a cat-like one" give no name.
 """
 
 import re
@@ -60,7 +60,7 @@ def given(answer: str, names: Sequence[str]) -> str | None:
             return _named(form, forms, answer)
     if form := _stated(text, forms):
         return _named(form, forms, answer)
-    return scoring.chosen(answer, names)
+    return None if _withdrawn(text, forms) else scoring.chosen(answer, names)
 
 
 def _forms(names: Sequence[str]) -> dict[str, list[str]]:
@@ -116,6 +116,14 @@ def _stated(text: str, forms: dict[str, list[str]]) -> str | None:
         for match in re.finditer(pattern, text, re.MULTILINE)
     )
     return max(found, default=(0, None))[1]
+
+
+def _withdrawn(text: str, forms: dict[str, list[str]]) -> bool:
+    """Whether the name at the beginning is denied, or only one of several."""
+    any_of = _any_of(forms)
+    denied = r" (?:is|are|was|does|do|can|could|would)(?:n't| ?not)\b"
+    several = rf"(?:,? (?:or|and) | ?/ ?)(?:(?:an?|the|some) )?(?:{any_of})(?!\w)"
+    return re.match(rf"\W*(?:{any_of})(?:{denied}|{several})", text) is not None
 
 
 def _unwrapped(text: str) -> str:

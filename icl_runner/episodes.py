@@ -130,15 +130,7 @@ def draw(
     """
     if min(ways, shots, episodes) < 1:
         raise InputError(f"wanted at least 1 way, shot and episode, got {ways}, {shots} and {episodes}")
-    classes: dict[str, list[str]] = {}
-    for key in sorted(labels):
-        classes.setdefault(labels[key], []).append(key)
-    usable = sorted(label for label, keys in classes.items() if len(keys) > shots)
-    if len(usable) < ways or len(classes) < 2:
-        raise InputError(
-            f"{ways}-way {shots}-shot episodes need {max(ways, 2)} classes of at least {shots + 1} images, got "
-            f"{len(usable)} of {len(classes)} classes; ask for fewer ways or shots"
-        )
+    classes, usable = _classes(labels, ways, shots)
     if isinstance(names, Mapping):
         _check_names(names, classes)
     drawn = []
@@ -166,6 +158,20 @@ def draw(
             )
         )
     return drawn
+
+
+def _classes(labels: Mapping[str, str], ways: int, shots: int) -> tuple[dict[str, list[str]], list[str]]:
+    """The image keys of every class, and the classes that an episode may have."""
+    classes: dict[str, list[str]] = {}
+    for key in sorted(labels):
+        classes.setdefault(labels[key], []).append(key)
+    usable = sorted(label for label, keys in classes.items() if len(keys) > shots)
+    if len(usable) < ways or len(classes) < 2:
+        raise InputError(
+            f"{ways}-way {shots}-shot episodes need {max(ways, 2)} classes of at least {shots + 1} images, got "
+            f"{len(usable)} of {len(classes)} classes; ask for fewer ways or shots"
+        )
+    return classes, usable
 
 
 def controlled_within(episodes: Sequence[Episode], labels: Mapping[str, str]) -> bool:

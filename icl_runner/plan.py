@@ -117,13 +117,9 @@ class Plan:
 
     def _classify(self) -> list[Cell]:
         settings = self.settings
-        if settings.columns == "paper":
-            columns: Sequence[tuple[bool, int, int]] = PAPER
-        else:
-            columns = [
-                (settings.induction, shots, repeats)
-                for shots, repeats in itertools.product(settings.shots, settings.repeats)
-            ]
+        columns: Sequence[tuple[bool, int, int]] = PAPER
+        if settings.columns != "paper":
+            columns = list(itertools.product((settings.induction,), settings.shots, settings.repeats))
         drawn: list[tuple[tuple[bool, int, int], list[Episode]]] = []
         kind_of_names = settings.names
         if settings.episodes_file is not None:
