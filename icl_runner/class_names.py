@@ -9,6 +9,7 @@ from pathlib import Path
 from spae.errors import InputError
 from spae.guidance.conse import label_names
 from spae.guidance.packages import package_file
+from spae.sources.fields import class_name
 
 # Names of classes.tsv that mean something else, or nothing, to most readers; all three are synonyms of the same synset.
 _CLEARER = {"n02509815": "red panda", "n02892201": "plaque", "n07615774": "popsicle"}
@@ -22,12 +23,18 @@ def read_table(path: Path) -> dict[str, tuple[str, str]]:
         InputError: unreadable, or a column is missing.
     """
     try:
-        rows = list(csv.DictReader(path.read_text("utf-8").splitlines(), delimiter="\t"))
-        return {row["wnid"]: (row["split"], _CLEARER.get(row["wnid"], row["name"])) for row in rows}
-    except (OSError, UnicodeDecodeError) as error:
+        with open(path, encoding="utf-8-sig", newline="") as opened:
+            rows = list(csv.DictReader(opened, delimiter="\t"))
+        return {
+            class_name(row["wnid"]): (row["split"], class_name(_CLEARER.get(row["wnid"], row["name"])))
+            for row in rows
+        }
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     except KeyError as error:
         raise InputError(f"wanted the columns wnid, split and name in {path}, it lacks {error}") from error
+    except TypeError as error:
+        raise InputError(f"wanted the columns wnid, split and name in {path}, a line is too short") from error
 
 
 def imagenet_names() -> dict[str, str]:
@@ -42,7 +49,7 @@ def imagenet_names() -> dict[str, str]:
 
 
 def english(labels: Iterable[str], table: dict[str, tuple[str, str]]) -> dict[str, str]:
-    """The name of every label: the table's, else ImageNet's for a WordNet id, else the label with spaces for `_`.
+    """The name of every label: the table's, else ImageNet's for a WordNet id, else the label, single spaces for `_`.
 
     Raises:
         InputError: a WordNet id that neither knows.
@@ -60,5 +67,5 @@ def english(labels: Iterable[str], table: dict[str, tuple[str, str]]) -> dict[st
                 )
             names[label] = imagenet[label]
         else:
-            names[label] = label.replace("_", " ")
+            names[label] = class_name(label.replace("_", " "))
     return names

@@ -2,7 +2,8 @@
 
 An episode has `ways` classes with `shots` images each, and one query of one of the classes (Frozen,
 arXiv 2106.13884, section 4; SPAE, arXiv 2306.17842, section 4.1). Each also names a *control*: an image of a class
-outside the episode, whose words may stand in for the query's, to see what a model answers that cannot know.
+outside the episode, whose words may stand in for the query's, to see what a model answers that cannot know. Where the
+data has no further class, it is another one of the episode's (`controlled_within`).
 
 Drawing depends on nothing but the seed and the keys: every choice is a number read from sha256 over the seed, what is
 being chosen and a counter. NumPy's generators would not do, for their streams may change from version to version.
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from icl_runner import nonsense
+from icl_runner.prompts import STOP
 from spae.errors import InputError
 from spae.files import write_file
+from spae.sources.fields import class_name
 
 FORMAT = "spae-episodes 1"
 _CAPTION = re.compile(r"\s*this is (?:an? )?(.+?)[\s.]*", re.IGNORECASE)
@@ -45,13 +48,13 @@ class Episode:
         names: label -> name shown, in the order in which the task induction lists them.
         support: the images of the context, in the order of the prompt, one copy.
         query: the image asked about.
-        other: key of an image of a class outside the episode (of a published file whose classes are nonsense: of
-            another question): the control.
+        other: key of the control, an image of a class outside the episode if there is one, else of another class than
+            the query's (of a published file whose classes are nonsense: of another question).
         induction: whether the prompt opens by naming the classes.
         repeats: how many extra copies of the support there are.
 
     Raises:
-        InputError: the query or the control is in the support, or labels and names do not fit.
+        InputError: the query or the control is in the support, labels and names do not fit, or a name is none.
     """
 
     id: str
@@ -80,6 +83,8 @@ class Episode:
             wrong = "wanted as many images of each class as of any other"
         elif len(set(self.names.values())) < len(self.names):
             wrong = f"two classes have the same name, {sorted(self.names.values())}: give other names"
+        elif ended := [name for name in self.names.values() if any(stop in name for stop in STOP)]:
+            wrong = f"the name {ended[0]!r} holds a line break or ###, where answers end: rename it"
         elif self.repeats < 0:
             wrong = f"wanted repeats of 0 or more, got {self.repeats}"
         if wrong:
@@ -120,20 +125,12 @@ def draw(
         induction, repeats: handed on to the episodes.
 
     Raises:
-        InputError: numbers under 1; fewer than ways + 1 classes (one for the control), or fewer than ways with
-            shots + 1 images; a class without a name, or two that share one.
+        InputError: numbers under 1; fewer than `ways` classes with shots + 1 images, or no class besides the only
+            one for the control; a class without a name, or two that share one.
     """
     if min(ways, shots, episodes) < 1:
         raise InputError(f"wanted at least 1 way, shot and episode, got {ways}, {shots} and {episodes}")
-    classes: dict[str, list[str]] = {}
-    for key in sorted(labels):
-        classes.setdefault(labels[key], []).append(key)
-    usable = sorted(label for label, keys in classes.items() if len(keys) > shots)
-    if len(usable) < ways or len(classes) <= ways:
-        raise InputError(
-            f"{ways}-way {shots}-shot episodes need {ways} classes of at least {shots + 1} images and one more class "
-            f"for the control, got {len(usable)} of {len(classes)} classes; ask for fewer ways or shots"
-        )
+    classes, usable = _classes(labels, ways, shots)
     if isinstance(names, Mapping):
         _check_names(names, classes)
     drawn = []
@@ -144,7 +141,10 @@ def draw(
         images = {label: dice.choose(f"images of {label}", classes[label], shots + 1) for label in chosen}
         query = Shot(images[chosen[0]][0], chosen[0])
         support = [Shot(key, label) for label in chosen for key in images[label][1:]]
-        outside = dice.choose("class of the control", sorted(set(classes) - set(chosen)), 1)[0]
+        others = sorted(set(classes) - set(chosen)) or chosen[1:]
+        other = dice.choose("class of the control", others, 1)[0]
+        # Of a class of the episode, the image that is set aside is not in the context.
+        left = images[other][:1] if other in images else classes[other]
         shown = _shown(names, chosen, dice)
         drawn.append(
             Episode(
@@ -152,12 +152,31 @@ def draw(
                 names={label: shown[label] for label in dice.choose("order of the names", chosen, ways)},
                 support=tuple(dice.choose("order of the support", support, len(support))),
                 query=query,
-                other=dice.choose("control", classes[outside], 1)[0],
+                other=dice.choose("control", left, 1)[0],
                 induction=induction,
                 repeats=repeats,
             )
         )
     return drawn
+
+
+def _classes(labels: Mapping[str, str], ways: int, shots: int) -> tuple[dict[str, list[str]], list[str]]:
+    """The image keys of every class, and the classes that an episode may have."""
+    classes: dict[str, list[str]] = {}
+    for key in sorted(labels):
+        classes.setdefault(labels[key], []).append(key)
+    usable = sorted(label for label, keys in classes.items() if len(keys) > shots)
+    if len(usable) < ways or len(classes) < 2:
+        raise InputError(
+            f"{ways}-way {shots}-shot episodes need {max(ways, 2)} classes of at least {shots + 1} images, got "
+            f"{len(usable)} of {len(classes)} classes; ask for fewer ways or shots"
+        )
+    return classes, usable
+
+
+def controlled_within(episodes: Sequence[Episode], labels: Mapping[str, str]) -> bool:
+    """Whether a control is of one of its own episode's classes; `labels`: image key -> class."""
+    return any(labels.get(episode.other) in episode.names for episode in episodes)
 
 
 def _check_names(names: Mapping[str, str], labels: Collection[str]) -> None:
@@ -306,24 +325,25 @@ def _class_named(caption: Any) -> str:
     if not isinstance(caption, str):
         raise TypeError("a text")
     found = _CAPTION.fullmatch(caption)
-    return found.group(1) if found else caption.strip()
+    return class_name(found.group(1) if found else caption)
 
 
 def read_v2l(path: str | Path, names: Names = None) -> list[Episode]:
     """The episodes of a file of V2L-Tokenizer (arXiv 2403.07874), `<way>_way_<shot>_shot.csv`.
 
     A line is an episode: image files `<wnid>/<name>.JPEG` with commas between and perhaps at the end; the last is the
-    query. The folder is the label. The control is the query of another line whose class is not in the episode.
+    query. The folder is the label. The control is the query of another line whose class is not in the episode, or,
+    where the file has no other classes, is not this query's.
 
     Args:
         names: as in `draw`.
 
     Raises:
-        InputError: no such file, a line that is no episode, or no other line for the control.
+        InputError: no such file, a line that is no episode, or no line of another class for the control.
     """
     try:
         lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     rows = []
     for number, fields in enumerate(csv.reader(lines), 1):
@@ -334,7 +354,7 @@ def read_v2l(path: str | Path, names: Names = None) -> list[Episode]:
             raise InputError(
                 f"{path}, line {number}: wanted files <wnid>/<name>, the query last; got {fields[:2]}"
             )
-        shots = [Shot(key, key.split("/")[0]) for key in keys]
+        shots = [Shot(key, class_name(key.split("/")[0])) for key in keys]
         rows.append((f"{Path(path).stem}-{number:05d}", shots[:-1], shots[-1]))
     if not rows:
         raise InputError(f"wanted one episode a line in {path}, it has none")
@@ -346,9 +366,10 @@ def read_v2l(path: str | Path, names: Names = None) -> list[Episode]:
 def _published(
     rows: Sequence[tuple[str, list[Shot], Shot]], names: Names, *, fall_back: bool = False
 ) -> list[Episode]:
-    """Episodes of (id, support, query); the control comes from another row's query.
+    """Episodes of (id, support, query); the control comes from another row's query, of a class outside the episode if
+    there is one, else of another class than the query's.
 
-    With `fall_back` its class may be one of the episode's where no other row has another class.
+    With `fall_back` its class may be the query's where no other row has another class.
     """
     episodes = []
     for index, (name, support, query) in enumerate(rows):
@@ -358,15 +379,16 @@ def _published(
         start = next(dice.numbers("control")) % len(rows)
         candidates = (rows[(start + step) % len(rows)][2] for step in range(len(rows)))
         others = [candidate for candidate in candidates if candidate.key not in keys]
-        outside = next((other for other in others if other.label not in labels), None)
-        if outside is None and fall_back and others:
-            outside = others[0]
-        if outside is None:
+        # In this order: a class outside, another class of the episode, and any.
+        control = next((other for other in others if other.label not in labels), None)
+        control = control or next((other for other in others if other.label != query.label), None)
+        control = control or (others[0] if fall_back and others else None)
+        if control is None:
             raise InputError(
                 f"episode {name}: no query of another class is left for its control: give the whole file"
             )
         shown = _shown(names, labels, dice)
         episodes.append(
-            Episode(name, {label: shown[label] for label in labels}, tuple(support), query, outside.key)
+            Episode(name, {label: shown[label] for label in labels}, tuple(support), query, control.key)
         )
     return episodes

@@ -14,9 +14,11 @@ import spae
 from icl_runner import class_names
 from icl_runner.examples import Example, ExampleSet
 from spae.errors import InputError
+from spae.files import file_size
 from spae.guidance.packages import package_file
 from spae.images import open_image
 from spae.sources import open_source
+from spae.sources.fields import class_name
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _SPLITS = ("train", "val", "test")
@@ -129,13 +131,16 @@ def mini_imagenet(folder: Path, split: str | None) -> ExampleSet:
     split = _one_of(split or "test", lists(folder), folder)
     file = folder / f"{split}.csv"
     try:
-        rows = list(csv.DictReader(file.read_text("utf-8").splitlines()))
-        examples = [Example(row["filename"], row["label"]) for row in rows]
-    except (OSError, UnicodeDecodeError) as error:
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            rows = list(csv.DictReader(opened))
+        examples = [Example(row["filename"], class_name(row["label"])) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {file}: {error}") from error
     except KeyError as error:
         raise InputError(f"wanted the columns filename and label in {file}, it lacks {error}") from error
-    names = class_names.english((row["label"] for row in rows), {})
+    except TypeError as error:
+        raise InputError(f"wanted the columns filename and label in {file}, a line is too short") from error
+    names = class_names.english((example.label for example in examples if example.label), {})
     return ExampleSet(f"{folder.name} {split}", examples, names, *_files(folder / "images", examples, file))
 
 
@@ -237,7 +242,10 @@ def _content(files: Iterable[Path]) -> str:
     """sha256 over the names, sizes and bytes of files."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        size = file_size(file)
+        digest.update(f"{file.name}\0{size}\0".encode())
+        if not size:
+            continue
         with open(file, "rb") as opened:
             while block := opened.read(1 << 20):
                 digest.update(block)

@@ -117,13 +117,9 @@ class Plan:
 
     def _classify(self) -> list[Cell]:
         settings = self.settings
-        if settings.columns == "paper":
-            columns: Sequence[tuple[bool, int, int]] = PAPER
-        else:
-            columns = [
-                (settings.induction, shots, repeats)
-                for shots, repeats in itertools.product(settings.shots, settings.repeats)
-            ]
+        columns: Sequence[tuple[bool, int, int]] = PAPER
+        if settings.columns != "paper":
+            columns = list(itertools.product((settings.induction,), settings.shots, settings.repeats))
         drawn: list[tuple[tuple[bool, int, int], list[Episode]]] = []
         kind_of_names = settings.names
         if settings.episodes_file is not None:
@@ -169,6 +165,8 @@ class Plan:
                     "tokens_per_image": self._tokens(layers),
                     "words": settings.words,
                 }
+                if settings.control and episodes.controlled_within(found, self.examples.labels):
+                    setting["control"] = "another class of the episode"
                 made = classify.items(found, words, constrains=constrains, control=settings.control)
                 cell = TextCell(_name("classify", setting), "classify", setting, made)
                 self.episodes[cell.name] = found
@@ -242,7 +240,7 @@ class Plan:
             support = order[:shots]
             taken = {example.image_key for example in support}
             left = [example for example in order[shots:] if example.image_key not in taken]
-            queries, others = _with_others(left, settings.count, task)
+            queries, others = _with_others(left, settings, task)
             words = self.words([one.image_key for one in (*support, *queries)] + others, layers)
             setting = {"shots": shots, "layers": layers, "tokens_per_image": self._tokens(layers)}
             made = items(support, queries, others, words, control=settings.control)
@@ -261,7 +259,7 @@ class Plan:
                 f"interpret: wanted images with a class or a caption, {self.examples.name} has none"
             )
         queries, others = _with_others(
-            shuffled(usable, settings.seed, lambda example: example.key), settings.count, "interpret"
+            shuffled(usable, settings.seed, lambda example: example.key), settings, "interpret"
         )
         cells: list[Cell] = []
         for layers in settings.layers:
@@ -357,9 +355,10 @@ def _keys(every: Iterable[Episode]) -> list[str]:
     return sorted(found | {shot.key for one in every for shot in one.support})
 
 
-def _with_others(left: Sequence[Example], count: int, task: str) -> tuple[list[Example], list[str]]:
-    """The first `count` examples, and for each the image key of the next that differs in image (and in class)."""
-    queries = list(left[:count])
+def _with_others(left: Sequence[Example], settings: Settings, task: str) -> tuple[list[Example], list[str]]:
+    """The first `count` examples, and for each the image key of the next that differs in image (and in class); its own
+    where there is no control, because nobody asks about it."""
+    queries = list(left[: settings.count])
     others = []
     for place, query in enumerate(queries):
         around = itertools.chain(left[place + 1 :], left[:place])
@@ -369,7 +368,7 @@ def _with_others(left: Sequence[Example], count: int, task: str) -> tuple[list[E
                 for one in around
                 if one.image_key != query.image_key and (one.label is None or one.label != query.label)
             ),
-            None,
+            None if settings.control else query.image_key,
         )
         if other is None:
             raise InputError(

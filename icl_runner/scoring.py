@@ -2,9 +2,11 @@
 
 The two rules of few-shot classification are never mixed in one column:
 (a) open-ended exact match (`open_match`), (b) decoding restricted to the class names, prefix match (`chosen`).
+Chat models, who are told the names in place of (b), have a column of their own: `icl_runner.chat_answers`.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import sqrt
@@ -26,9 +28,19 @@ def open_match(answer: str, name: str, stop: Sequence[str]) -> bool:
 
     What the model wrote up to the first stop text (the end of the line, or the marker), without white space at
     its ends, is the class name: every character, in the same case, and its end. "beagle dog", "beagle." and
-    "Beagle" are not "beagle".
+    "Beagle" are not "beagle". Letters composed and decomposed (NFC, NFD) are the same character.
     """
-    return finished(answer, stop) == name.strip()
+    return equal(finished(answer, stop), name.strip())
+
+
+def equal(one: str, other: str) -> bool:
+    """Whether two texts are the same characters, as Unicode's canonical equivalence has it."""
+    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+
+
+def folded(text: str) -> str:
+    """The text without differences of case and of composed letters."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 def chosen(answer: str, names: Sequence[str]) -> str | None:
@@ -39,15 +51,15 @@ def chosen(answer: str, names: Sequence[str]) -> str | None:
     "hot dog" is no "hot". An answer that is a name to the letter is that name, also where another differs from it in
     case or signs only ("Turkey", "turkey"; "+", "-").
     """
-    if answer.strip() in names:
-        return answer.strip()
+    if exact := next((name for name in names if equal(name, answer.strip())), None):
+        return exact
     answer = _plain(answer)
     fitting = [name for name in names if re.match(re.escape(_plain(name)) + r"(?!\w)", answer)]
     return max(fitting, key=len, default=None)
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"^[\W_]+", "", text.casefold()).rstrip()
+    return re.sub(r"^[\W_]+", "", folded(text)).rstrip()
 
 
 def floor(ways: int) -> float:
@@ -56,9 +68,9 @@ def floor(ways: int) -> float:
 
 
 def named(answer: str, names: Sequence[str]) -> bool:
-    """Whether one of `names` stands in the answer, as whole words, in any case; singular or regular plural."""
-    answer = answer.casefold()
-    forms = {form for name in map(_plain, names) if name for form in _numbers(name)}
+    """Whether one of `names` stands in the answer, as whole words, in any case; singular or plural."""
+    answer = folded(answer)
+    forms = {form for name in map(_plain, names) if name for form in numbers(name)}
     return any(re.search(rf"(?<!\w){re.escape(form)}(?!\w)", answer) for form in forms)
 
 
@@ -73,9 +85,37 @@ _ENDINGS = (
 )
 
 
-def _numbers(name: str) -> set[str]:
-    """The name, and what may be its plural or singular; what is neither is no word that an answer would hold."""
-    return {name, *(re.sub(end, other, name) for end, other in _ENDINGS)}
+# Nouns that end like plurals; what their s is taken from is another word: "some new here" is no news.
+_NO_PLURALS = frozenset(
+    {"blues", "customs", "goods", "jeans", "lens", "means", "news", "overalls", "pants", "shorts", "slacks"}
+)
+# Plurals of words, also as the last part of others (werewolf, policeman). Not life, safe or cafe: lives, saves, caves.
+_STEMS = ("cal", "dwar", "el", "hal", "hoo", "lea", "loa", "scar", "shea", "thie", "whar", "wol")
+_IRREGULAR = {f"{stem}f": f"{stem}ves" for stem in _STEMS} | {
+    "child": "children",
+    "foot": "feet",
+    "goose": "geese",
+    "knife": "knives",
+    "man": "men",
+    "mouse": "mice",
+    "tooth": "teeth",
+    "wife": "wives",
+}
+
+
+def numbers(name: str) -> set[str]:
+    """The name (lower case), and what may be its plural or singular; what is neither is no word of any answer."""
+    last = name.rpartition(" ")[2]
+    irregular = {
+        name.removesuffix(one) + other
+        for pair in _IRREGULAR.items()
+        for one, other in (pair, pair[::-1])
+        if last.endswith(one)
+    }
+    if last.endswith(tuple(_IRREGULAR.values())):
+        return {name, *irregular}
+    endings = _ENDINGS if last not in _NO_PLURALS else _ENDINGS[:3]
+    return {name, *irregular, *(re.sub(end, other, name) for end, other in endings)}
 
 
 # What the VQA evaluation (Antol et al. 2015, and the authors' published script) makes equal before it compares.

@@ -25,6 +25,8 @@ CONTROLS = {
     "_copy": "control: an image of the context",
     "_random": "control: random words",
 }
+# Of classify, where the data has no class outside of an episode; who reads these words is rarely right.
+WITHIN = "control: words of an image of another class of the episode"
 TITLES = {
     "caption": "Captions",
     "vqa": "Questions about images",
@@ -125,7 +127,8 @@ def _classify(
             rows.append(row("ceiling", label, "", of_row))
             continue
         rows.append(row("result", label, "", of_row))
-        control = row("control", CONTROLS["_other"], "_other", of_row)
+        within = any("control" in cell.setting for cell in of_row.values())
+        control = row("control", WITHIN if within else CONTROLS["_other"], "_other", of_row)
         if any(isinstance(value, Figure) for value in control.values):
             rows.append(control)
     floor = "0.0" if measure is OPEN else f"{100 / ways:.1f}"
@@ -161,7 +164,7 @@ def _facts(cell: Cell) -> dict[str, str]:
     """What tells a cell of a classification table from others, beside its column."""
     facts = {"bundle": cell.bundle[-12:], "sha256": cell.bundle_sha256[:8]}
     facts |= {"data": cell.data_fingerprint[:8], "seed": str(cell.seed), "version": cell.version}
-    shown = {"ways", "names", "shots", "induction", "repeats", "words", "layers", WORD_COUNT}
+    shown = {"ways", "names", "shots", "induction", "repeats", "words", "layers", "control", WORD_COUNT}
     return facts | {key: str(value) for key, value in sorted(cell.setting.items()) if key not in shown}
 
 

@@ -17,9 +17,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from spae.errors import InputError
+from spae.files import file_size
 from spae.films import SUFFIXES, Film, is_film
 from spae.images import open_image, to_array
 from spae.sources import EXTENSIONS, Record, Source
+from spae.sources.fields import class_name
 from spae.sources.folder import walk
 
 CENTRE = 0.5  # of a film: where evaluation reads
@@ -104,7 +106,7 @@ class Clips(Source):
         return self._record(range(len(self))[index], generator.random())
 
     def label(self, index: int) -> str | None:
-        return Path(self.names[index]).parent.name or None
+        return class_name(Path(self.names[index]).parent.name) or None
 
     def key(self, index: int) -> str:
         return self.names[index]
@@ -133,7 +135,7 @@ class Clips(Source):
         digest = hashlib.sha256(self.part.encode())
         for file, name in zip(self.files, self.names, strict=True):
             frames = _frame_files(file) if file.is_dir() else [file]
-            sizes = " ".join(str(frame.stat().st_size) for frame in frames)
+            sizes = " ".join(str(file_size(frame)) for frame in frames)
             digest.update(f"{name}\0{sizes}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
@@ -224,7 +226,6 @@ def _walk(root: Path) -> list[Path]:
     """Video files, and folders that hold images but no video files, in the order of their names."""
     entries = []
     for directory, folders, files in walk(root):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
         films = [Path(directory) / file for file in files if is_film(file)]
         entries += films
         if not films and any(_is_frame(file) for file in files):

@@ -81,3 +81,25 @@ def _write_beside(path: Path, data: bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def file_size(file: Path) -> int:
+    """In bytes; 0 for a link to nothing, which is an image that cannot be read like any other.
+
+    Raises InputError: the file is gone, or may not be looked at.
+    """
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and file.is_symlink():
+            return 0
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: Path, error: OSError) -> InputError:
+    """What to raise for a file that cannot be read."""
+    if isinstance(error, FileNotFoundError) and file.is_symlink():
+        return InputError(
+            f"cannot read {file}: it is a link to {os.readlink(file)}, which is not there; mend or remove it"
+        )
+    return InputError(f"cannot read {file}: {error.strerror or error}")

@@ -3,7 +3,9 @@
 Images are uint8 (H, W, 3) RGB outside of JAX code and float32 (H, W, 3) in [0, 1] inside it.
 """
 
+import functools
 import io
+import logging
 import struct
 import threading
 import warnings
@@ -13,9 +15,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from spae import colour, png
 from spae.errors import InputError
+from spae.files import unreadable
+
+LOG = logging.getLogger("spae.images")
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 1 << 26  # 8192 x 8192; the decoded picture is then 200 MB
@@ -24,6 +30,17 @@ MAX_BYTES = 1 << 27  # of an encoded file
 # What Pillow's decoders raise on damaged bytes.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
+# EXIF's orientation -> what makes the picture upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 # Changing the warning filters is not safe between threads; reading a header takes microseconds.
 _HEADER_LOCK = threading.Lock()
 
@@ -31,12 +48,14 @@ _HEADER_LOCK = threading.Lock()
 def open_image(
     file: str | Path | bytes | BinaryIO, size: int | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """The picture of a JPEG, PNG or WebP file as a loaded RGB image, upright.
+    """The picture of a JPEG, PNG or WebP file as a loaded RGB image, upright, in sRGB.
 
-    `file` is a path, the encoded bytes, or a binary file object. EXIF orientation is applied, alpha is
-    composed on white, 16-bit grey is scaled to 8 bits, of an animation the first frame is taken. With `size`,
+    `file` is a path, the encoded bytes, or a binary file object. EXIF orientation and the ICC profile are applied,
+    alpha is composed on white, 16-bit grey is scaled to 8 bits, of an animation the first frame is taken. With `size`,
     the side in pixels that the picture will be reduced to (`to_array`), a JPEG may be decoded at a part of
     its resolution, never below twice `size`: several times faster.
+
+    A profile or EXIF data that cannot be used is passed over with a line in the log; other metadata is not read.
 
     Raises InputError: unreadable, empty, not an image of these formats, damaged, more than `max_pixels` pixels (never
     more than MAX_PIXELS).
@@ -45,6 +64,7 @@ def open_image(
     data, name = _read(file)
     if not data:
         raise InputError(f"{name} is empty (0 bytes): give a JPEG, PNG or WebP image")
+    data, profile = png.without_metadata(data)
     try:
         with _HEADER_LOCK, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -61,6 +81,8 @@ def open_image(
             raise InputError(
                 f"{name} has {width} x {height} pixels: at most {limit:,} are read; reduce it first"
             )
+        if profile is not None:
+            image.info["icc_profile"] = profile
         if size is not None:
             image.draft(None, (2 * size, 2 * size))
         return _rgb(image, name)
@@ -134,8 +156,10 @@ def _read(file: str | Path | bytes | BinaryIO) -> tuple[bytes, str]:
         try:
             with open(file, "rb") as opened:
                 data = opened.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise InputError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+        except OSError as error:
+            raise unreadable(Path(file), error) from error
+        except ValueError as error:  # a NUL in the path
+            raise InputError(f"cannot read {name}: {error}") from error
     elif hasattr(file, "read"):
         data, name = file.read(MAX_BYTES + 1), str(getattr(file, "name", "the image"))
         if not isinstance(data, bytes):
@@ -148,26 +172,55 @@ def _read(file: str | Path | bytes | BinaryIO) -> tuple[bytes, str]:
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """Loaded, upright, opaque, 8 bits a channel."""
+    """Loaded, upright, opaque, sRGB, 8 bits a channel, with nothing in `info` that would be applied again."""
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        image = _upright(image, name)
         if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
             # convert("RGB") would clip at 255 what runs to 65535.
-            wide = np.asarray(image).astype(np.int64)
+            wide, info = np.asarray(image).astype(np.int64), image.info
             image = Image.fromarray(((np.clip(wide, 0, 65535) + 128) // 257).astype(np.uint8))
+            image.info = {key: value for key, value in info.items() if key == "icc_profile"}
         elif image.mode == "F":
             raise InputError(f"{name} holds 32-bit floats: give 8 or 16 bits a channel")
+        image = _in_srgb(image, name)
         if image.has_transparency_data:
             opaque = Image.new("RGBA", image.size, "white")
             opaque.alpha_composite(image.convert("RGBA"))
             image = opaque
         # Always a copy: the caller's own image is neither returned nor kept open.
-        return image.convert("RGB")
+        image = image.convert("RGB")
     except InputError:
         raise
     except _DAMAGED as error:
         raise InputError(f"{name} is damaged ({error}): give a whole JPEG, PNG or WebP file") from error
+    image.info = {}
+    return image
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """As the camera was held; ImageOps.exif_transpose would also write EXIF anew, which fails for much of it."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except (*_DAMAGED, TypeError, AttributeError):
+        _note(f"{name}: its EXIF data is broken, so it is taken as upright")
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _in_srgb(image: Image.Image, name: str) -> Image.Image:
+    try:
+        return colour.to_srgb(image)
+    except ValueError as error:
+        _note(f"{name}: its colour profile {error}, so its colours are taken as sRGB")
+        return image
+
+
+@functools.lru_cache(maxsize=1024)
+def _note(line: str) -> None:
+    """Logs a line once: training reads an image many times."""
+    LOG.warning(line)
 
 
 def _three_channels(image: object) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,9 +1,9 @@
 """Few-shot classification of images by their words: which of the named classes is the query's?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from icl_runner import prompts, scoring
+from icl_runner import chat_answers, prompts, scoring
 from icl_runner.episodes import Episode
 from icl_runner.tasks import Call, Item
 
@@ -65,13 +65,11 @@ def max_tokens(names: Sequence[str]) -> int:
 
 def score(shown: Mapping[str, Any], answers: Mapping[str, str]) -> tuple[dict[str, float], dict[str, Any]]:
     """1 or 0 for every answer, by the rule of its key; the control's answers against the same truth."""
-    truth = shown["truth"]
-    values = {
-        key: float(
-            scoring.open_match(answer, truth, prompts.STOP)
-            if key.startswith("open")
-            else scoring.chosen(answer, shown["names"]) == truth
-        )
-        for key, answer in answers.items()
+    truth, names = shown["truth"], shown["names"]
+    rules: dict[str, Callable[[str], bool]] = {
+        "open": lambda answer: scoring.open_match(answer, truth, prompts.STOP),
+        "constrained": lambda answer: scoring.chosen(answer, names) == truth,
+        "instructed": lambda answer: chat_answers.given(answer, names) == truth,
     }
+    values = {key: float(rules[key.partition("_")[0]](answer)) for key, answer in answers.items()}
     return values, {"answers": dict(answers), "truth": truth, "query_key": shown["query_key"]}

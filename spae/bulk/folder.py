@@ -37,6 +37,11 @@ class Folder:
                 f"wanted a folder of this machine to write, got {path}: mount the bucket, or copy later"
             )
         self.path = Path(path)
+        if self.path.suffix in (".tar", ".parquet"):
+            raise InputError(
+                f"wanted a folder to write, got {path}, which is named like images to read: several archives are one "
+                "INPUT, as a glob in quotes or as their folder"
+            )
         self.job = job
         self._done: dict[int, dict[str, Any]] = {}
         self._lock: IO[bytes] | None = None

@@ -8,7 +8,8 @@ import glob
 from pathlib import Path
 
 from spae.errors import InputError
-from spae.sources.folder import EXTENSIONS, FolderSource
+from spae.sources.fields import EXTENSIONS
+from spae.sources.folder import FolderSource
 from spae.sources.parquet import ParquetSource
 from spae.sources.source import Record, Source
 from spae.sources.tar import TarSource
@@ -22,17 +23,20 @@ _WANTED = "a folder of images, .tar or .parquet files, or a TFDS directory"
 def open_source(path: str | Path, size: int | None = None, split: str | None = None) -> Source:
     """The images at `path`: which kind it is, is seen from what lies there.
 
-    - A folder of .jpg, .jpeg, .png and .webp files, at any depth, behind links too. The folder directly around
-      a file is its label (none for files at the top); `name.txt` beside `name.jpg` is its caption.
+    - A folder of .jpg (.jpeg, .jpe, .jfif), .png and .webp files, at any depth, behind links too, but not in hidden
+      folders. The folder directly around a file is its label (none for files at the top); `name.txt` beside
+      `name.jpg` is its caption. WebDataset's fields count too, see `spae.sources.fields`: `name.cls` is the label,
+      `name.json` may hold what is not said otherwise.
     - Tar shards, uncompressed: one .tar, a glob (`train-*.tar`), or a folder with .tar files. Members
-      `<label>/<name>.jpg`, as in a folder. Indexed once, then read by offset.
+      `<label>/<name>.jpg` and fields, as in a folder. Indexed once, then read by offset.
     - Parquet files, in the same three ways: a column `image` (bytes, or Hugging Face's struct of bytes and
       path), and perhaps `label` and `caption`. Needs pyarrow. To read one row its row group is decoded.
     - A TFDS directory (`<name>/<config>/<version>` with dataset_info.json) in array_record format; `split`
       is TFDS's split, by default "train". Needs tensorflow-datasets and array-record, not TensorFlow.
 
+    Labels are in composed letters, with single spaces for all other white space (`fields.class_name`).
     `size` is the side that the images will be reduced to: large JPEGs are then decoded several times faster.
-    Raises InputError: nothing there, no images, an unreadable file.
+    Raises InputError: nothing there, no images, an unreadable file, a folder with archives of both kinds.
     """
     if "://" in str(path):
         raise InputError(
@@ -55,10 +59,10 @@ def _files(path: str | Path) -> list[Path]:
     """The shards that `path` names; empty for a folder without any."""
     found = Path(path)
     if found.is_dir():
-        for pattern in ("*.tar", "*.parquet"):
-            if files := sorted(found.glob(pattern)):
-                return files
-        return []
+        tar, parquet = (sorted(found.glob(f"[!.]*.{kind}")) for kind in ("tar", "parquet"))
+        if tar and parquet:
+            raise InputError(f"{path} has .tar and .parquet files: say which, such as '{path}/*.tar'")
+        return tar or parquet
     files = [found] if found.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not files:
         raise InputError(f"nothing at {path}: wanted {_WANTED}")

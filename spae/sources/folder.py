@@ -5,50 +5,66 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from spae.errors import InputError
+from spae.files import unreadable
+from spae.sources.fields import EXTENSIONS, FIELDS, caption_of, is_image, keys_of, label_of
 from spae.sources.source import Source
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class FolderSource(Source):
     """A folder of image files; class folders are labels."""
 
     def __init__(self, folder: Path, size: int | None) -> None:
-        names = []
+        names, self._fields = [], set()
         for directory, _, entries in walk(folder):
             relative = Path(directory).relative_to(folder)
-            names += [(relative / entry).as_posix() for entry in entries]
-        names = sorted(name for name in names if is_image(name))
+            for entry in entries:
+                if is_image(entry):
+                    names.append((relative / entry).as_posix())
+                elif (field := PurePosixPath(entry).suffix.removeprefix(".")) in FIELDS:
+                    self._fields.add(field)
+        names.sort()
         if not names:
-            raise InputError(
-                f"no images in {folder}: wanted .jpg, .jpeg, .png, .webp, .tar or .parquet files"
-            )
+            wanted = ", ".join(EXTENSIONS)
+            raise InputError(f"no images in {folder}: wanted {wanted}, .tar or .parquet files")
         super().__init__([folder / name for name in names], size)
         self.names = names
+        self._folder = folder
 
     def __len__(self) -> int:
         return len(self.names)
 
     def label(self, index: int) -> str | None:
-        return label_of(self.names[index])
+        return label_of(self.names[index], lambda field: self._field(index, field))
 
     def key(self, index: int) -> str:
         return self.names[index]
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
-        file, name = self.files[index], self.names[index]
+        file = self.files[index]
         try:
-            caption = file.with_suffix(".txt")
-            text = caption.read_text("utf-8").strip() if caption.is_file() else None
-            return file.read_bytes(), label_of(name), text, name
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {file}: {error}") from error
+            content = file.read_bytes()
+        except OSError as error:
+            raise unreadable(file, error) from error
+        caption = caption_of(lambda field: self._field(index, field))
+        return content, self.label(index), caption, self.names[index]
+
+    def _field(self, index: int, field: str) -> bytes | None:
+        # Most folders have none at all: then no file is looked for.
+        for key in keys_of(self.names[index]) if field in self._fields else ():
+            file = self._folder / f"{key}.{field}"
+            try:
+                return file.read_bytes()
+            except (FileNotFoundError, IsADirectoryError):
+                continue
+            except OSError as error:
+                raise unreadable(file, error) from error
+        return None
 
 
 def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk`, links to folders followed.
+    """`os.walk`, links to folders followed, hidden folders left out.
 
-    Raises InputError: a folder cannot be read, or a link leads back to one around it.
+    Raises InputError: a folder cannot be read, or a link leads back to one around it, or to nothing.
     """
 
     def refuse(error: OSError) -> None:
@@ -59,14 +75,9 @@ def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         path = Path(directory)
         if path.is_symlink() and path.resolve() in (parent.resolve() for parent in path.parents):
             raise InputError(f"{path} is a link to a folder around it: remove it")
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        for file in files:
+            # A link without an ending may have been a class. Of an image it is told when the image is read.
+            if "." not in file and (path / file).is_symlink() and not (path / file).exists():
+                raise unreadable(path / file, FileNotFoundError())
         yield directory, folders, files
-
-
-def label_of(name: str) -> str | None:
-    """The folder directly around a file, which is its class."""
-    return PurePosixPath(name).parent.name or None
-
-
-def is_image(name: str) -> bool:
-    file = PurePosixPath(name)
-    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from spae.errors import InputError
-from spae.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, class_name, column_of
+from spae.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, column_of, label_among
+from spae.sources.fields import class_name
 from spae.sources.source import Source
+
+LOG = logging.getLogger("spae.sources")
 
 
 class ParquetSource(Source):
@@ -39,7 +43,7 @@ class ParquetSource(Source):
                     self._image = column_of(columns, IMAGE_COLUMNS)
                     self._label_column = column_of(columns, LABEL_COLUMNS)
                     self._caption = column_of(columns, CAPTION_COLUMNS)
-                    self._class_names = _class_names(opened.schema_arrow.metadata, self._label_column)
+                    self._class_names = _class_names(file, opened.schema_arrow.metadata, self._label_column)
                 if self._image is None or self._image not in columns:
                     wanted = " or ".join(IMAGE_COLUMNS)
                     raise InputError(f"{file} has no column {wanted}, but {', '.join(columns)}")
@@ -62,20 +66,18 @@ class ParquetSource(Source):
         return [name for name in (self._image, self._label_column, self._caption) if name]
 
     @cached_property
-    def _labels(self) -> list[str | None]:
+    def _values(self) -> list[Any]:
+        """The label column."""
         from pyarrow import parquet
 
-        if self._label_column is None:
-            return [None] * len(self)
-        labels: list[str | None] = []
+        values: list[Any] = []
         for file in self.files:
             with _readable(f"the labels of {file}"):
-                values = parquet.read_table(file, columns=[self._label_column])[0].to_pylist()
-            labels += [self._label(value) for value in values]
-        return labels
+                values += parquet.read_table(file, columns=[self._label_column])[0].to_pylist()
+        return values
 
     def label(self, index: int) -> str | None:
-        return self._labels[index]
+        return self._label(index, self._values[index]) if self._label_column else None
 
     def key(self, index: int) -> str:
         return f"{self.files[self._groups[self._group(index)][0]].name}/{index}"
@@ -83,26 +85,38 @@ class ParquetSource(Source):
     def _group(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, side="right"))
 
-    def _label(self, value: Any) -> str | None:
+    def _label(self, index: int, value: Any) -> str | None:
         if value is None:
             return None
-        return class_name(self._class_names, value) if self._class_names else str(value)
+        try:
+            label = label_among(self._class_names, value) if self._class_names else str(value)
+        except InputError as error:
+            raise InputError(f"{self.key(index)}: {error}") from error
+        return label and class_name(label)
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
         group = self._group(index)
         start = int(self._ends[group - 1]) if group else 0
         row = self._rows(group)[index - start]
-        key = self.key(index)
         image = row[self._image or ""]
         encoded = image.get("bytes") if isinstance(image, dict) else image
         if not isinstance(encoded, bytes):
-            found = type(encoded).__name__
-            raise InputError(f"{key}: wanted the bytes of an image in column {self._image}, got {found}")
+            raise InputError(f"{self.key(index)}: {self._without_bytes(image)}")
         caption = row[self._caption] if self._caption else None
         if isinstance(caption, list):
             caption = caption[0] if caption else None
         caption = None if caption is None else str(caption)
-        return encoded, self._label(row[self._label_column]) if self._label_column else None, caption, key
+        label = self._label(index, row[self._label_column]) if self._label_column else None
+        return encoded, label, caption, self.key(index)
+
+    def _without_bytes(self, image: Any) -> str:
+        if isinstance(image, dict) and image.get("path"):
+            return (
+                f"wanted the bytes of an image in column {self._image}, got only the path {image['path']!r}: embed "
+                "the images before writing, or give their folder"
+            )
+        found = "nothing" if image is None or isinstance(image, dict) else type(image).__name__
+        return f"wanted the bytes of an image in column {self._image}, got {found}"
 
     def _rows(self, group: int) -> list[dict[str, Any]]:
         from pyarrow import parquet
@@ -138,8 +152,19 @@ def _readable(what: str) -> Iterator[None]:
         raise InputError(f"cannot read {what}: {reason}") from error
 
 
-def _class_names(metadata: dict[bytes, bytes] | None, column: str | None) -> list[str] | None:
-    """Hugging Face data sets keep the class names in the schema's metadata."""
-    features = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    feature = features.get(column)
-    return feature.get("names") if isinstance(feature, dict) else None  # a list where an image has several
+def _class_names(file: Path, metadata: dict[bytes, bytes] | None, column: str | None) -> list[str] | None:
+    """Hugging Face data sets keep the class names in the schema's metadata; labels are numbers without them."""
+    try:
+        found = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+        feature = found.get("info", {}).get("features", {}).get(column)
+        # Of a feature that is a list, an image has several classes.
+        names = feature.get("names") if isinstance(feature, dict) else None
+        if names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            return names
+        reason = "are no list of texts"
+    except (ValueError, RecursionError):
+        reason = "are not in JSON"
+    except AttributeError:
+        reason = "are not where they should be"
+    LOG.warning(f"{file}: the names of classes in its metadata {reason}, so labels are as in the column")
+    return None

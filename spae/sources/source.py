@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from spae.errors import InputError
+from spae.files import file_size
 from spae.images import open_image
 
 # What `Source.identity` reads of the bytes: this many blocks, spread evenly over all files.
@@ -90,7 +91,10 @@ class Source(ABC):
         """sha256 over the names, sizes and bytes of all files, in hexadecimal; reads every file once."""
         digest = hashlib.sha256(self.part.encode())
         for file, name in zip(self.files, self.names, strict=True):
-            digest.update(f"{name}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
+            size = file_size(file)
+            digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
+            if not size:
+                continue
             with open(file, "rb") as opened:
                 while block := opened.read(1 << 20):
                     digest.update(block)
@@ -109,7 +113,7 @@ class Source(ABC):
         count, so a copy is the same data set.
         """
         digest = hashlib.sha256(self.part.encode())
-        sizes = [file.stat().st_size for file in self.files]
+        sizes = [file_size(file) for file in self.files]
         for name, size in zip(self.names, sizes, strict=True):
             digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
         starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
@@ -124,9 +128,10 @@ class Source(ABC):
         read = b""
         number = int(np.searchsorted(starts, place, side="right")) - 1
         while len(read) < _BLOCK_BYTES and number < len(self.files):
-            with open(self.files[number], "rb") as opened:
-                opened.seek(max(place - int(starts[number]), 0))
-                read += opened.read(_BLOCK_BYTES - len(read))
+            if starts[number] < starts[number + 1]:
+                with open(self.files[number], "rb") as opened:
+                    opened.seek(max(place - int(starts[number]), 0))
+                    read += opened.read(_BLOCK_BYTES - len(read))
             number += 1
         return read
 

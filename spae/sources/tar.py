@@ -1,15 +1,19 @@
 """Shards of images in tar files."""
 
+import logging
 import os
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spae.errors import InputError
-from spae.sources.folder import is_image, label_of
+from spae.files import unreadable
+from spae.sources.fields import EXTENSIONS, FIELDS, caption_of, is_hidden, is_image, keys_of, label_of
 from spae.sources.source import Source
+
+LOG = logging.getLogger("spae.sources")
 
 
 class TarSource(Source):
@@ -18,7 +22,8 @@ class TarSource(Source):
     def __init__(self, files: list[Path], size: int | None) -> None:
         super().__init__(files, size)
         self._members: list[tuple[int, str, int, int]] = []  # shard, name, offset, bytes
-        self._captions: dict[tuple[int, str], tuple[int, int]] = {}  # (shard, stem) -> offset, bytes
+        self._fields: dict[tuple[int, str], tuple[int, int]] = {}  # (shard, name) -> offset, bytes
+        unread: set[str] = set()
         for shard, file in enumerate(files):
             try:
                 with tarfile.open(file, "r:") as archive:
@@ -30,11 +35,15 @@ class TarSource(Source):
                 place = (member.offset_data, member.size)
                 if is_image(name):
                     self._members.append((shard, name, *place))
-                elif name.endswith(".txt"):
-                    self._captions[shard, name.removesuffix(".txt")] = place
+                elif name.rpartition(".")[2] in FIELDS:
+                    self._fields[shard, name] = place
+            unread |= _unread(members)
         if not self._members:
-            raise InputError(
-                f"no images in {files[0]}: wanted members <label>/<name>.jpg (.jpeg, .png, .webp)"
+            wanted = ", ".join(EXTENSIONS[1:])
+            raise InputError(f"no images in {files[0]}: wanted members <label>/<name>.jpg ({wanted})")
+        if unread:
+            LOG.warning(
+                f"{files[0]}: of what stands beside the images, {', '.join(sorted(unread))} is not read"
             )
         self._open: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -43,17 +52,21 @@ class TarSource(Source):
         return len(self._members)
 
     def label(self, index: int) -> str | None:
-        return label_of(self._members[index][1])
+        return label_of(self._members[index][1], lambda field: self._field(index, field))
 
     def key(self, index: int) -> str:
         shard, name, _, _ = self._members[index]
         return f"{self.files[shard].name}/{name}"
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
-        shard, name, offset, length = self._members[index]
-        place = self._captions.get((shard, str(PurePosixPath(name).with_suffix(""))))
-        caption = self._bytes(shard, *place).decode("utf-8", "replace").strip() if place else None
-        return self._bytes(shard, offset, length), label_of(name), caption, self.key(index)
+        shard, _, offset, length = self._members[index]
+        caption = caption_of(lambda field: self._field(index, field))
+        return self._bytes(shard, offset, length), self.label(index), caption, self.key(index)
+
+    def _field(self, index: int, field: str) -> bytes | None:
+        shard, name, _, _ = self._members[index]
+        places = (self._fields.get((shard, f"{key}.{field}")) for key in keys_of(name))
+        return next((self._bytes(shard, *place) for place in places if place), None)
 
     def _bytes(self, shard: int, offset: int, length: int) -> bytes:
         try:
@@ -63,7 +76,7 @@ class TarSource(Source):
             # pread carries its own position: threads share the descriptor.
             data = os.pread(self._open[shard], length, offset)
         except OSError as error:
-            raise InputError(f"cannot read {self.files[shard]}: {error.strerror or error}") from error
+            raise unreadable(self.files[shard], error) from error
         if len(data) != length:
             raise InputError(f"{self.files[shard]} ends early: it was cut short after it was indexed")
         return data
@@ -78,3 +91,15 @@ class TarSource(Source):
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         for descriptor in self.__dict__.get("_open", {}).values():
             close(descriptor)
+
+
+def _unread(members: Iterable[str]) -> set[str]:
+    """The fields that stand beside images and that nothing here reads, such as ".npy"."""
+    there = list(members)
+    keys = {key for name in there if is_image(name) for key in keys_of(name)}
+    others = (
+        name
+        for name in there
+        if not is_image(name) and not is_hidden(name) and keys.intersection(keys_of(name))
+    )
+    return {suffix for name in others if (suffix := PurePosixPath(name).suffix)[1:] not in FIELDS and suffix}

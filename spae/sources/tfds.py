@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from spae.errors import InputError
-from spae.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, class_name, column_of
+from spae.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, column_of, label_among
+from spae.sources.fields import class_name
 from spae.sources.source import Source
 
 
@@ -38,6 +39,7 @@ class TfdsSource(Source):
     @cached_property
     def _data(self) -> Any:
         import tensorflow_datasets as tfds
+        from google.protobuf.json_format import ParseError
 
         try:
             builder = tfds.builder_from_directory(self.directory)
@@ -47,7 +49,16 @@ class TfdsSource(Source):
             decoders = {image: tfds.decode.SkipDecoding()} if encoded else None
             return builder.as_data_source(split=self.part, decoders=decoders)
         # NotImplementedError is TFDS' own, for data sets whose files have no access by index.
-        except (ValueError, KeyError, OSError, NotImplementedError) as error:
+        # The other three are of a dataset_info.json or features.json that is JSON of something else, or none.
+        except (
+            ValueError,
+            KeyError,
+            OSError,
+            NotImplementedError,
+            ParseError,
+            TypeError,
+            AttributeError,
+        ) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             where = f"split {self.part} of the TFDS directory {self.directory}"
             raise InputError(f"cannot read {where}: {reason}") from error
@@ -63,8 +74,10 @@ class TfdsSource(Source):
             return None
         value, feature = example[self._label_feature], self._data.dataset_info.features[self._label_feature]
         if names := getattr(feature, "names", None):
-            return class_name(names, int(value))
-        return value.decode() if isinstance(value, bytes) else str(value)
+            label = label_among(names, int(value))
+        else:
+            label = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return label and class_name(label)
 
     def _read(self, index: int) -> tuple[Any, str | None, str | None, str]:
         try:
@@ -73,7 +86,11 @@ class TfdsSource(Source):
             raise InputError(f"cannot read {self.key(index)} of {self.directory}: {error}") from error
         caption = example[self._caption] if self._caption else None
         caption = caption.decode("utf-8", "replace") if isinstance(caption, bytes) else caption
-        return example[self._image], self._label(example), caption, self.key(index)
+        try:
+            label = self._label(example)
+        except InputError as error:
+            raise InputError(f"{self.key(index)} of {self.directory}: {error}") from error
+        return example[self._image], label, caption, self.key(index)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_data"}

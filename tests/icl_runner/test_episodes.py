@@ -21,7 +21,7 @@ def drawn(draw_value):
     classes = draw_value(st.integers(3, 8))
     sizes = draw_value(st.lists(st.integers(4, 9), min_size=classes, max_size=classes))
     labels = {f"{c}-{i}": f"class {c}" for c, size in enumerate(sizes) for i in range(size)}
-    ways, shots = draw_value(st.integers(1, classes - 1)), draw_value(st.integers(1, 3))
+    ways, shots = draw_value(st.integers(1, classes)), draw_value(st.integers(1, 3))
     names = draw_value(st.sampled_from(["nonsense", None]))
     seed = draw_value(st.integers(0, 5))
     return labels, ways, shots, draw(labels, ways, shots, 5, seed, names=names)
@@ -36,7 +36,9 @@ def test_no_image_of_the_query_or_the_control_in_the_context(case):
         context = [shot.key for shot in episode.support]
         assert episode.query.key not in context
         assert episode.other not in [*context, episode.query.key]
-        assert labels[episode.other] not in episode.names
+        if ways < len(set(labels.values())):
+            assert labels[episode.other] not in episode.names
+        assert labels[episode.other] != episode.query.label
         assert (episode.ways, episode.shots) == (ways, shots)
         assert len(set(context)) == len(context) == ways * shots
         assert set(Counter(shot.label for shot in episode.support).values()) == {shots}
@@ -56,6 +58,21 @@ def test_the_same_on_every_machine():
     assert found[0].query == Shot(key="a/6.jpg", label="a")
     assert found == draw(dict(reversed(LABELS.items())), 5, 3, 50, seed=7, names="nonsense")
     assert found != draw(LABELS, 5, 3, 50, seed=8, names="nonsense")
+
+
+def test_all_the_classes_there_are():
+    """The control is then of another class of the episode, by an image that is set aside for it."""
+    found = draw(LABELS, 7, 2, 300, seed=0, names=None)
+    assert all(sorted(episode.names) == list("abcdefg") for episode in found)
+    controls = Counter((episode.query.label, LABELS[episode.other]) for episode in found)
+    assert {query for query, _ in controls} == {other for _, other in controls} == set("abcdefg")
+    assert all(query != other for query, other in controls)
+    more = draw(LABELS, 7, 5, 300, seed=0, names=None)
+    assert [(e.query, e.other) for e in more] == [(e.query, e.other) for e in found]
+    assert episodes.controlled_within(found, LABELS)
+    assert not episodes.controlled_within(draw(LABELS, 6, 2, 300, seed=0, names=None), LABELS)
+    with pytest.raises(InputError, match="need 2 classes of at least 2 images, got 1 of 1"):
+        draw(dict.fromkeys(LABELS, "a"), 1, 1, 1, seed=0, names=None)
 
 
 def test_cells_share_their_questions():
@@ -123,7 +140,7 @@ def test_a_changed_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ways": 7}, "one more class for the control"),
+        ({"ways": 8}, "need 8 classes of at least 2 images, got 7 of 7"),
         ({"shots": 8}, "at least 9 images"),
         ({"episodes": 0}, "at least 1"),
         ({"names": {"a": "apple"}}, "6 have none, such as b"),
@@ -151,6 +168,8 @@ def test_what_cannot_be_drawn(change, message):
         ),
         ({"support": (Shot("1", "a"), Shot("2", "b"), Shot("3", "b"))}, "as many images of each class"),
         ({"names": {"a": "x", "b": "x"}}, "same name"),
+        ({"names": {"a": "x", "b": "y\nz"}}, r"'y\\nz' holds a line break"),
+        ({"names": {"a": "x ###", "b": "y"}}, "'x ###' holds a line break or ###"),
     ],
 )
 def test_what_is_no_episode(change, message):
@@ -248,6 +267,18 @@ def test_v2l(tmp_path):
     assert episodes.read_v2l(path)[0].names == {"n01": "n01", "n02": "n02"}
     made_up = episodes.read_v2l(path, "nonsense")[0].names.values()
     assert set(made_up) < set(nonsense.WORDS)
+
+
+def test_published_files_of_all_the_classes_there_are(tmp_path):
+    path = tmp_path / "2_way_1_shot.csv"
+    path.write_text(
+        "n01/1.JPEG,n02/1.JPEG,n01/8.JPEG\nn02/2.JPEG,n01/2.JPEG,n01/9.JPEG\nn02/3.JPEG,n01/3.JPEG,n02/9.JPEG\n"
+    )
+    assert [episode.other for episode in episodes.read_v2l(path)][:2] == ["n02/9.JPEG"] * 2
+    questions = write_frozen(tmp_path, [frozen_question(number, ("ant", "trifle")) for number in range(4)])
+    for episode in episodes.read_frozen(questions, tmp_path):
+        other = int(episode.other.split("_id_")[1].split("_")[0])
+        assert ("ant", "trifle")[other % 2] != episode.query.label
 
 
 @pytest.mark.parametrize(

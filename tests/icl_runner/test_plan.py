@@ -53,6 +53,32 @@ def test_plan_has_a_cell_for_each_combination(class_folders):
     assert len(spae["data_fingerprint"]) == 64
 
 
+def test_plan_of_all_the_classes_there_are(class_folders):
+    (cell,) = Plan(settings(class_folders, ways=(5,))).cells
+    assert cell.setting["control"] == "another class of the episode"
+    for item in cell.items:
+        asked, other = (call.prompt.query for call in (item.calls[0], item.calls[2]))
+        assert asked != other
+        assert other.partition(": ")[2].partition("\n")[0] in item.shown["names"]
+    (cell,) = Plan(settings(class_folders, ways=(5,), control=False)).cells
+    assert "control" not in cell.setting
+    with pytest.raises(InputError, match="need 6 classes"):
+        Plan(settings(class_folders, ways=(6,), control=False))
+
+
+def test_without_a_control_no_other_image_is_wanted(class_folders, no_tokenizer):
+    one = settings(class_folders / "tower", task="interpret", words="image", count=7)
+    with pytest.raises(InputError, match="class or a caption"):
+        Plan(one)
+    only = class_folders.parent / "one class"
+    (only / "tower").mkdir(parents=True, exist_ok=True)
+    (only / "tower/0.png").write_bytes((class_folders / "tower/0.png").read_bytes())
+    of_one = settings(only, task="interpret", words="image", control=False)
+    assert [len(item.calls) for item in Plan(of_one).cells[0].items] == [1]
+    with pytest.raises(InputError, match="wanted two images"):
+        Plan(settings(only, task="interpret", words="image"))
+
+
 def test_plan_of_the_published_columns(class_folders):
     plan = Plan(settings(class_folders, columns="paper", ways=(2,)))
     of_cells = [(c.setting["induction"], c.setting["shots"], c.setting["repeats"]) for c in plan.cells]
@@ -191,7 +217,7 @@ def test_wrong_settings(class_folders, tmp_path):
     with pytest.raises(InputError, match="wanted a task of classify"):
         Plan(settings(class_folders, task="paint"))
     with pytest.raises(InputError, match="ask for fewer ways"):
-        Plan(settings(class_folders, ways=(5,)))
+        Plan(settings(class_folders, ways=(6,)))
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/0.png").write_bytes((class_folders / "tower/0.png").read_bytes())
     with pytest.raises(InputError, match="interpret: wanted images with a class or a caption, bare has none"):

@@ -121,6 +121,17 @@ def test_papers_table_has_its_columns_average_floor_controls_and_ceiling(tmp_pat
     assert set(floor.values[:8]) == {"50.0"}
 
 
+def test_a_control_of_the_episodes_own_classes_is_called_so(tmp_path):
+    within = CELL | {"control": "another class of the episode"}
+    write_log(tmp_path, "cell", binary(15, 2), cell=within)
+    write_log(tmp_path, "ceiling", binary(20, 9), cell=CELL | {"words": "class-name"})
+    made = tables(collect([tmp_path]))
+    result, control, ceiling, _ = find(made, "2-way").rows
+    assert control.label == "control: words of an image of another class of the episode"
+    assert "control" not in result.label + ceiling.label
+    assert any("control another class of the episode" in row.label for row in find(made, "What it took").rows)
+
+
 def test_scoring_rules_and_ways_are_never_in_one_table(tmp_path):
     both = [sample(f"e{i}", {"open": 0, "constrained": 1}) for i in range(4)]
     write_log(tmp_path, "two", both)

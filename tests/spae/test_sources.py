@@ -360,6 +360,22 @@ def test_a_damaged_record_of_tfds(tfds_directory):
     assert "\n" not in str(caught.value)
 
 
+def test_broken_metadata_of_tfds_is_one_line(tfds_directory):
+    directory = open_source(tfds_directory, split="train").directory
+    for name in ("dataset_info.json", "features.json"):
+        file = directory / name
+        whole = file.read_bytes()
+        for broken in (b"no JSON", b"null", b"[1]", b"{}", b""):
+            file.write_bytes(broken)
+            with pytest.raises(InputError, match="cannot read split train of the TFDS directory") as caught:
+                open_source(directory, split="train")
+            assert "\n" not in str(caught.value)
+        file.write_bytes(whole)
+    (directory / "label.labels.txt").write_text("cat\n")
+    with pytest.raises(InputError, match=r"train/\d of .*: wanted the label .* one of 1 classes, got [12]$"):
+        list(open_source(directory, split="train"))
+
+
 def test_bad_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
