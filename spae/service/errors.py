@@ -34,6 +34,11 @@ class ApiError(Exception):
             # Whole seconds are all that the header takes.
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
 
+    def at(self, place: str) -> "ApiError":
+        """The same, about that part of the request."""
+        message = f"{place}: {self.message}"
+        return ApiError(self.status, message, code=self.code, param=place, headers=self.headers)
+
     def body(self) -> dict[str, dict[str, str | None]]:
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}

@@ -18,7 +18,8 @@ from spae.pyramid import Pyramid
 from spae.service import schemas
 from spae.service.batching import MOST_RIVALS
 from spae.service.errors import ApiError
-from spae.service.images_in import from_data_url, open_square, read_body, read_form, too_many
+from spae.service.images_in import from_data_url, open_square, read_form, too_many
+from spae.service.json_body import LARGE, read_body
 from spae.service.limits import Share
 from spae.service.schemas import DetokenizeRequest, TokenizeRequest, WrittenPyramid
 from spae.text import Parsed, Repair
@@ -29,7 +30,6 @@ T = TypeVar("T")
 router = APIRouter(tags=["tokenizer"])
 
 _FILES = ("image", "images")
-_LARGE = 1 << 16  # bytes of JSON that are read in a thread
 
 # A red square of 8 x 8 pixels, so that the example runs as it stands.
 EXAMPLE_IMAGE = (
@@ -238,7 +238,7 @@ async def _json(request: Request, model: type[schemas.Model], share: Share) -> s
             message += " or multipart/form-data"
         raise ApiError(415, message, code="unsupported_media_type")
     body = await read_body(request, request.app.state.settings, share)
-    if len(body) > _LARGE:
+    if len(body) > LARGE:
         return await _in_thread(request, schemas.check, model, body)
     return schemas.check(model, body)
 
@@ -261,9 +261,13 @@ def _check_layers(tokenizer: Tokenizer, layers: int | None) -> None:
 
 
 def _open(image: bytes | str, request: Request, param: str) -> UInt8[np.ndarray, "s s 3"]:
+    """Raises ApiError with the image's place, `param`."""
     state = request.app.state
-    data = from_data_url(image, state.settings, param) if isinstance(image, str) else image
-    return open_square(data, state.settings, state.tokenizer.image_size, param)
+    try:
+        data = from_data_url(image, state.settings) if isinstance(image, str) else image
+        return open_square(data, state.settings, state.tokenizer.image_size)
+    except ApiError as error:
+        raise error.at(param) from error
 
 
 def _written(

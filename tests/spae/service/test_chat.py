@@ -439,7 +439,9 @@ def test_images_that_are_none(url, status, client, upstream):
     part = {"type": "image_url", "image_url": {"url": url}}
     with pytest.raises(openai.APIStatusError) as error:
         ask(client, user(grey(0), part))
-    assert (error.value.status_code, error.value.param) == (status, "messages")
+    place = "messages[0].content[1]"
+    assert (error.value.status_code, error.value.param) == (status, place)
+    assert error.value.body["message"].startswith(f"{place}: ")
     assert upstream.asked == []
 
 
@@ -452,12 +454,38 @@ def test_too_many_images(client, upstream):
     assert sent(upstream)["messages"][1]["content"].count("<image>") == 17
 
 
-def test_half_a_surrogate_pair_goes_through(service, upstream):
+def test_half_a_letter_of_the_model_goes_through(service, upstream):
     upstream.answer = "half \ud83d of it <image> grey\ud83d </image>"
-    response = post(service, json.dumps({"messages": [{"role": "user", "content": "\ud83d"}]}))
+    response = post(service, json.dumps({"messages": [{"role": "user", "content": "\U0001f600"}]}))
     assert response.status_code == 200
-    assert sent(upstream)["messages"][1]["content"] == "\ud83d"
+    assert sent(upstream)["messages"][1]["content"] == "\U0001f600"
     assert response.json()["choices"][0]["message"]["content"] == upstream.answer
+
+
+SURROGATE = "half \ud800 of it"
+TURN = {"role": "user", "content": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"messages": [TURN, {"role": "user", "content": SURROGATE}]}, "messages[1].content"),
+        ({"messages": [{"role": "system", "content": SURROGATE}, TURN]}, "messages[0].content"),
+        ({"messages": [user(text("hello"), text(SURROGATE))]}, "messages[0].content[1].text"),
+        ({"messages": [TURN], "spae": {"preamble": SURROGATE}}, "spae.preamble"),
+        ({"messages": [TURN], "stream": True, "stop": [SURROGATE]}, "stop[0]"),
+        ({"messages": [TURN], "metadata": {SURROGATE: "x"}}, "metadata"),
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(body, place, service, upstream):
+    response = post(service, json.dumps(body))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, place)
+    assert response.json()["error"]["message"].startswith(
+        f"{place}: wanted Unicode text; got half a surrogate"
+    )
+    raw = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert post(service, raw).status_code == 400
+    assert upstream.asked == []
 
 
 def test_what_is_counted(client, service, upstream):
