@@ -21,10 +21,9 @@ async def models(request: Request) -> Response:
 
 
 @router.get("/v1/models/{name:path}", response_model=schemas.ModelOut)
-async def model(request: Request) -> Response:
+async def model(request: Request, name: str) -> Response:
     """One of them, by its name."""
     data, failure = await _listed(request)
-    name = request.path_params["name"]
     found = next((one for one in data if one.get("id") == name), None)
     if found is None:
         raise _unknown(name, [str(one.get("id")) for one in data], failure)

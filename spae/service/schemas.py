@@ -102,7 +102,9 @@ class TokenizeResponse(BaseModel):
 class RepairOut(BaseModel):
     """One thing that was not as it should be, and what was done."""
 
-    kind: Literal["case", "punctuation", "numbering", "whitespace", "unknown", "missing", "surplus"]
+    kind: Literal[
+        "case", "punctuation", "numbering", "whitespace", "wrapping", "unknown", "missing", "surplus"
+    ]
     position: Annotated[int, Field(description="Among the pyramid's words, from 0")]
     found: str
     used: Annotated[str, Field(description="The word taken instead; empty for something left out")]

@@ -142,13 +142,13 @@ def test_several_inputs_of_every_kind(client):
         ({"image": data_url(IMAGE), "layers": "2"}, 422, "invalid_value", "layers", "valid integer"),
         ({"image": data_url(IMAGE), "layers": True}, 422, "invalid_value", "layers", "valid integer"),
         ({"image": 3}, 422, "invalid_value", "image", "valid string"),
-        ({"image": "https://example.org/cat.jpg"}, 422, "invalid_image_url", "images.0", "data:image/jpeg"),
-        ({"image": "data:image/png,abc"}, 422, "invalid_image_url", "images.0", "base64"),
-        ({"image": "data:image/png;base64,a*b="}, 422, "invalid_image_url", "images.0", "not base64"),
-        ({"image": data_url(IMAGE, "svg+xml")}, 415, "unsupported_image", "images.0", "another media type"),
-        ({"image": data_url(b"")}, 422, "invalid_image", "images.0", "empty"),
-        ({"image": data_url(b"GIF89a" + bytes(20))}, 415, "unsupported_image", "images.0", "convert it"),
-        ({"image": data_url(IMAGE[: len(IMAGE) // 2])}, 422, "invalid_image", "images.0", "damaged"),
+        ({"image": "https://example.org/cat.jpg"}, 422, "invalid_image_url", "image", "image: wanted"),
+        ({"image": "data:image/png,abc"}, 415, "unsupported_image", "image", "image: wanted a JPEG"),
+        ({"image": "data:image/png;base64,a*b="}, 422, "invalid_image_url", "image", "not base64"),
+        ({"image": data_url(b"<svg>")}, 415, "unsupported_image", "image", "convert it"),
+        ({"image": data_url(b"")}, 422, "invalid_image", "image", "empty"),
+        ({"image": data_url(b"GIF89a" + bytes(20))}, 415, "unsupported_image", "image", "convert it"),
+        ({"image": data_url(IMAGE[: len(IMAGE) // 2])}, 422, "invalid_image", "image", "damaged"),
         ({"images": [data_url(IMAGE), data_url(IMAGE[:50])]}, 422, "invalid_image", "images.1", "image is"),
         ({"images": [data_url(IMAGE)] * 17}, 413, "too_many_images", "images", "at most 16"),
         ([1], 422, "invalid_value", None, "the body"),
@@ -293,7 +293,7 @@ def test_limits_hold_while_a_body_comes(fakes):
         refused(answer, 413, "too_large")
         assert read == 0
         large = {"image": data_url(IMAGE + bytes(20_000))}
-        refused(client.post("/v1/tokenize", json=large), 413, "too_large", "images.0")
+        refused(client.post("/v1/tokenize", json=large), 413, "too_large", "image")
         exactly = {"image": data_url(IMAGE + bytes(20_000 - len(IMAGE)))}
         assert client.post("/v1/tokenize", json=exactly).status_code == 200
         assert client.app.state.memory.held == 0
