@@ -151,11 +151,13 @@ def _in_marks(text: str) -> tuple[str, str]:
     if not marks:
         return text, ""
     # From an opening mark to the next one of any kind; up to the first, if the opening one is lost.
-    spans = [] if any(not one[1] for one in marks) else [(0, 0, marks[0].start(), marks[0].end())]
+    spans: list[tuple[int, int, int, int]] = []
+    if all(one[1] for one in marks):
+        spans.append((0, 0, marks[0].start(), marks[0].end()))
     for one, following in zip_longest(marks, marks[1:]):
         if not one[1]:
-            end = (following.start(), following.end()) if following else (len(text), len(text))
-            spans.append((one.start(), one.end(), *end))
+            end, behind = following.span() if following else (len(text), len(text))
+            spans.append((one.start(), one.end(), end, behind))
     for before, begin, end, behind in spans:
         if text[begin:end].strip():
             return text[begin:end].strip(), text[:before].strip() or text[behind:].strip()

@@ -84,9 +84,9 @@ class EmbeddedModel:
             message = f"modalities: {self._model.name} gives text and images; got {short(others[0])}"
             raise refused(message, "modalities")
         _settings(body, 1)
-        letters = sum(
-            self._check_turn(message, f"messages[{place}]") for place, message in enumerate(body["messages"])
-        )
+        letters = len((body.get("spae") or {}).get("preamble") or "")
+        for place, message in enumerate(body["messages"]):
+            letters += self._check_turn(message, f"messages[{place}]")
         self._check_letters(letters, "messages")
 
     def check_completion(self, body: Mapping[str, Any]) -> None:

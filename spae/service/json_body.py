@@ -20,10 +20,11 @@ LARGE = 1 << 16  # bytes of JSON that are read in a thread
 # Values of all kinds: a million empty objects take 64 MB and a tenth of a second, in which nothing else runs. Text
 # beside them is cheap, but its commas and brackets count, since nothing is parsed yet.
 _MOST_VALUES = 1_000_000
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-async def read_body(request: Request, settings: Settings, share: Share) -> bytes:
+async def read_body(request: Request, settings: Settings, share: Share) -> bytearray:
     """The whole body of Content-Type application/json, never more than the limit of it in memory.
 
     Raises ApiError: 413 too large, or too many values; 415 of another type, or compressed; Overloaded.
@@ -35,7 +36,7 @@ async def read_body(request: Request, settings: Settings, share: Share) -> bytes
         if values > _MOST_VALUES:
             message = f"wanted a body with at most {_MOST_VALUES:,} values (commas and brackets), got more: send less"
             raise ApiError(413, message, code="too_large")
-    return bytes(body)
+    return body
 
 
 async def read_object(request: Request, settings: Settings, share: Share) -> tuple[dict[str, Any], int]:
@@ -61,8 +62,9 @@ def check_text_size(size: int, settings: Settings, param: str) -> None:
         raise too_large("text", settings.max_text_bytes, param)
 
 
-def _parsed(data: bytes) -> Any:
-    data = data.removeprefix(b"\xef\xbb\xbf")
+def _parsed(data: bytearray) -> Any:
+    if data.startswith(_BYTE_ORDER_MARK):
+        del data[: len(_BYTE_ORDER_MARK)]
     try:
         return from_json(data, allow_inf_nan=False)
     except ValueError as error:
@@ -73,7 +75,7 @@ def _parsed(data: bytes) -> Any:
     raise ApiError(400, message, code="invalid_json")
 
 
-def _name_half_pair(data: bytes) -> None:
+def _name_half_pair(data: bytearray) -> None:
     """Raises ApiError: a text of the body holds half a surrogate pair. Nothing for a body that is no JSON anyway."""
     try:
         body = json.loads(data.decode("utf-8"))

@@ -191,7 +191,7 @@ class ErrorResponse(BaseModel):
     error: ErrorOut
 
 
-def check(model: type[Model], body: bytes) -> Model:
+def check(model: type[Model], body: bytes | bytearray) -> Model:
     """The body as a request. Raises ApiError: 400 not JSON, 422 a field is missing, unknown or wrong."""
     try:
         return model.model_validate_json(body)
