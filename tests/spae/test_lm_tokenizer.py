@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from icl_runner.prompts import classify
 from spae.errors import InputError
+from spae.frozen_lm.constraint import Trie
 from spae.frozen_lm.model_file import read_safetensors_tensor, read_word_source, smollm2_file
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer, TiktokenTokenizer
 
@@ -114,6 +116,21 @@ def test_control_tokens(tokenizers_pair, smollm2_metadata):
     assert fast.decode([1, 2]) == "<|im_start|><|im_end|>"
     assert fast.size == 49_152
     assert fast.longest == 81
+
+
+def test_a_class_named_like_a_control_token_is_asked_for_as_text(tokenizers_pair):
+    fast, _ = tokenizers_pair
+    names = ["<|endoftext|>", "<|im_end|>", "dog"]
+    prompt = classify(names, [("grass park", names[0])], "tree park")
+    control = range(17)
+    assert not {*control} & {*fast.encode(prompt.text)}
+    # The answer is held to the names; it is text as well.
+    state, ids = (trie := Trie([f" {name}" for name in names[:2]], fast)).start(), []
+    while trie.allowed(state).size:
+        ids.append(int(trie.allowed(state)[0]))
+        state = trie.step(state, ids[-1])
+    assert not {*control} & {*ids}
+    assert fast.decode(ids) in (" <|endoftext|>", " <|im_end|>")
 
 
 # Of files as their makers publish them: what they add, and whether they call it special.
