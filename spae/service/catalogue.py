@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.responses import JSONResponse
 
 from spae.service import schemas
 from spae.service.chat_text import short
 from spae.service.errors import ApiError
+from spae.service.events import to_json
 
 router = APIRouter(tags=["service"])
 
@@ -17,7 +17,7 @@ router = APIRouter(tags=["service"])
 async def models(request: Request) -> Response:
     """The tokenizer, and the language models behind the chat."""
     data, failure = await _listed(request)
-    return JSONResponse({"object": "list", "data": data, "chat_error": failure})
+    return _json({"object": "list", "data": data, "chat_error": failure})
 
 
 @router.get("/v1/models/{name:path}", response_model=schemas.ModelOut)
@@ -27,7 +27,7 @@ async def model(request: Request, name: str) -> Response:
     found = next((one for one in data if one.get("id") == name), None)
     if found is None:
         raise _unknown(name, [str(one.get("id")) for one in data], failure)
-    return JSONResponse(found)
+    return _json(found)
 
 
 def check_model(model: Any, known: Sequence[str]) -> None:
@@ -70,6 +70,10 @@ async def _listed(request: Request) -> tuple[list[dict[str, Any]], str | None]:
         # The tokenizer is there all the same.
         state.telemetry.upstream_errors.labels(error.status).inc()
         return data, error.message
+
+
+def _json(value: Any) -> Response:
+    return Response(to_json(value), media_type="application/json")
 
 
 def _entry(name: str) -> dict[str, Any]:

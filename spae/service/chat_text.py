@@ -107,7 +107,12 @@ def image_places(messages: Sequence[Message]) -> dict[str, str]:
 
 def images_size(messages: Sequence[Message]) -> int:
     """How many characters of checked messages are images in them."""
-    return sum(len(_url(part, name)) for one in messages for name, part in _parts(one) if _is_image(part))
+    size = 0
+    for message in messages:
+        content = message.get("content")
+        parts = [*(content if isinstance(content, list) else []), *(message.get("images") or [])]
+        size += sum(len(_url(part, "image")) for part in parts if _is_image(part))
+    return size
 
 
 def to_text(messages: Sequence[Message], words: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -117,7 +122,7 @@ def to_text(messages: Sequence[Message], words: Mapping[str, str]) -> list[dict[
         plain = {key: value for key, value in message.items() if key not in ("images", "spae")}
         parts = [_as_text(part, words) for _, part in _parts(message)]
         if all(part["type"] == "text" for part in parts):
-            if parts:
+            if parts or message.get("content") == []:
                 plain["content"] = "\n".join(part["text"] for part in parts if part["text"])
         else:
             # Sound, files, refusals: whether it takes them is the model's business.

@@ -69,14 +69,15 @@ def _parsed(data: bytearray) -> Any:
         return from_json(data, allow_inf_nan=False)
     except ValueError as error:
         reason = str(error)
-    if _SURROGATE.search(data):
-        _name_half_pair(data)
+    name_half_pair(data)
     message = f"wanted a JSON object in UTF-8 as body; got none: {reason}"
     raise ApiError(400, message, code="invalid_json")
 
 
-def _name_half_pair(data: bytearray) -> None:
+def name_half_pair(data: bytes | bytearray) -> None:
     """Raises ApiError: a text of the body holds half a surrogate pair. Nothing for a body that is no JSON anyway."""
+    if not _SURROGATE.search(data):
+        return
     try:
         body = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):

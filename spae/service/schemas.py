@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from spae.service.batching import MOST_RIVALS
 from spae.service.errors import ApiError
+from spae.service.json_body import name_half_pair
 
 Rivals = Annotated[
     int,
@@ -192,12 +193,14 @@ class ErrorResponse(BaseModel):
 
 
 def check(model: type[Model], body: bytes | bytearray) -> Model:
-    """The body as a request. Raises ApiError: 400 not JSON, 422 a field is missing, unknown or wrong."""
+    """The body as a request. Raises ApiError: 400 not JSON, or text that is none; 422 a field is missing, unknown or
+    wrong."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
+        name_half_pair(body)
         raise ApiError(400, f"the body is not JSON: {first['msg']}", code="invalid_json")
     place = ".".join(str(part) for part in first["loc"])
     raise ApiError(422, f"{place or 'the body'}: {first['msg']}", code="invalid_value", param=place or None)

@@ -566,6 +566,11 @@ def test_too_many_images(client, upstream):
     assert sent(upstream)["messages"][1]["content"].count("<image>") == 17
 
 
+def test_half_a_letter_in_an_upstreams_error(service, upstream):
+    upstream.answer = text_answer('{"error": {"message": "half \\ud83d"}}', 400)
+    assert post(service, json.dumps({"messages": [TURN]})).json()["error"]["message"] == "half \ud83d"
+
+
 def test_half_a_letter_of_the_model_goes_through(service, upstream):
     upstream.answer = "half \ud83d of it <image> grey\ud83d </image>"
     response = post(service, json.dumps({"messages": [{"role": "user", "content": "\U0001f600"}]}))

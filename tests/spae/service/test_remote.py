@@ -155,7 +155,7 @@ def test_an_image_of_an_allowed_host(host):
 
 
 def test_an_address_that_is_dead_is_passed_over(host):
-    host.pages["/"] = (200, {}, b"bytes")
+    host.pages["/"] = (200, {"Content-Type": "text/plain"}, b"bytes")  # a wrong label is no error
     network = Network(host, dead=(OTHER,))
     assert fetch("http://a.example", Names(a_example=[[OTHER, PUBLIC]]), network) == b"bytes"
     assert [address for address, _ in network.went] == [OTHER, PUBLIC]

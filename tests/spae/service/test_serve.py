@@ -138,6 +138,8 @@ def fails(capsys, *options: str) -> str:
 def test_what_is_refused_before_it_starts(capsys, tmp_path, monkeypatch):
     assert "(--no-auth)" in fails(capsys, "--host", "0.0.0.0")
     assert "cannot read the keys" in fails(capsys, "--api-keys", str(tmp_path / "none"))
+    assert "half a surrogate pair" in fails(capsys, "--preamble", "\ud800")
+    assert "--upstream-model" in fails(capsys, "--served-model-name", "gpt-4o", *UPSTREAM)
     assert "wanted an upstream such as" in fails(capsys, "--upstream", "example.org")
     assert "cannot listen on 127.0.0.300" in fails(capsys, "--host", "127.0.0.300", "--no-auth")
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -159,6 +159,23 @@ def test_wrong_images_in_json(client, body, status, code, param, message):
 
 
 @pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"text": "snow \ud800"}, "text"),
+        ({"inputs": [{"text": "snow"}, {"words": ["coal", "\udfff"]}]}, "inputs[1].words[1]"),
+    ],
+)
+def test_words_that_are_no_text(client, body, param):
+    headers = {"Content-Type": "application/json"}
+    message = refused(
+        client.post("/v1/detokenize", content=json.dumps(body), headers=headers), 400, "invalid_text", param
+    )
+    assert message.startswith(f"{param}: wanted Unicode text")
+    raw = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    refused(client.post("/v1/detokenize", content=raw, headers=headers), 400, "invalid_json")
+
+
+@pytest.mark.parametrize(
     ("body", "param", "message"),
     [
         ({}, "text", "got none"),
