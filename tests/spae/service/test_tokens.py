@@ -212,7 +212,7 @@ def test_bodies_that_are_no_json(client, path):
     def send(content, kind="application/json", **headers):
         return client.post(path, content=content, headers={"Content-Type": kind} | headers)
 
-    for body in (b"", b"{", b"\xff\xfe", b'{"text": "\\ud800"}', b"[" * 100_000):
+    for body in (b"", b"{", b"\xff\xfe", b"[" * 100_000):
         refused(send(body), 400, "invalid_json")
     assert "application/json" in refused(send(b"{}", "text/plain"), 415, "unsupported_media_type")
     refused(client.post(path), 415, "unsupported_media_type")
