@@ -63,7 +63,7 @@ async def _listed(request: Request) -> tuple[list[dict[str, Any]], str | None]:
         "fingerprint": state.fingerprint,
     }
     data = [_entry(state.model) | {"tokenizer": described}]
-    data += [_entry(name) for name in state.settings.served_model_names if name != state.model]
+    data += [_entry(name) for name in state.settings.names if name != state.model]
     try:
         return data + await state.upstream.models(request.headers), None
     except ApiError as error:

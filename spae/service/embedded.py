@@ -71,8 +71,7 @@ class EmbeddedModel:
     def load(cls, settings: Settings, vocabulary: Vocabulary) -> "EmbeddedModel":
         """The model that the settings name, compiled for conversations of a usual length. Raises InputError."""
         model = frozen_lm.load(settings.lm)
-        names = (settings.model, *settings.served_model_names)
-        upstream = cls(model, vocabulary, settings.timeout_s, names)
+        upstream = cls(model, vocabulary, settings.timeout_s, settings.names)
         model.generate([model.encode(" word" * _WARM_UP)], 2)
         return upstream
 

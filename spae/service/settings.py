@@ -93,8 +93,13 @@ class Settings:
 
     @property
     def model(self) -> str:
-        """What the tokenizer is called, and the language model too by who does not choose one: the bundle's name."""
+        """What the tokenizer is called: the bundle's name."""
         return Path(self.bundle.rstrip("/")).name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What requests may call the language model beside its own name."""
+        return tuple(dict.fromkeys(("default", self.model, *self.served_model_names)))
 
     @property
     def is_local(self) -> bool:

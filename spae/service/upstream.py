@@ -89,7 +89,7 @@ class RemoteModel:
         self._model = settings.upstream_model
         self._names: tuple[str, ...] = ()
         if settings.served_model_names:
-            self._names = (str(self._model), settings.model, *settings.served_model_names)
+            self._names = (str(self._model), *settings.names)
         # Sooner than the whole request's time is up, so that the client hears what was late.
         self._timeout_s = 0.9 * settings.timeout_s
         self._key = os.environ.get(KEY_VARIABLE)

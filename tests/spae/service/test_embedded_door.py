@@ -35,9 +35,7 @@ def door():
         patch.setattr(
             upstream,
             "open_upstream",
-            lambda settings, vocabulary: EmbeddedModel(
-                lm, vocabulary, names=(settings.model, *settings.served_model_names)
-            ),
+            lambda settings, vocabulary: EmbeddedModel(lm, vocabulary, names=settings.names),
         )
         with running(create_app(Settings(served_model_names=("gpt-4o",)))) as url:
             yield lm, url
