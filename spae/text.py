@@ -11,9 +11,12 @@ from rapidfuzz.process import cdist
 from spae.errors import InputError
 from spae.pyramid import Pyramid, PyramidShape
 from spae.vocabulary import Vocabulary
+from spae.wrapping import unwrap, without_sentences
 
 # Letters and digits; hyphens and apostrophes inside a word belong to it.
 _PIECE = re.compile(r"[^\W_]+(?:['’‐‑-][^\W_]+)*")
+_JOINED = re.compile(r"['’‐‑-]|[a-z][A-Z]")
+_HUMPS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _JOINTS = re.compile(r"['’‐‑-]")
 # Without `layers`, surplus of up to this part of a prefix is taken for miscounting, not for a next layer.
 _SURPLUS_TOLERATED = 0.1
@@ -25,7 +28,8 @@ _FURTHEST = 2  # edits
 class Repair:
     """One thing that was not as `render` writes it.
 
-    `kind`: "case", "punctuation", "numbering", "whitespace", "unknown", "missing" or "surplus";
+    `kind`: "case", "punctuation", "numbering", "whitespace", "wrapping" (what stands around the words), "unknown",
+    "missing" or "surplus";
     `position`: 0-based place among the pyramid's words; `found`: what the text has there;
     `used`: the word taken instead, "" for something left out.
     """
@@ -53,7 +57,9 @@ def render(pyramid: Pyramid, layers: int | None = None) -> str:
 def parse(text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | None = None) -> Parsed:
     """Reads a pyramid from words; the inverse of `render`, tolerant of how people and models write.
 
-    Another case, punctuation, numbering ("1." "2)"), line breaks: understood and reported. A word that is
+    Another case, punctuation, numbering ("1." "2)"), line breaks: understood and reported. So is what stands around
+    the words: code fences, JSON with lists of words, sentences before and behind, headings ("Layer 2:"); the marks
+    <image> and </image> are nothing to report. Words joined by hyphens ("dog-puppy") are told apart. A word that is
     not in the vocabulary becomes the nearest by spelling (1 edit for 3 to 5 letters, 2 for longer words;
     ties to the lower id, which is the more frequent word); when none is near, it is filled like a missing
     word: with the word above it in the pyramid, or at the top with the first known word of the text.
@@ -67,7 +73,12 @@ def parse(text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | 
     if not isinstance(text, str):
         raise InputError(f"text: wanted words as a string; got {type(text).__name__}")
     wanted = shape.tokens(layers)
-    found, repairs = _words(text, vocabulary, wanted)
+    inside, around = unwrap(text)
+    inside, sentence = _without_sentences(inside, vocabulary, shape, layers)
+    around = around or sentence
+    found, repairs = _words(inside, vocabulary, wanted)
+    if around:
+        repairs.insert(0, Repair("wrapping", 0, around[:_LONGEST_REPAIRED], ""))
     if not found:
         raise InputError("text: wanted words of the vocabulary, separated by spaces; got none")
     if layers is None:
@@ -102,7 +113,7 @@ def _words(text: str, vocabulary: Vocabulary, wanted: int) -> tuple[list[str], l
         if chunk in vocabulary.index:
             found.append(chunk)
             continue
-        pieces = _PIECE.findall(chunk)
+        pieces = [part for piece in _PIECE.findall(chunk) for part in _apart(piece, vocabulary)]
         words = [piece for piece in pieces if not piece.isdigit() or piece in vocabulary.index]
         if words != [chunk] and len(found) <= wanted:
             repair = Repair(
@@ -116,6 +127,26 @@ def _words(text: str, vocabulary: Vocabulary, wanted: int) -> tuple[list[str], l
                 repairs.append(repair)
         found += words
     return found, repairs
+
+
+def _without_sentences(
+    text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | None
+) -> tuple[str, str]:
+    sizes = [shape.tokens(count) for count in (range(1, len(shape) + 1) if layers is None else [layers])]
+
+    def count(part: str) -> int:
+        return len(_words(part, vocabulary, 0)[0])
+
+    return without_sentences(text, count, lambda words: min(abs(words - size) for size in sizes))
+
+
+def _apart(piece: str, vocabulary: Vocabulary) -> list[str]:
+    """Words that are joined in one, if each of them is a word of the vocabulary: dog-puppy, DogPuppy."""
+    if not _JOINED.search(piece) or piece.casefold() in vocabulary.folded_index:
+        return [piece]
+    parts = [part for joined in _JOINTS.split(piece) for part in _HUMPS.findall(joined)]
+    whole = "".join(parts) == _JOINTS.sub("", piece)
+    return parts if whole and all(part.casefold() in vocabulary.folded_index for part in parts) else [piece]
 
 
 def _layers_for(words: int, shape: PyramidShape) -> int:

@@ -157,6 +157,7 @@ def _decode(options: argparse.Namespace) -> int:
     repairs: list[dict[str, Any]] = [
         {"kind": repair.kind, "position": repair.position, "found": repair.found, "used": repair.used}
         for repair in parsed.repairs
+        if repair.kind != "whitespace"  # line breaks are how encode prints layers; they are nothing to repair
     ]
     if options.json:
         record = {
@@ -194,6 +195,8 @@ def _draw(options: argparse.Namespace) -> int:
 
 def _text(argument: str) -> str:
     """The words: the argument itself, or of a file (text, or JSON of `spae encode --json`), or of stdin."""
+    from spae.unicode import check_unicode
+
     if argument == "-" or os.path.isfile(argument):
         try:
             text = sys.stdin.read() if argument == "-" else Path(argument).read_text("utf-8")
@@ -201,20 +204,16 @@ def _text(argument: str) -> str:
             raise InputError(
                 f"{argument} is not text in UTF-8: wanted words, or JSON of spae encode"
             ) from error
-    elif len(argument.split()) == 1 and ("/" in argument or argument.endswith((".txt", ".json"))):
+    elif (
+        len(argument.split()) == 1
+        and not argument.startswith(("<", "{", "["))  # marks, or JSON
+        and ("/" in argument or argument.endswith((".txt", ".json")))
+    ):
         raise InputError(f"no file at {argument}: give words, a file of words, or - for standard input")
     else:
         text = argument
-    if not text.lstrip().startswith("{"):
-        # Line breaks are how encode prints layers; they are nothing to repair.
-        return " ".join(text.split())
-    try:
-        record = json.loads(text)
-        return " ".join(word for layer in record["layers"] for word in layer["words"])
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            "the JSON is not one record of spae encode --json: wanted layers with words"
-        ) from error
+    check_unicode(text, "text")
+    return text
 
 
 def _picture_format(output: Path) -> str:

@@ -22,6 +22,13 @@ def add(commands: Any) -> None:
     )
     serve.add_argument("--upstream-model", metavar="NAME", help="its model (what each request names)")
     serve.add_argument(
+        "--served-model-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="requests may call the language model so, too; may be repeated (its own name and the bundle's)",
+    )
+    serve.add_argument(
         "--lm", default="default", metavar="NAME_OR_PATH", help="the embedded language model (SmolLM2-135M)"
     )
     serve.add_argument(
@@ -68,6 +75,7 @@ def _serve(options: argparse.Namespace) -> int:
             upstream=options.upstream,
             upstream_model=options.upstream_model,
             lm=options.lm,
+            served_model_names=tuple(options.served_model_name),
             preamble=options.preamble,
             api_keys_file=options.api_keys,
             no_auth=options.no_auth,

@@ -2,11 +2,13 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from spae.errors import InputError
+from spae.unicode import check_unicode
 
 # The regular expressions that split text before byte-pair merging, by the name GGUF gives them.
 # They belong to the models' published tokenizers.
@@ -23,7 +25,8 @@ _LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 _QWEN2 = ("qwen2", "deepseek-r1-qwen")
 
 # GGUF's token types.
-_CONTROL, _USER_DEFINED = 3, 4
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+_BLANKS = " \t\r\n▁"  # the last is SentencePiece's space
 
 
 class TextTokenizer(Protocol):
@@ -34,8 +37,11 @@ class TextTokenizer(Protocol):
         """One more than the largest token id."""
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the text, with nothing added in front or behind; control tokens spelled out in
-        the text (such as `<|im_end|>`) become those tokens."""
+        """Token ids of the text, with nothing added in front or behind. A control token spelled out in it (such as
+        `<|im_end|>`) is text like any other: people's texts cannot end their turn, or a file.
+
+        Raises InputError: the text holds half a surrogate pair, so it is none.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, control tokens included."""
@@ -47,6 +53,13 @@ class HuggingFaceTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        # Many files call only some of their control tokens special (Qwen's <tool_call> and <|file_sep|> are not). Runs
+        # of spaces and line breaks, which others add, stay what they are.
+        added = tokenizer.get_added_tokens_decoder().values()
+        tokenizer.add_special_tokens(
+            [_as_special(token) for token in added if not token.special and token.content.strip(_BLANKS)]
+        )
+        tokenizer.encode_special_tokens = True  # as text, that is
         self._tokenizer = tokenizer
 
     @classmethod
@@ -81,8 +94,15 @@ class HuggingFaceTokenizer:
     def size(self) -> int:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
+    @cached_property
+    def longest(self) -> int:
+        """No token stands for more letters than this, so n letters are at least n / longest tokens."""
+        return max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)))
+
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        check_unicode(text, "text")
+        # Of all the library's doors this one lets other threads run meanwhile.
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
@@ -145,7 +165,8 @@ class TiktokenTokenizer:
         return self._encoding.max_token_value + 1
 
     def encode(self, text: str) -> list[int]:
-        return self._encoding.encode(text, allowed_special="all")
+        check_unicode(text, "text")
+        return self._encoding.encode(text, disallowed_special=())
 
     def decode(self, ids: Sequence[int]) -> str:
         # Ids that the encoding leaves unused have no text.
@@ -174,6 +195,17 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
             f"tokenizer: {path} is not a whole .tiktoken file: wanted all 256 bytes and every token and rank once"
         )
     return ranks
+
+
+def _as_special(token: Any) -> Any:
+    return _import_tokenizers().AddedToken(
+        token.content,
+        special=True,
+        normalized=token.normalized,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        single_word=token.single_word,
+    )
 
 
 def _import_tokenizers() -> ModuleType:
@@ -236,9 +268,11 @@ def _sentence_piece(metadata: Mapping[str, Any]) -> Any:
     tokenizers = _import_tokenizers()
     tokens = metadata["tokenizer.ggml.tokens"]
     scores = metadata["tokenizer.ggml.scores"]
+    types = metadata.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
     vocabulary = {token: i for i, token in enumerate(tokens)}
     merges = []
-    for i in sorted(range(len(tokens)), key=lambda i: -scores[i]):
+    # No text is merged into a control token ("<" and "s>" into "<s>"), or into one that stands for a byte.
+    for i in sorted((i for i in range(len(tokens)) if types[i] == _NORMAL), key=lambda i: -scores[i]):
         piece = tokens[i]
         merges += [
             (piece[:cut], piece[cut:])

@@ -22,10 +22,11 @@ import spae
 from spae.clips import refuse_clips
 from spae.demo import PHOTOGRAPHS
 from spae.errors import BundleError, InputError
-from spae.service import chat, remote, schemas, tokens, upstream, words
+from spae.service import catalogue, chat, completions, remote, schemas, tokens, upstream, words
 from spae.service.auth import Guard, Keys
 from spae.service.batching import Batcher, Overloaded, Unavailable
 from spae.service.errors import ApiError
+from spae.service.head import HeadAsGet
 from spae.service.limits import Memory, TimeLimit
 from spae.service.settings import Settings
 from spae.service.telemetry import Observed, Telemetry
@@ -34,6 +35,7 @@ PAGE = Path(__file__).parent / "page"
 _ERRORS = {
     400: "The body is not what its Content-Type says",
     401: "No key, or an unknown one",
+    404: "No such route, or no such model",
     406: "Several images do not go into one PNG",
     408: "The body did not arrive in time",
     413: "Too many bytes or images",
@@ -78,8 +80,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.failure = None  # why it did not start
     app.state.telemetry = telemetry = Telemetry()
     app.state.memory = Memory(settings.max_held_bytes)
-    app.state.model = Path(settings.bundle.rstrip("/")).name
+    app.state.model = settings.model
     # The last one added is the outermost.
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, settings=settings, keys=keys)
     app.add_middleware(TimeLimit, seconds=settings.timeout_s)
     if settings.cors_origins:
@@ -94,7 +97,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(tokens.router)
     app.include_router(words.router)
     app.include_router(chat.router)
-    app.add_api_route("/v1/models", _models, response_model=schemas.ModelsResponse, tags=["service"])
+    app.include_router(completions.router)
+    app.include_router(catalogue.router)
     app.add_api_route("/health", _health, response_model=schemas.HealthResponse, tags=["service"])
     app.add_api_route("/health/live", _alive, tags=["service"])
     app.add_api_route("/metrics", _metrics, response_class=Response, tags=["service"])
@@ -169,34 +173,6 @@ async def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     request.state.log["code"] = error.code
     return error.response()
-
-
-async def _models(request: Request) -> Response:
-    """The tokenizer, and the language models behind the chat."""
-    state = request.app.state
-    tokenizer = state.tokenizer
-    entry = {
-        "id": state.model,
-        "object": "model",
-        "created": 0,
-        "owned_by": "spae",
-        "tokenizer": {
-            "image_size": tokenizer.image_size,
-            "layers": [list(grid) for grid in tokenizer.shape.layers],
-            "words_per_image": tokenizer.shape.tokens(),
-            "meaning_layers": tokenizer.config.meaning_layers,
-            "vocabulary": len(tokenizer.vocabulary),
-            "fingerprint": state.fingerprint,
-        },
-    }
-    data, failure = [entry], None
-    try:
-        data += await state.upstream.models(request.headers)
-    except ApiError as error:
-        # The tokenizer is there all the same.
-        failure = error.message
-        state.telemetry.upstream_errors.labels(error.status).inc()
-    return JSONResponse({"object": "list", "data": data, "chat_error": failure})
 
 
 async def _health(request: Request) -> Response:

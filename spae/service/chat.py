@@ -1,30 +1,30 @@
 """`POST /v1/chat/completions`: OpenAI's chat interface, for a language model that knows only text."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
-from spae.errors import InputError
 from spae.service import answers
 from spae.service.chat_text import (
     Options,
     check_messages,
     for_upstream,
-    image_urls,
+    image_places,
+    images_size,
     preamble,
     read_options,
     to_text,
     with_preamble,
 )
 from spae.service.errors import ApiError
-from spae.service.images_in import from_data_url, open_square, read_body, too_many
+from spae.service.events import streamed, to_json
+from spae.service.images_in import from_data_url, is_inline, open_square, too_many
+from spae.service.json_body import LARGE, check_text_size, read_object
 from spae.service.pencil import Pencil
 from spae.service.tokens import EXAMPLE_IMAGE, until_gone
 
@@ -96,52 +96,62 @@ async def chat(request: Request) -> Response:
     picture, in `images` of the message beside its text."""
     state = request.app.state
     with state.memory.share() as share:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            message = "wanted a body of Content-Type application/json"
-            raise ApiError(415, message, code="unsupported_media_type")
         with state.telemetry.timed("read"):
-            body = _object(await read_body(request, state.settings, share))
-        options = read_options(body, state.tokenizer.shape, state.settings.preamble)
-        messages = check_messages(body.get("messages"))
+            body, size = await read_object(request, state.settings, share)
+            read = partial(_read, state, body, size)
+            options, places = await asyncio.to_thread(read) if size > LARGE else read()
         # The same image again, as in few-shot conversations, has the same words.
-        urls = list(dict.fromkeys(image_urls(messages)))
-        words = await _words(request, urls, options)
-    text = preamble(state.tokenizer.shape, options)
+        words = await _words(request, places, options)
+    messages = to_text(body["messages"], words)
     sent = for_upstream(body) | {
-        "messages": with_preamble(to_text(messages, words), text),
+        "messages": with_preamble(messages, preamble(state.tokenizer.shape, options)),
         "spae": {
             "words": state.tokenizer.shape.tokens(options.layers),
             "draw": options.draw,
             "text": options.text,
         },
     }
-    del body, messages, urls  # the images; the answer may take minutes
+    del body, messages, places, read  # the images; the answer may take minutes
     request.state.log["images"] = len(words)
     pencil = Pencil(state.tokenizer, state.batcher, state.telemetry, state.settings.max_images)
     try:
         if sent.get("stream"):
-            return await _streamed(request, sent, pencil)
+            upstream = state.upstream.stream(sent, request.headers)
+            return await streamed(request, upstream, partial(answers.relay, draw=pencil.draw))
         start = time.perf_counter()
         reply = await until_gone(request, state.upstream.chat(sent, request.headers))
         state.telemetry.stage("upstream", time.perf_counter() - start)
     except ApiError as error:
         state.telemetry.upstream_errors.labels(error.status).inc()
         raise
-    return Response(_json(await answers.complete(reply, pencil.draw)), media_type="application/json")
+    return Response(to_json(await answers.complete(reply, pencil.draw)), media_type="application/json")
 
 
-async def _words(request: Request, urls: list[str], options: Options) -> dict[str, str]:
-    """The words of the image at every address."""
-    if not urls:
+def _read(state: Any, body: dict[str, Any], size: int) -> tuple[Options, dict[str, str]]:
+    """What a request of `size` bytes asks for, and its images with their places; all that can be refused at once.
+
+    Raises InputError; ApiError: 413 too much text or too many images, and what the language model does not take.
+    """
+    options = read_options(body, state.tokenizer.shape, state.settings.preamble)
+    messages = check_messages(body.get("messages"))
+    places = image_places(messages)
+    check_text_size(size - images_size(messages), state.settings, "messages")
+    if len(places) > state.settings.max_images:
+        raise too_many(state.settings.max_images, "messages")
+    state.upstream.check(body)
+    return options, places
+
+
+async def _words(request: Request, places: Mapping[str, str], options: Options) -> dict[str, str]:
+    """The words of the image at every address; `places`: where they stand in the request."""
+    if not places:
         return {}
     state = request.app.state
-    settings, telemetry = state.settings, state.telemetry
-    if len(urls) > settings.max_images:
-        raise too_many(settings.max_images, "messages")
+    telemetry, urls = state.telemetry, list(places)
     with state.batcher.places(len(urls)) as held:
         with telemetry.timed("open"):
-            images = await until_gone(request, _together([_open(state, url) for url in urls]))
+            opened = _together([_open(state, url, place) for url, place in places.items()])
+            images = await until_gone(request, opened)
         pyramids = await until_gone(request, state.batcher.encode(images, held))
     words = {url: pyramid.text(options.layers) for url, pyramid in zip(urls, pyramids, strict=True)}
     telemetry.images.labels("in").inc(len(urls))
@@ -159,66 +169,12 @@ async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def _open(state: Any, url: str) -> Any:
-    if url[:5].lower() == "data:":
-        data = await asyncio.to_thread(from_data_url, url, state.settings, "messages")
-    else:
-        data = await state.remote_images.fetch(url)
-    return await asyncio.to_thread(open_square, data, state.settings, state.tokenizer.image_size, "messages")
-
-
-class _Streamed(StreamingResponse):
-    """Lets go of the upstream at the end, however it came."""
-
-    def __init__(self, content: AsyncIterator[bytes], stack: AsyncExitStack):
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(content, media_type="text/event-stream", headers=headers)
-        self._stack = stack
-
-    async def __call__(self, scope, receive, send) -> None:
-        async with self._stack:
-            await super().__call__(scope, receive, send)
-
-
-async def _streamed(request: Request, sent: Mapping[str, Any], pencil: Pencil) -> Response:
-    """The upstream's answer as server-sent events. Raises ApiError if it refuses before the first."""
-    async with AsyncExitStack() as stack:
-        chunks = await stack.enter_async_context(request.app.state.upstream.stream(sent, request.headers))
-        events = await stack.enter_async_context(aclosing(_events(request, chunks, pencil)))
-        return _Streamed(events, stack.pop_all())
-
-
-async def _events(
-    request: Request, chunks: AsyncIterator[dict[str, Any]], pencil: Pencil
-) -> AsyncGenerator[bytes]:
+async def _open(state: Any, url: str, place: str) -> Any:
     try:
-        async for chunk in answers.relay(chunks, pencil.draw):
-            yield b"data: " + _json(chunk) + b"\n\n"
+        if is_inline(url):
+            data = await asyncio.to_thread(from_data_url, url, state.settings)
+        else:
+            data = await state.remote_images.fetch(url)
+        return await asyncio.to_thread(open_square, data, state.settings, state.tokenizer.image_size)
     except ApiError as error:
-        # The status is sent; clients know an error in its place.
-        request.app.state.telemetry.upstream_errors.labels(error.status).inc()
-        yield b"data: " + _json(error.body()) + b"\n\n"
-        return
-    yield b"data: [DONE]\n\n"
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise ApiError(400, "wanted a JSON object as body; got no JSON", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise InputError(f"wanted a JSON object as body; got {type(body).__name__}")
-    return body
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-# ASCII: what a model writes may hold half a surrogate pair.
-_dumps = partial(json.dumps, separators=(",", ":"))
-
-
-def _json(value: Any) -> bytes:
-    return _dumps(value).encode("ascii")
+        raise error.at(place) from error

@@ -16,8 +16,10 @@ for every client. The words stay in it because most clients send back nothing el
 conversation, exactly. (Where a message comes back with `images` and no words, its images are read like others.)
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from spae.errors import InputError
@@ -25,6 +27,10 @@ from spae.pyramid import PyramidShape
 from spae.service.marks import CLOSE, OPEN
 
 DEFAULT_LAYERS = 2
+# Of OpenAI's two interfaces: clients write the parts of one into requests of the other.
+TEXT_PARTS = ("text", "input_text", "output_text")
+IMAGE_PARTS = ("image_url", "input_image")
+_MOST_PARTS = 10_000  # messages, and parts of messages
 Message = Mapping[str, Any]
 
 
@@ -48,19 +54,19 @@ def read_options(body: Mapping[str, Any], shape: PyramidShape, preamble: str | N
     Raises InputError for others than there are.
     """
     if not isinstance(body.get("stream"), bool | None):
-        raise InputError(f"stream: wanted true or false; got {_short(body['stream'])}")
+        raise InputError(f"stream: wanted true or false; got {short(body['stream'])}")
     own = body.get("spae")
     own = {} if own is None else own
     if not isinstance(own, Mapping) or not own.keys() <= {"layers", "preamble"}:
         raise InputError(
-            f'spae: wanted an object such as {{"layers": 2, "preamble": ".."}}; got {_short(own)}'
+            f'spae: wanted an object such as {{"layers": 2, "preamble": ".."}}; got {short(own)}'
         )
     preamble = preamble if own.get("preamble") is None else own["preamble"]
     if preamble is not None and not isinstance(preamble, str):
-        raise InputError(f"spae.preamble: wanted a string; got {_short(preamble)}")
+        raise InputError(f"spae.preamble: wanted a string; got {short(preamble)}")
     modalities = body.get("modalities") or []
     if not isinstance(modalities, list) or not all(isinstance(one, str) for one in modalities):
-        raise InputError(f'modalities: wanted a list such as ["text", "image"]; got {_short(modalities)}')
+        raise InputError(f'modalities: wanted a list such as ["text", "image"]; got {short(modalities)}')
     layers = own.get("layers")
     layers = min(DEFAULT_LAYERS, len(shape)) if layers is None else shape.check_layers(layers)
     draw = "image" in modalities
@@ -80,42 +86,43 @@ def for_upstream(body: Mapping[str, Any]) -> dict[str, Any]:
 def check_messages(messages: Any) -> list[Message]:
     """`messages` of a request. Raises InputError for what is no list of messages of the OpenAI shape."""
     if not isinstance(messages, list) or not messages:
-        raise InputError(f"messages: wanted a list of at least one message; got {_short(messages)}")
+        raise InputError(f"messages: wanted a list of at least one message; got {short(messages)}")
+    left = _MOST_PARTS
     for place, message in enumerate(messages):
-        name = f"messages[{place}]"
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise InputError(f'{name}: wanted an object with a "role"; got {_short(message)}')
-        content = message.get("content")
-        if content is not None and not isinstance(content, str | list):
-            raise InputError(f"{name}.content: wanted a string or a list of parts; got {_short(content)}")
-        for part_place, part in enumerate(content if isinstance(content, list) else []):
-            _check_part(part, f"{name}.content[{part_place}]")
-        images = message.get("images")
-        if images is not None and not isinstance(images, list):
-            raise InputError(f"{name}.images: wanted a list of image parts; got {_short(images)}")
-        for image_place, part in enumerate(images or []):
-            _url(part, f"{name}.images[{image_place}]")
+        left -= _check_message(message, f"messages[{place}]")
+        if left < 0:
+            raise InputError(f"messages: wanted at most {_MOST_PARTS:,} messages and parts; got more")
     return messages
 
 
-def image_urls(messages: Sequence[Message]) -> list[str]:
-    """The address (data: or http) of every image of checked messages, in their order."""
-    return [_url(part, "image") for message in messages for part in _parts(message) if _is_image(part)]
+def image_places(messages: Sequence[Message]) -> dict[str, str]:
+    """Every address (data: or http) of an image in checked messages, and the place where it stands first."""
+    places: dict[str, str] = {}
+    for place, message in enumerate(messages):
+        for name, part in _parts(message):
+            if _is_image(part):
+                places.setdefault(_url(part, name), f"messages[{place}].{name}")
+    return places
+
+
+def images_size(messages: Sequence[Message]) -> int:
+    """How many characters of checked messages are images in them."""
+    size = 0
+    for message in messages:
+        content = message.get("content")
+        parts = [*(content if isinstance(content, list) else []), *(message.get("images") or [])]
+        size += sum(len(_url(part, "image")) for part in parts if _is_image(part))
+    return size
 
 
 def to_text(messages: Sequence[Message], words: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The messages with text instead of images: `words` has those of every address of `image_urls`."""
+    """The messages with text instead of images: `words` has those of every address of `image_places`."""
     converted = []
     for message in messages:
         plain = {key: value for key, value in message.items() if key not in ("images", "spae")}
-        parts = [
-            {"type": "text", "text": f"{OPEN} {words[_url(part, 'image')]} {CLOSE}"}
-            if _is_image(part)
-            else part
-            for part in _parts(message)
-        ]
+        parts = [_as_text(part, words) for _, part in _parts(message)]
         if all(part["type"] == "text" for part in parts):
-            if parts:
+            if parts or message.get("content") == []:
                 plain["content"] = "\n".join(part["text"] for part in parts if part["text"])
         else:
             # Sound, files, refusals: whether it takes them is the model's business.
@@ -160,47 +167,83 @@ def image_part(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def _parts(message: Message) -> list[Mapping[str, Any]]:
-    """Content as parts, with the images that an answer of an earlier turn has beside it."""
+def short(value: Any) -> str:
+    """A value for a message: its type and a little of it, without what a user's image may be in."""
+    if isinstance(value, Mapping):
+        return f"an object with {', '.join(sorted(map(str, islice(value, 10))))[:60] or 'nothing'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if value is None:
+        return "null"
+    kind = {str: "string", bool: "boolean"}.get(type(value), "number")
+    return f"the {kind} {json.dumps(value[:40] if isinstance(value, str) else value)[:60]}"
+
+
+def _parts(message: Message) -> list[tuple[str, Mapping[str, Any]]]:
+    """Content as parts with their places in the message, and the images that an answer of an earlier turn has beside
+    it."""
     content = message.get("content")
     if isinstance(content, str):
-        parts: list[Mapping[str, Any]] = [{"type": "text", "text": content}]
+        parts: list[tuple[str, Mapping[str, Any]]] = [("content", {"type": "text", "text": content})]
     else:
-        parts = list(content or [])
+        parts = [(f"content[{i}]", part) for i, part in enumerate(content or [])]
     # The words of the picture are in the content already if this service gave the answer.
-    written = any(part["type"] == "text" and OPEN in part["text"] for part in parts)
-    return parts + ([] if written else list(message.get("images") or []))
+    written = any(part["type"] in TEXT_PARTS and OPEN in part["text"] for _, part in parts)
+    images = [] if written else list(message.get("images") or [])
+    return parts + [(f"images[{i}]", part) for i, part in enumerate(images)]
+
+
+def _as_text(part: Mapping[str, Any], words: Mapping[str, str]) -> Mapping[str, Any]:
+    if _is_image(part):
+        return {"type": "text", "text": f"{OPEN} {words[_url(part, 'image')]} {CLOSE}"}
+    if part["type"] in TEXT_PARTS and part["type"] != "text":
+        return {"type": "text", "text": part["text"]}
+    return part
 
 
 def _is_image(part: Mapping[str, Any]) -> bool:
-    return part["type"] == "image_url"
+    return part["type"] in IMAGE_PARTS
+
+
+def _check_message(message: Any, name: str) -> int:
+    """How many parts it is, itself among them. Raises InputError."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise InputError(f'{name}: wanted an object with a "role"; got {short(message)}')
+    content = message.get("content")
+    if content is not None and not isinstance(content, str | list):
+        raise InputError(f"{name}.content: wanted a string or a list of parts; got {short(content)}")
+    parts = content if isinstance(content, list) else []
+    for place, part in enumerate(parts):
+        _check_part(part, f"{name}.content[{place}]")
+    images = message.get("images")
+    if images is not None and not isinstance(images, list):
+        raise InputError(f"{name}.images: wanted a list of image parts; got {short(images)}")
+    for place, part in enumerate(images or []):
+        _url(part, f"{name}.images[{place}]")
+    return 1 + len(parts) + len(images or [])
 
 
 def _check_part(part: Any, name: str) -> None:
     if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-        raise InputError(f'{name}: wanted an object with a "type"; got {_short(part)}')
-    if part["type"] == "text" and not isinstance(part.get("text"), str):
-        raise InputError(f'{name}: wanted {{"type": "text", "text": ".."}}; got {_short(part)}')
+        raise InputError(f'{name}: wanted an object with a "type"; got {short(part)}')
+    if part["type"] in TEXT_PARTS and not isinstance(part.get("text"), str):
+        wanted = f'wanted {{"type": "{part["type"]}", "text": ".."}}'
+        raise InputError(f"{name}: {wanted}; got {short(part)}, text being {short(part.get('text'))}")
     if _is_image(part):
         _url(part, name)
 
 
 def _url(part: Any, name: str) -> str:
-    """Of an image part; some clients write the address itself for the object around it."""
+    """Of an image part; some clients write the address itself for the object around it, as Responses has it."""
     image = part.get("image_url") if isinstance(part, Mapping) else None
     url = image.get("url") if isinstance(image, Mapping) else image
-    if not isinstance(url, str) or part.get("type") != "image_url":
+    if not isinstance(url, str) or part.get("type") not in IMAGE_PARTS:
         raise InputError(
             f'{name}: wanted {{"type": "image_url", "image_url": {{"url": "data:image/jpeg;base64,.."}}}}; '
-            f"got {_short(part)}"
+            f"got {short(part)}" + (f" of the type {short(part['type'])}" if _has_type(part) else "")
         )
     return url
 
 
-def _short(value: Any) -> str:
-    """A value for a message, without what a user's image may be in."""
-    if isinstance(value, Mapping):
-        return f"an object with {', '.join(sorted(map(str, value)))[:60] or 'nothing'}"
-    return (
-        f"{type(value).__name__} {value!r}"[:60] if not isinstance(value, list) else f"a list of {len(value)}"
-    )
+def _has_type(part: Any) -> bool:
+    return isinstance(part, Mapping) and "type" in part

@@ -5,26 +5,35 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any
 
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM
+from spae.service.catalogue import check_model
+from spae.service.chat_text import IMAGE_PARTS, TEXT_PARTS, short
 from spae.service.errors import ApiError
+from spae.service.fields import check_fields, number, refused, stops
 from spae.service.settings import Settings
 from spae.service.writer import End, PictureWords, Request, Writer
 from spae.vocabulary import Vocabulary
 
-_MAX_TOKENS = 256  # unless the request says
+_MAX_TOKENS = (
+    256  # of a conversation's answer, unless the request says; a picture of more words fits all the same
+)
+_MAX_COMPLETION_TOKENS = 16  # of a completion, as OpenAI has it
+_MOST_PROMPTS = 8
 _WAITING = 8  # requests; the model answers one at a time
 _WARM_UP = 340  # tokens: chunks of every size
+_START, _END = "<|im_start|>", "<|im_end|>"
 _SYSTEM = re.compile(r"<\|im_start\|>system\n([^{}<]*)<\|im_end\|>")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# What would change the answer and is not there; what only refines it is passed over.
-_NOT_OFFERED = ("tools", "functions", "logprobs", "top_logprobs", "logit_bias", "audio", "prediction")
+_SAMPLING = ("model", "stream", "stream_options", "max_tokens", "stop", "temperature", "top_p", "seed")
+_CHAT_FIELDS = (*_SAMPLING, "messages", "max_completion_tokens", "modalities", "spae")
+_COMPLETION_FIELDS = (*_SAMPLING, "prompt")
 
 
 class EmbeddedModel:
@@ -37,13 +46,19 @@ class EmbeddedModel:
     Raises InputError: the model's chat template is not of the kind with <|im_start|> and <|im_end|>.
     """
 
-    def __init__(self, model: FrozenLM, vocabulary: Vocabulary, timeout_s: float = 60.0):
-        if not model.chat_template or "<|im_start|>" not in model.chat_template:
+    def __init__(
+        self, model: FrozenLM, vocabulary: Vocabulary, timeout_s: float = 60.0, names: Sequence[str] = ()
+    ):
+        """`names`: what requests may call the model beside its own name."""
+        start, end = (model.tokenizer.token_id(one) for one in (_START, _END))
+        if not model.chat_template or _START not in model.chat_template or start is None or end is None:
             raise InputError(
                 f"wanted a language model whose chat template has <|im_start|> and <|im_end|>; {model.name} has "
                 "another or none: serve it with llama.cpp and name that with --upstream"
             )
         self._model = model
+        self._start, self._end = start, end
+        self._names = (model.name, *names)
         self._timeout_s = 0.9 * timeout_s  # sooner than the whole request's time is up
         found = _SYSTEM.search(model.chat_template)
         self._system = found[1] if found else None
@@ -56,44 +71,67 @@ class EmbeddedModel:
     def load(cls, settings: Settings, vocabulary: Vocabulary) -> "EmbeddedModel":
         """The model that the settings name, compiled for conversations of a usual length. Raises InputError."""
         model = frozen_lm.load(settings.lm)
-        upstream = cls(model, vocabulary, settings.timeout_s)
+        upstream = cls(model, vocabulary, settings.timeout_s, settings.names)
         model.generate([model.encode(" word" * _WARM_UP)], 2)
         return upstream
 
+    def check(self, body: Mapping[str, Any]) -> None:
+        check_model(body.get("model"), self._names)
+        check_fields(body, _CHAT_FIELDS, self._model.name)
+        others = [one for one in body.get("modalities") or () if one not in ("text", "image")]
+        if others:
+            message = f"modalities: {self._model.name} gives text and images; got {short(others[0])}"
+            raise refused(message, "modalities")
+        _settings(body, 1)
+        letters = len((body.get("spae") or {}).get("preamble") or "")
+        for place, message in enumerate(body["messages"]):
+            letters += self._check_turn(message, f"messages[{place}]")
+        self._check_letters(letters, "messages")
+
+    def check_completion(self, body: Mapping[str, Any]) -> None:
+        check_model(body.get("model"), self._names)
+        check_fields(body, _COMPLETION_FIELDS, self._model.name)
+        _settings(body, 1)
+        for place, prompt in _prompts(body.get("prompt")):
+            self._check_letters(len(prompt), place)
+
     async def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-        text, end = "", None
         request = await asyncio.to_thread(self._read, body)
-        async with self._write(request) as pieces:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    async for piece in pieces:
-                        if isinstance(piece, End):
-                            end = piece
-                        else:
-                            text += piece
-            except TimeoutError:
-                if not text:
-                    message = f"the language model had no time within {self._timeout_s:g} s: try again later"
-                    raise ApiError(504, message, code="upstream_timeout") from None
-        if end is None:
-            end = End("length", len(self._model.tokenizer.encode(text)))
+        text, end = await self._whole(request)
         answer = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": answer, "logprobs": None, "finish_reason": end.reason}
-        return {
-            **self._head("chat.completion"),
-            "choices": [choice],
-            "usage": _usage(request.prompt_tokens, end.tokens),
-        }
+        usage = _usage(len(request.prompt), end.tokens)
+        return {**self._head("chatcmpl", "chat.completion"), "choices": [choice], "usage": usage}
 
     @asynccontextmanager
     async def stream(
         self, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         request = await asyncio.to_thread(self._read, body)
-        options = body.get("stream_options")
-        counted = isinstance(options, Mapping) and bool(options.get("include_usage"))
         async with self._write(request) as pieces:
-            yield self._chunks(request, pieces, counted)
+            yield self._chunks(request, pieces, _counted(body))
+
+    async def complete(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        requests = await asyncio.to_thread(self._read_completion, body)
+        choices, written = [], 0
+        for index, request in enumerate(requests):
+            text, end = await self._whole(request)
+            choices.append(_continued(index, text, end.reason))
+            written += end.tokens
+        usage = _usage(sum(len(request.prompt) for request in requests), written)
+        return {**self._head("cmpl", "text_completion"), "choices": choices, "usage": usage}
+
+    @asynccontextmanager
+    async def stream_completion(
+        self, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        requests = await asyncio.to_thread(self._read_completion, body)
+        # The first is entered here: where there is no room for it, the status says so.
+        async with (
+            self._write(requests[0]) as first,
+            aclosing(self._completion_chunks(requests, first, _counted(body))) as chunks,
+        ):
+            yield chunks
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         return [{"id": self._model.name, "object": "model", "created": self._created, "owned_by": "spae"}]
@@ -101,10 +139,26 @@ class EmbeddedModel:
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
+    async def _whole(self, request: Request) -> tuple[str, End]:
+        """An answer as it is when it ends, or when its time is up."""
+        text = ""
+        async with self._write(request) as pieces:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    async for piece in pieces:
+                        if isinstance(piece, End):
+                            return text, piece
+                        text += piece
+            except TimeoutError:
+                if not text:
+                    message = f"the language model had no time within {self._timeout_s:g} s: try again later"
+                    raise ApiError(504, message, code="upstream_timeout") from None
+        return text, End("length", len(self._model.tokenizer.encode(text)))
+
     async def _chunks(
         self, request: Request, pieces: AsyncIterator[str | End], counted: bool
     ) -> AsyncIterator[dict[str, Any]]:
-        head = self._head("chat.completion.chunk")
+        head = self._head("chatcmpl", "chat.completion.chunk")
 
         def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
             return {
@@ -117,12 +171,28 @@ class EmbeddedModel:
             if isinstance(piece, End):
                 yield chunk({}, piece.reason)
                 if counted:
-                    yield {**head, "choices": [], "usage": _usage(request.prompt_tokens, piece.tokens)}
+                    yield {**head, "choices": [], "usage": _usage(len(request.prompt), piece.tokens)}
             else:
                 yield chunk({"content": piece})
 
-    def _head(self, kind: str) -> dict[str, Any]:
-        identifier = f"chatcmpl-{secrets.token_hex(12)}"
+    async def _completion_chunks(
+        self, requests: Sequence[Request], first: AsyncIterator[str | End], counted: bool
+    ) -> AsyncGenerator[dict[str, Any]]:
+        head, written = self._head("cmpl", "text_completion"), 0
+        for index, request in enumerate(requests):
+            async with nullcontext(first) if index == 0 else self._write(request) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, End):
+                        written += piece.tokens
+                        yield {**head, "choices": [_continued(index, "", piece.reason)]}
+                    else:
+                        yield {**head, "choices": [_continued(index, piece, None)]}
+        if counted:
+            usage = _usage(sum(len(request.prompt) for request in requests), written)
+            yield {**head, "choices": [], "usage": usage}
+
+    def _head(self, prefix: str, kind: str) -> dict[str, Any]:
+        identifier = f"{prefix}-{secrets.token_hex(12)}"
         return {"id": identifier, "object": kind, "created": int(time.time()), "model": self._model.name}
 
     @asynccontextmanager
@@ -158,57 +228,84 @@ class EmbeddedModel:
         self._answers -= 1
 
     def _read(self, body: Mapping[str, Any]) -> Request:
-        """Raises ApiError: what the model does not have, or more than its context."""
-        for name in _NOT_OFFERED:
-            if body.get(name):
-                raise _refused(f"{name}: {self._model.name} does not have it; leave it out", name)
-        kind = body.get("response_format")
-        if kind not in (None, {"type": "text"}) or body.get("n") not in (None, 1):
-            raise _refused(f"{self._model.name} gives one answer, of text; leave out n and response_format")
+        """Raises ApiError: more than the model's context holds."""
         prompt = self._prompt(body["messages"])
-        tokens = len(self._model.encode(prompt))
-        room = self._model.context_length - tokens
-        asked = body.get("max_completion_tokens")
-        asked = body.get("max_tokens") if asked is None else asked
-        most = _number({"max_tokens": asked}, "max_tokens", int, 1, None, min(_MAX_TOKENS, max(room, 1)))
-        if room < 1:
-            raise _refused(
-                f"messages: wanted at most {self._model.context_length - 1} tokens; got {tokens}: send fewer images, "
-                "or fewer layers",
-                "messages",
-                "context_length_exceeded",
-            )
+        room = self._room(len(prompt), "messages", "send fewer images, or fewer layers")
         own = body.get("spae", {})
+        words = own.get("words", 0)
+        settings = _settings(body, max(_MAX_TOKENS, 2 * words), room)
         return Request(
-            prompt=prompt,
-            prompt_tokens=tokens,
-            max_tokens=min(int(most), room),
-            stop=_stops(body.get("stop")),
-            temperature=_number(body, "temperature", float, 0, 2, 0.0),
-            top_p=_number(body, "top_p", float, 1e-6, 1, 1.0),
-            seed=int(_number(body, "seed", int, -(2**63), 2**64, secrets.randbelow(2**31))) % 2**31,
-            words=own.get("words", 0),
-            draw=own.get("draw", False),
-            text=own.get("text", True),
+            prompt=prompt, words=words, draw=own.get("draw", False), text=own.get("text", True), **settings
         )
 
-    def _prompt(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The conversation as the model's template writes it, up to where the answer begins."""
-        turns = []
-        for place, message in enumerate(messages):
-            role, content = _ROLES.get(message["role"]), message.get("content")
-            if role is None or not isinstance(content, str):
-                raise _refused(
-                    f"messages[{place}]: wanted text of the roles {', '.join(_ROLES)}; got the role "
-                    f"{message['role'][:20]!r}, or no text",
-                    "messages",
-                )
-            turns.append((role, content))
+    def _read_completion(self, body: Mapping[str, Any]) -> list[Request]:
+        """Raises ApiError: more than the model's context holds, or nothing to go on from."""
+        requests = []
+        for place, text in _prompts(body["prompt"]):
+            prompt = self._model.encode(text)
+            if not prompt:
+                raise refused(f"{place}: wanted a text to go on from; got an empty one", "prompt")
+            settings = _settings(body, _MAX_COMPLETION_TOKENS, self._room(len(prompt), place, "send less"))
+            requests.append(Request(prompt=prompt, words=0, draw=False, text=True, **settings))
+        return requests
+
+    def _room(self, tokens: int, place: str, remedy: str) -> int:
+        """For an answer. Raises ApiError: there is none."""
+        room = self._model.context_length - tokens
+        if room < 1:
+            raise refused(
+                f"{place}: wanted at most {self._model.context_length - 1} tokens; got {tokens}: {remedy}",
+                place,
+                "context_length_exceeded",
+            )
+        return room
+
+    def _check_letters(self, letters: int, place: str) -> None:
+        """Refuses what is too long for the context however it is made of tokens, before tokens are made of it."""
+        most = self._model.context_length * self._model.tokenizer.longest
+        if letters > most:
+            raise refused(
+                f"{place}: wanted at most {self._model.context_length - 1} tokens, which are never more than {most:,} "
+                f"letters; got {letters:,} letters: send less",
+                place,
+                "context_length_exceeded",
+            )
+
+    def _check_turn(self, message: Mapping[str, Any], place: str) -> int:
+        """The letters of a client's message. Raises ApiError: one that is not of text and images."""
+        name = self._model.name
+        if message["role"] not in _ROLES:
+            wanted = f"{place}.role: wanted one of {', '.join(_ROLES)}"
+            raise refused(f"{wanted}; got {short(message['role'])}", f"{place}.role")
+        for field in ("tool_calls", "function_call", "audio"):
+            if message.get(field):
+                raise refused(f"{place}.{field}: {name} does not have it; leave it out", f"{place}.{field}")
+        content = message.get("content")
+        if content is None and not message.get("images"):
+            raise refused(f"{place}.content: wanted text or parts; got null", f"{place}.content")
+        if isinstance(content, str):
+            return len(content)
+        letters = 0
+        for i, part in enumerate(content or []):
+            if part["type"] in TEXT_PARTS:
+                letters += len(part["text"])
+            elif part["type"] not in IMAGE_PARTS:
+                at = f"{place}.content[{i}]"
+                wanted = f"{at}: {name} takes parts of the types {', '.join(TEXT_PARTS + IMAGE_PARTS)}"
+                raise refused(f"{wanted}; got {short(part['type'])}", at)
+        return letters
+
+    def _prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The conversation as the model's template writes it, up to where the answer begins. Control tokens stand
+        between the turns alone: what people write is encoded as text."""
+        turns = [(_ROLES[message["role"]], message["content"]) for message in messages]
         if turns[0][0] != "system" and self._system is not None:
             turns.insert(0, ("system", self._system))
-        # Control tokens in what people write would end their turn.
-        written = (f"<|im_start|>{role}\n{text.replace('<|', '< |')}<|im_end|>\n" for role, text in turns)
-        return "".join(written) + "<|im_start|>assistant\n"
+        encode = self._model.tokenizer.encode
+        ids = list(self._model.encode(""))
+        for role, text in turns:
+            ids += [self._start, *encode(f"{role}\n{text}"), self._end, *encode("\n")]
+        return [*ids, self._start, *encode("assistant\n")]
 
 
 async def _until_end(pieces: asyncio.Queue) -> AsyncIterator[str | End]:
@@ -225,25 +322,40 @@ def _usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _stops(stop: Any) -> tuple[str, ...]:
-    stops = () if stop is None else (stop,) if isinstance(stop, str) else stop
-    if not isinstance(stops, Sequence) or not all(isinstance(one, str) and one for one in stops):
-        raise _refused("stop: wanted a string or a list of strings, none of them empty", "stop")
-    return tuple(stops)
+def _counted(body: Mapping[str, Any]) -> bool:
+    """Whether a stream ends with the usage."""
+    return bool((body.get("stream_options") or {}).get("include_usage"))
 
 
-def _number(
-    body: Mapping[str, Any], name: str, kind: type, low: float, high: float | None, default: float
-) -> float:
-    value = body.get(name)
-    if value is None:
-        return default
-    right = isinstance(value, int) or (kind is float and isinstance(value, float))
-    if isinstance(value, bool) or not right or not low <= value <= (value if high is None else high):
-        upto = f" to {high}" if high is not None else ""
-        raise _refused(f"{name}: wanted a number from {low}{upto}; got {str(value)[:20]}", name)
-    return value
+def _continued(index: int, text: str, reason: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
 
 
-def _refused(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
-    return ApiError(400, message, code=code, param=param)
+def _prompts(prompt: Any) -> list[tuple[str, str]]:
+    """The prompts of a completion with their places. Raises ApiError."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, list) or not all(isinstance(one, str) for one in prompts):
+        raise refused(f"prompt: wanted a text or a list of texts; got {short(prompt)}", "prompt")
+    if not 1 <= len(prompts) <= _MOST_PROMPTS:
+        raise refused(f"prompt: wanted 1 to {_MOST_PROMPTS} texts; got {len(prompts)}", "prompt")
+    if isinstance(prompt, str):
+        return [("prompt", prompt)]
+    return [(f"prompt[{i}]", one) for i, one in enumerate(prompts)]
+
+
+def _settings(body: Mapping[str, Any], usual: int, room: int | None = None) -> dict[str, Any]:
+    """How an answer is drawn and where it ends; `usual`: tokens, unless the body says; `room`: for so many.
+
+    Raises ApiError: a setting of another type, or out of range.
+    """
+    most = [number(body, name, int, 1, None) for name in ("max_completion_tokens", "max_tokens")]
+    asked = next((one for one in most if one is not None), usual)
+    temperature, top_p = number(body, "temperature", float, 0, 2), number(body, "top_p", float, 1e-6, 1)
+    seed = number(body, "seed", int, -(2**63), 2**64)
+    return {
+        "max_tokens": asked if room is None else min(asked, room),
+        "stop": stops(body.get("stop")),
+        "temperature": 0.0 if temperature is None else temperature,
+        "top_p": 1.0 if top_p is None else top_p,
+        "seed": (secrets.randbelow(2**31) if seed is None else seed) % 2**31,
+    }

@@ -1,8 +1,9 @@
 """Errors on the wire: OpenAI's shape on every route, and what was wanted, what came and what to do in the message."""
 
+import json
 import math
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -34,9 +35,15 @@ class ApiError(Exception):
             # Whole seconds are all that the header takes.
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
 
+    def at(self, place: str) -> "ApiError":
+        """The same, about that part of the request."""
+        message = f"{place}: {self.message}"
+        return ApiError(self.status, message, code=self.code, param=place, headers=self.headers)
+
     def body(self) -> dict[str, dict[str, str | None]]:
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body(), self.status, self.headers)
+    def response(self) -> Response:
+        # In ASCII, since an upstream's error may hold half a surrogate pair.
+        return Response(json.dumps(self.body()), self.status, self.headers, "application/json")

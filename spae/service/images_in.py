@@ -3,8 +3,10 @@
 import base64
 import binascii
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import python_multipart
@@ -22,58 +24,70 @@ from spae.service.settings import Settings
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp")
-_DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),")
+_DATA_URL = re.compile(r"\s*data:([^,]*),", re.IGNORECASE)
+_LONGEST_HEAD = 1000  # characters before the comma
+_BASE64_BEGINS = ("/9j/", "iVBORw0KGgo", "UklGR")  # of JPEG, PNG and WebP; some clients send it so
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _LONGEST_FIELD = 64  # bytes of a form's field that is no file; `layers` is a number
 
 
-def open_square(data: bytes, settings: Settings, size: int, param: str) -> UInt8[np.ndarray, "size size 3"]:
+def open_square(data: bytes, settings: Settings, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """An encoded image as the square that the tokenizer takes; runs in a thread, it is work.
+
+    What the image is, its bytes say: labels may be wrong.
 
     Raises ApiError: 413 too many bytes, 415 none of the formats, 422 damaged or too many pixels.
     """
     if len(data) > settings.max_image_bytes:
-        raise too_large("an image", settings.max_image_bytes, param)
+        raise too_large("an image", settings.max_image_bytes)
     if data and not _is_known(data):
         message = "wanted a JPEG, PNG or WebP image, got something else: convert it to one of these"
-        raise ApiError(415, message, code="unsupported_image", param=param)
+        raise ApiError(415, message, code="unsupported_image")
     try:
         return to_array(open_image(data, size, max_pixels=settings.max_pixels), size)
     except InputError as error:
-        raise ApiError(422, str(error), code="invalid_image", param=param) from error
+        raise ApiError(422, str(error), code="invalid_image") from error
 
 
-def from_data_url(url: str, settings: Settings, param: str) -> bytes:
-    """The bytes of `data:image/...;base64,...`.
+def is_inline(url: str) -> bool:
+    """Whether an image's URL holds the image: a data URL, or its base64 and nothing around it."""
+    return url[:200].lstrip()[:5].lower() == "data:" or url[:200].lstrip().startswith(_BASE64_BEGINS)
 
-    Raises ApiError: 413 too many bytes, 415 of another media type, 422 not a data URL or not base64.
+
+def from_data_url(url: str, settings: Settings) -> bytes:
+    """The bytes of `data:image/jpeg;base64,..`, as RFC 2397 has it and as people write it: any media type or none,
+    percent-encoded with or without base64; base64 in its usual or its URL-safe letters, with line breaks, without
+    padding, or without the URL around it.
+
+    Raises ApiError: 413 too many bytes, 422 not a data URL or not base64.
     """
-    head = _DATA_URL.match(url, 0, 200)
-    if head is None or ";base64" not in head[2].lower():
+    limit = settings.max_image_bytes
+    # A byte is at most three characters, percent-encoded, and base64 makes four letters of three bytes.
+    if len(url) > 4 * limit + _LONGEST_HEAD:
+        raise too_large("an image", limit)
+    head = _DATA_URL.match(url, 0, _LONGEST_HEAD)
+    if head is None and not is_inline(url):
         wanted = "wanted an image as data:image/jpeg;base64,.. (or png, webp)"
-        raise ApiError(422, f"{wanted}, got no such URL", code="invalid_image_url", param=param)
-    if head[1].lower() not in MEDIA_TYPES:
-        message = f"wanted a data URL of {', '.join(MEDIA_TYPES)}, got another media type: convert the image"
-        raise ApiError(415, message, code="unsupported_image", param=param)
-    # 4 characters hold 3 bytes.
-    if (len(url) - head.end()) * 3 // 4 - 2 > settings.max_image_bytes:
-        raise too_large("an image", settings.max_image_bytes, param)
+        raise ApiError(422, f"{wanted}, got no such URL", code="invalid_image_url")
     try:
-        return base64.b64decode(url[head.end() :], validate=True)
+        data = url[head.end() if head else 0 :].encode("ascii")
+        if b"%" in data:
+            data = unquote_to_bytes(data)
+        if head is None or ";base64" in "".join(head[1].lower().split()):
+            data = _from_base64(data, limit)
     except (binascii.Error, ValueError):
-        message = "the data URL is not base64: encode the image's bytes with it, without line breaks"
-        raise ApiError(422, message, code="invalid_image_url", param=param) from None
+        message = "the data URL is not base64: encode the image's bytes with it"
+        raise ApiError(422, message, code="invalid_image_url") from None
+    if len(data) > limit:
+        raise too_large("an image", limit)
+    return data
 
 
-async def read_body(request: Request, settings: Settings, share: Share) -> bytes:
-    """The whole body, never more than the limit of it in memory.
-
-    Raises ApiError: 413 too large, 415 compressed; Overloaded.
-    """
-    body = bytearray()
-    async for chunk in _chunks(request, settings, share):
-        body += chunk
-    return bytes(body)
+def _from_base64(letters: bytes, limit: int) -> bytes:
+    letters = letters.translate(_URL_SAFE, b" \t\r\n\f\v").rstrip(b"=")
+    if len(letters) * 3 // 4 > limit:
+        raise too_large("an image", limit)
+    return base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
 
 
 @dataclass
@@ -98,7 +112,7 @@ async def read_form(request: Request, settings: Settings, share: Share, files: t
     reader = _FormReader(settings, files)
     try:
         parser = python_multipart.MultipartParser(boundary, reader.callbacks())
-        async for chunk in _chunks(request, settings, share):
+        async for chunk in chunks(request, settings, share):
             parser.write(chunk)
         parser.finalize()
     except FormParserError as error:
@@ -179,7 +193,8 @@ class _FormReader:
         self.ended = True
 
 
-async def _chunks(request: Request, settings: Settings, share: Share):
+async def chunks(request: Request, settings: Settings, share: Share) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises ApiError: 413 too large, 415 compressed; Overloaded."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(
             415, "wanted a body that is not compressed: send it as it is", code="unsupported_encoding"

@@ -7,7 +7,9 @@ or whole (`split`); how it is cut makes no difference.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-OPEN, CLOSE = "<image>", "</image>"
+from spae.wrapping import CLOSE, OPEN
+
+__all__ = ["CLOSE", "OPEN", "Event", "Picture", "Piece", "Splitter", "split"]
 
 
 @dataclass(frozen=True)

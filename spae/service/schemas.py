@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from spae.service.batching import MOST_RIVALS
 from spae.service.errors import ApiError
+from spae.service.json_body import name_half_pair
 
 Rivals = Annotated[
     int,
@@ -102,7 +103,9 @@ class TokenizeResponse(BaseModel):
 class RepairOut(BaseModel):
     """One thing that was not as it should be, and what was done."""
 
-    kind: Literal["case", "punctuation", "numbering", "whitespace", "unknown", "missing", "surplus"]
+    kind: Literal[
+        "case", "punctuation", "numbering", "whitespace", "wrapping", "unknown", "missing", "surplus"
+    ]
     position: Annotated[int, Field(description="Among the pyramid's words, from 0")]
     found: str
     used: Annotated[str, Field(description="The word taken instead; empty for something left out")]
@@ -189,13 +192,15 @@ class ErrorResponse(BaseModel):
     error: ErrorOut
 
 
-def check(model: type[Model], body: bytes) -> Model:
-    """The body as a request. Raises ApiError: 400 not JSON, 422 a field is missing, unknown or wrong."""
+def check(model: type[Model], body: bytes | bytearray) -> Model:
+    """The body as a request. Raises ApiError: 400 not JSON, or text that is none; 422 a field is missing, unknown or
+    wrong."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
+        name_half_pair(body)
         raise ApiError(400, f"the body is not JSON: {first['msg']}", code="invalid_json")
     place = ".".join(str(part) for part in first["loc"])
     raise ApiError(422, f"{place or 'the body'}: {first['msg']}", code="invalid_value", param=place or None)

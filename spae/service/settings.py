@@ -3,8 +3,10 @@
 import ipaddress
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from spae.errors import InputError
+from spae.unicode import check_unicode
 
 MEBIBYTE = 1 << 20
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
@@ -25,12 +27,14 @@ class Settings:
         None  # what the upstream calls its model; None: the name that a request gives
     )
     lm: str = "default"  # the embedded model
+    served_model_names: tuple[str, ...] = ()  # further names that requests may call the language model by
     preamble: str | None = None  # tells the model what the words are; "": nothing does; None: the usual one
     api_keys_file: str | None = None  # a line each: a key, or sha256: and the hexadecimal digest of one
     no_auth: bool = False  # others may reach the address without keys
     allow_hosts: tuple[str, ...] = ()  # from which images may be fetched, by name
     max_image_bytes: int = 10 * MEBIBYTE  # of an encoded image
     max_request_bytes: int = 64 * MEBIBYTE  # of a request's body
+    max_text_bytes: int = 8 * MEBIBYTE  # of a conversation or a prompt, beside its images
     max_held_bytes: int = 512 * MEBIBYTE  # of all bodies that are in memory at once
     max_pixels: int = 1 << 25  # of an image, 8192 x 4096; looked at before it is decoded
     max_images: int = 16  # of a request
@@ -43,7 +47,14 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"wanted a port from 0 to 65535, got {self.port}")
-        for name in ("max_image_bytes", "max_request_bytes", "max_pixels", "max_images", "queue"):
+        for name in (
+            "max_image_bytes",
+            "max_request_bytes",
+            "max_text_bytes",
+            "max_pixels",
+            "max_images",
+            "queue",
+        ):
             _from_one(name, getattr(self, name))
         _from_one("max_concurrent_per_key", self.max_concurrent_per_key)
         if not self.max_request_bytes <= self.max_held_bytes:
@@ -59,6 +70,14 @@ class Settings:
             raise InputError(f"wanted a timeout above 0 and up to 86400 seconds, got {self.timeout_s}")
         if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
             raise InputError(f"wanted an upstream such as http://localhost:8080/v1, got {self.upstream!r}")
+        if self.served_model_names and self.upstream is not None and self.upstream_model is None:
+            raise InputError(
+                "further names of the language model need its own behind an upstream: give --upstream-model"
+            )
+        if not all(self.served_model_names):
+            raise InputError("wanted served model names, got an empty one")
+        if self.preamble is not None:
+            check_unicode(self.preamble, "preamble")
         if "*" in self.cors_origins:
             raise InputError("wanted the origins that may call by name, such as https://example.org, got *")
         for entry in self.allow_hosts:
@@ -71,6 +90,16 @@ class Settings:
                 f"others can reach {self.host}: give a file of keys (--api-keys FILE), or say that none are "
                 "needed (--no-auth)"
             )
+
+    @property
+    def model(self) -> str:
+        """What the tokenizer is called: the bundle's name."""
+        return Path(self.bundle.rstrip("/")).name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What requests may call the language model beside its own name."""
+        return tuple(dict.fromkeys(("default", self.model, *self.served_model_names)))
 
     @property
     def is_local(self) -> bool:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spae.service.errors import ApiError
@@ -75,8 +76,8 @@ class Telemetry:
 
 
 class Observed:
-    """ASGI middleware around everything: a request id in and out, one log line and the counts of each request, and
-    an answer to exceptions that nobody else knew."""
+    """ASGI middleware around everything: a request id in and out, one log line and the counts of each request (with
+    the status 499 where the client left before it was answered), and an answer to exceptions that nobody else knew."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry):
         self.app = app
@@ -103,6 +104,8 @@ class Observed:
 
         try:
             await self.app(scope, receive, answer)
+        except ClientDisconnect:
+            pass  # it gave up, and nothing went wrong here: 499 below, or a stream that broke off
         except Exception as error:
             log_error(LOG, "a request failed", error, request_id=identifier)
             if status is None:
@@ -163,6 +166,8 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("spae.service", "uvicorn"):
         logging.getLogger(name).setLevel(logging.INFO)
+    # Python's warnings too (Pillow's of broken metadata): one JSON line each, and nothing between the lines.
+    logging.captureWarnings(True)
     # It warns of every form that is damaged; the client is told.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 

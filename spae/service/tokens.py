@@ -18,7 +18,8 @@ from spae.pyramid import Pyramid
 from spae.service import schemas
 from spae.service.batching import MOST_RIVALS
 from spae.service.errors import ApiError
-from spae.service.images_in import from_data_url, open_square, read_body, read_form, too_many
+from spae.service.images_in import from_data_url, open_square, read_form, too_many
+from spae.service.json_body import LARGE, read_body
 from spae.service.limits import Share
 from spae.service.schemas import DetokenizeRequest, TokenizeRequest, WrittenPyramid
 from spae.text import Parsed, Repair
@@ -29,7 +30,6 @@ T = TypeVar("T")
 router = APIRouter(tags=["tokenizer"])
 
 _FILES = ("image", "images")
-_LARGE = 1 << 16  # bytes of JSON that are read in a thread
 
 # A red square of 8 x 8 pixels, so that the example runs as it stands.
 EXAMPLE_IMAGE = (
@@ -78,7 +78,7 @@ async def tokenize(request: Request) -> Response:
         state.batcher.grow(held, len(images))
         with state.telemetry.timed("open"):
             squares = await asyncio.gather(
-                *(_in_thread(request, _open, image, request, f"images.{i}") for i, image in enumerate(images))
+                *(_in_thread(request, _open, image, request, name) for name, image in images)
             )
         if rivals is None:
             pyramids = await until_gone(request, state.batcher.encode(squares, held))
@@ -188,8 +188,10 @@ async def _in_thread(request: Request, function: Callable[..., T], *arguments: A
     return await loop.run_in_executor(request.app.state.threads, function, *arguments)
 
 
-async def _images_of(request: Request, share: Share) -> tuple[Sequence[bytes | str], int | None, int | None]:
-    """The images of a request, as bytes or data URLs, the number of layers, and of rivals."""
+async def _images_of(
+    request: Request, share: Share
+) -> tuple[Sequence[tuple[str, bytes | str]], int | None, int | None]:
+    """The images of a request (bytes or data URLs) with their names in errors, the number of layers, and of rivals."""
     images, layers, rivals = await _sent(request, share)
     if rivals is not None and len(images) > 1:
         raise ApiError(
@@ -201,7 +203,9 @@ async def _images_of(request: Request, share: Share) -> tuple[Sequence[bytes | s
     return images, layers, rivals
 
 
-async def _sent(request: Request, share: Share) -> tuple[Sequence[bytes | str], int | None, int | None]:
+async def _sent(
+    request: Request, share: Share
+) -> tuple[Sequence[tuple[str, bytes | str]], int | None, int | None]:
     settings = request.app.state.settings
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
@@ -218,16 +222,19 @@ async def _sent(request: Request, share: Share) -> tuple[Sequence[bytes | str], 
             raise ApiError(
                 422, "wanted a file under the name image, got none", code="no_image", param="image"
             )
-        return form.files, _number(form.fields, "layers", 64), _number(form.fields, "rivals", MOST_RIVALS)
+        files = [(f"images.{i}", data) for i, data in enumerate(form.files)]
+        return files, _number(form.fields, "layers", 64), _number(form.fields, "rivals", MOST_RIVALS)
     wanted = await _json(request, TokenizeRequest, share)
     if (wanted.image is None) == (wanted.images is None):
         raise ApiError(
             422, "wanted either image or images, got both or neither", code="no_image", param="image"
         )
-    images = [wanted.image] if wanted.image is not None else (wanted.images or [])
+    if wanted.image is not None:
+        return [("image", wanted.image)], wanted.layers, wanted.rivals
+    images = wanted.images or []
     if len(images) > settings.max_images:
         raise too_many(settings.max_images, "images")
-    return images, wanted.layers, wanted.rivals
+    return [(f"images.{i}", url) for i, url in enumerate(images)], wanted.layers, wanted.rivals
 
 
 async def _json(request: Request, model: type[schemas.Model], share: Share) -> schemas.Model:
@@ -238,7 +245,7 @@ async def _json(request: Request, model: type[schemas.Model], share: Share) -> s
             message += " or multipart/form-data"
         raise ApiError(415, message, code="unsupported_media_type")
     body = await read_body(request, request.app.state.settings, share)
-    if len(body) > _LARGE:
+    if len(body) > LARGE:
         return await _in_thread(request, schemas.check, model, body)
     return schemas.check(model, body)
 
@@ -261,9 +268,13 @@ def _check_layers(tokenizer: Tokenizer, layers: int | None) -> None:
 
 
 def _open(image: bytes | str, request: Request, param: str) -> UInt8[np.ndarray, "s s 3"]:
+    """Raises ApiError with the image's place, `param`."""
     state = request.app.state
-    data = from_data_url(image, state.settings, param) if isinstance(image, str) else image
-    return open_square(data, state.settings, state.tokenizer.image_size, param)
+    try:
+        data = from_data_url(image, state.settings) if isinstance(image, str) else image
+        return open_square(data, state.settings, state.tokenizer.image_size)
+    except ApiError as error:
+        raise error.at(param) from error
 
 
 def _written(

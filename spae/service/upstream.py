@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import httpx2
 
+from spae.service.catalogue import check_model
 from spae.service.errors import ApiError
 from spae.service.settings import Settings
 from spae.vocabulary import Vocabulary
@@ -28,6 +29,11 @@ class Upstream(Protocol):
     own status and error where there is one.
     """
 
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Refuses a client's request, its messages checked and before its images are read, for what can be seen at
+        once: a model, field or part that is not there, or more text than the context may hold."""
+        ...
+
     async def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         """The reply to a request that asks for no stream."""
         ...
@@ -36,6 +42,20 @@ class Upstream(Protocol):
         self, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         """The chunks of a reply. What refuses the request does so on entering; leaving ends the reply."""
+        ...
+
+    def check_completion(self, body: Mapping[str, Any]) -> None:
+        """The same for a text to be continued."""
+        ...
+
+    async def complete(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        """The reply to a request of POST /completions that asks for no stream."""
+        ...
+
+    def stream_completion(
+        self, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        """Its chunks, as `stream` has them."""
         ...
 
     async def models(self, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -67,6 +87,9 @@ class RemoteModel:
         assert settings.upstream is not None
         self._url = settings.upstream.rstrip("/")
         self._model = settings.upstream_model
+        self._names: tuple[str, ...] = ()
+        if settings.served_model_names:
+            self._names = (str(self._model), *settings.names)
         # Sooner than the whole request's time is up, so that the client hears what was late.
         self._timeout_s = 0.9 * settings.timeout_s
         self._key = os.environ.get(KEY_VARIABLE)
@@ -75,25 +98,45 @@ class RemoteModel:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         self._client = httpx2.AsyncClient(timeout=self._timeout_s, limits=limits, transport=transport)
 
+    def check(self, body: Mapping[str, Any]) -> None:
+        # What it takes is the upstream's business, and which models it has, unless the operator named some.
+        if self._names:
+            check_model(body.get("model"), self._names)
+
+    check_completion = check
+
     async def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        return await self._asked("chat/completions", body, headers)
+
+    async def complete(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        return await self._asked("completions", body, headers)
+
+    def stream(
+        self, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        return self._streamed("chat/completions", body, headers)
+
+    def stream_completion(
+        self, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        return self._streamed("completions", body, headers)
+
+    async def _asked(self, route: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         with self._failures():
             async with asyncio.timeout(self._timeout_s):
                 response = await self._client.post(
-                    f"{self._url}/chat/completions", content=self._body(body), headers=self._headers(headers)
+                    f"{self._url}/{route}", content=self._body(body), headers=self._headers(headers)
                 )
         _check(response)
         return _object(response.text)
 
     @asynccontextmanager
-    async def stream(
-        self, body: Mapping[str, Any], headers: Mapping[str, str]
+    async def _streamed(
+        self, route: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         with self._failures():
             request = self._client.build_request(
-                "POST",
-                f"{self._url}/chat/completions",
-                content=self._body(body),
-                headers=self._headers(headers),
+                "POST", f"{self._url}/{route}", content=self._body(body), headers=self._headers(headers)
             )
             response = await self._client.send(request, stream=True)
         try:
@@ -123,8 +166,11 @@ class RemoteModel:
         sent = {key: value for key, value in body.items() if key != "spae"}
         if self._model is not None:
             sent["model"] = self._model
-        # ASCII, since a client may have sent half a surrogate pair.
-        return json.dumps(sent).encode("ascii")
+        try:
+            return json.dumps(sent, allow_nan=False).encode("ascii")
+        except ValueError:
+            message = "wanted numbers that JSON has; got one that is too large (1e999)"
+            raise ApiError(400, message, code="invalid_value") from None
 
     def _headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         sent = {"Content-Type": "application/json"}

@@ -18,14 +18,13 @@ _STRIDE = 8  # tokens that are generated between two looks at the world
 class Request:
     """What is to be written."""
 
-    prompt: str
-    prompt_tokens: int
+    prompt: list[int]
     max_tokens: int
     stop: tuple[str, ...]
     temperature: float
     top_p: float
     seed: int
-    words: int  # of a picture
+    words: int  # of a picture; 0: marks of pictures are text like any other
     draw: bool  # the answer must end with one
     text: bool  # it may have text before
 
@@ -75,7 +74,9 @@ class Writer:
         self._unwanted = unwanted
         self._text = ""  # written so far
         self._told = 0  # characters of it
-        self._tokens = 0
+        self._tokens = 0  # of what has been written
+        self._drawn = 0  # tokens, also those behind the end of a text
+        self._marks = (*request.stop, *([OPEN] if request.words else []))
         self._pictures = 0
 
     def write(self) -> None:
@@ -108,7 +109,7 @@ class Writer:
         """Up to where the text ends, a picture begins ("picture"), or there is no room for more."""
         if self._owes_picture and not self._request.text:
             return "stop"
-        ids = self._model.encode(self._request.prompt + self._text)
+        ids = self._ids()
         before, new = self._text, []
         while not self._unwanted.is_set():
             room = min(self._left, self._model.context_length - len(ids))
@@ -121,24 +122,37 @@ class Writer:
             new += generation.ids
             # Together, since a letter may be spread over tokens.
             self._text = before + self._model.tokenizer.decode(new)
-            place, mark = min(
-                ((self._text.find(one, len(before)), one) for one in (*self._request.stop, OPEN)),
-                key=lambda found: found[0] if found[0] >= 0 else len(self._text),
-            )
-            if place >= 0:
+            found = self._first_mark(len(before))
+            if found is not None:
+                place, mark = found
                 self._text = self._text[:place] + (OPEN if mark == OPEN else "")
+                self._give_back(new, len(self._text) - len(before))
                 return "picture" if mark == OPEN else "stop"
             if generation.stop != "length":
                 return "stop"
             self._show(len(self._text) - self._doubtful())
         return "stop"
 
+    def _first_mark(self, start: int) -> tuple[int, str] | None:
+        """The first stop string or mark of a picture from there on, and its place; of several in one place the first
+        that was given."""
+        found = [(self._text.find(one, start), i) for i, one in enumerate(self._marks)]
+        place, i = min((one for one in found if one[0] >= 0), default=(-1, 0))
+        return None if place < 0 else (place, self._marks[i])
+
+    def _give_back(self, ids: Sequence[int], letters: int) -> None:
+        """Takes those tokens at the end off the count that the first so many letters do without."""
+        needed = len(ids)
+        while needed and len(self._model.tokenizer.decode(ids[: needed - 1])) >= letters:
+            needed -= 1
+        self._tokens -= len(ids) - needed
+
     def _write_picture(self) -> bool:
         """The words of a picture whose mark is written, and its closing mark; False when there is no room for all."""
         self._pictures += 1
         left = self._request.words
         while left and not self._unwanted.is_set():
-            ids = self._model.encode(self._request.prompt + self._text)
+            ids = self._ids()
             room = min(self._left, self._model.context_length - len(ids))
             constraint, words, tokens = self._words.stretch(min(left, room))
             if not 0 < tokens <= room:
@@ -149,6 +163,11 @@ class Writer:
         self._text += f" {CLOSE}"
         return True
 
+    def _ids(self) -> list[int]:
+        """The prompt and what is written so far."""
+        text = self._text
+        return self._request.prompt + (encode_behind(text, self._model.tokenizer) if text else [])
+
     def _generate(self, ids: Sequence[int], count: int, constraint: Constraint | None = None):
         request = self._request
         generation = self._model.generate(
@@ -157,20 +176,20 @@ class Writer:
             temperature=request.temperature,
             top_p=request.top_p,
             # Every stretch draws anew, and the same request always the same.
-            seed=request.seed + self._tokens,
+            seed=request.seed + self._drawn,
             constraints=[constraint],
         )[0]
         self._tokens += len(generation.ids)
+        self._drawn += len(generation.ids)
         return generation
 
     def _doubtful(self) -> int:
         """How many characters at the end may begin a mark or a stop string, or are half a letter."""
         if self._text.endswith("\ufffd"):
             return len(self._text) - len(self._text.rstrip("\ufffd"))
-        marks = (*self._request.stop, OPEN)
-        longest = min(max(map(len, marks)) - 1, len(self._text))
+        longest = min(max(map(len, self._marks), default=1) - 1, len(self._text))
         return next(
-            (n for n in range(longest, 0, -1) if any(m.startswith(self._text[-n:]) for m in marks)), 0
+            (n for n in range(longest, 0, -1) if any(m.startswith(self._text[-n:]) for m in self._marks)), 0
         )
 
     def _show(self, end: int) -> None:

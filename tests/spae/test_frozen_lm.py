@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -69,7 +70,11 @@ def test_smollm2_agrees_with_transformers_on_the_same_file(smollm2_lm):
     texts = json.loads((GOLDEN / "smollm2.json").read_text())
     assert max(len(text["ids"]) for text in texts.values()) > 300
     for text in texts.values():
-        assert smollm2_lm.encode(text["text"]) == text["ids"]
+        # The golden file's tokenizer makes control tokens of text; here they come from nothing but their names.
+        pieces = re.split(r"(<\|im_(?:start|end)\|>)", text["text"])
+        names = {one: smollm2_lm.tokenizer.token_id(one) for one in ("<|im_start|>", "<|im_end|>")}
+        ids = [[names[piece]] if piece in names else smollm2_lm.encode(piece) for piece in pieces]
+        assert [one for few in ids for one in few] == text["ids"]
         np.testing.assert_allclose(smollm2_lm.log_probs(text["ids"]), text["log_probs"], atol=1e-3)
 
 

@@ -14,9 +14,11 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from icl_runner.prompts import classify
 from spae.errors import InputError
+from spae.frozen_lm.constraint import Trie
 from spae.frozen_lm.model_file import read_safetensors_tensor, read_word_source, smollm2_file
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer, TiktokenTokenizer
 
@@ -98,22 +100,99 @@ def test_smollm2_agrees_on_any_text(tokenizers_pair, text):
     assert fast.encode(text) == slow.encode(text)
 
 
-def test_control_tokens(tokenizers_pair):
-    fast, _ = tokenizers_pair
-    assert fast.encode("<|im_start|>user\nhi<|im_end|>")[0] == 1
-    assert fast.encode("<|im_start|>user\nhi<|im_end|>")[-1] == 2
+def test_control_tokens(tokenizers_pair, smollm2_metadata):
+    fast, slow = tokenizers_pair
+    named = zip(
+        smollm2_metadata["tokenizer.ggml.tokens"], smollm2_metadata["tokenizer.ggml.token_type"], strict=True
+    )
+    control = [name for name, kind in named if kind == 3]
+    assert len(control) == 17  # <repo_name> and <file_sep> among them
+    for name in control:
+        text = f"a{name} {name}{name}\n"
+        ids = fast.encode(text)
+        assert ids == slow.encode(text)
+        assert fast.token_id(name) not in ids
+        assert fast.decode(ids) == text
     assert fast.decode([1, 2]) == "<|im_start|><|im_end|>"
     assert fast.size == 49_152
+    assert fast.longest == 81
+
+
+def test_a_class_named_like_a_control_token_is_asked_for_as_text(tokenizers_pair):
+    fast, _ = tokenizers_pair
+    names = ["<|endoftext|>", "<|im_end|>", "dog"]
+    prompt = classify(names, [("grass park", names[0])], "tree park")
+    control = range(17)
+    assert not {*control} & {*fast.encode(prompt.text)}
+    # The answer is held to the names; it is text as well.
+    state, ids = (trie := Trie([f" {name}" for name in names[:2]], fast)).start(), []
+    while trie.allowed(state).size:
+        ids.append(int(trie.allowed(state)[0]))
+        state = trie.step(state, ids[-1])
+    assert not {*control} & {*ids}
+    assert fast.decode(ids) in (" <|endoftext|>", " <|im_end|>")
+
+
+# Of files as their makers publish them: what they add, and whether they call it special.
+PUBLISHED = {
+    "qwen": {"<|endoftext|>": True, "<|im_end|>": True, "<tool_call>": False, "<|file_sep|>": False},
+    "gemma": {"<bos>": True, "<end_of_turn>": True, "<unused0>": False, "[multimodal]": False},
+    "llama": {"<|begin_of_text|>": True, "<|eot_id|>": True, "<|python_tag|>": True},
+}
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_control_tokens_of_a_tokenizer_file(model, tmp_path):
+    made = tiny_tokenizer()
+    for name, special in PUBLISHED[model].items():
+        (made.add_special_tokens if special else made.add_tokens)([AddedToken(name, special=special)])
+    made.add_tokens([AddedToken("\n\n", normalized=False), AddedToken("▁▁", normalized=False)])
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = HuggingFaceTokenizer.from_file(tmp_path / "tokenizer.json")
+    for name in PUBLISHED[model]:
+        text = f"a {name}b{name}"
+        assert tokenizer.encode(text) == [list(byte_letters()).index(byte) for byte in text.encode()]
+        assert tokenizer.decode([tokenizer.token_id(name)]) == name
+    # Runs of line breaks and spaces are no control tokens.
+    assert tokenizer.encode("a\n\n▁▁") == [
+        *tokenizer.encode("a"),
+        tokenizer.token_id("\n\n"),
+        tokenizer.token_id("▁▁"),
+    ]
+
+
+def test_text_that_is_none(tokenizers_pair):
+    with pytest.raises(InputError, match=r"half a surrogate pair \(U\+D800\) at character 2"):
+        tokenizers_pair[0].encode("ab\ud800")
 
 
 SENTENCE_PIECES = {
     "tokenizer.ggml.model": "llama",
     "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>"]
     + [f"<0x{byte:02X}>" for byte in range(256)]
-    + ["▁t", "he", "▁the", "▁c", "at", "▁cat", "▁", "t", "h", "e", "c", "a", "▁▁", "hea"],
+    + [
+        "▁t",
+        "he",
+        "▁the",
+        "▁c",
+        "at",
+        "▁cat",
+        "▁",
+        "t",
+        "h",
+        "e",
+        "c",
+        "a",
+        "▁▁",
+        "hea",
+        "<",
+        "s>",
+        "s",
+        ">",
+    ],
 }
-SENTENCE_PIECES["tokenizer.ggml.scores"] = [0.0] * 259 + [-float(i) for i in range(14)]
-SENTENCE_PIECES["tokenizer.ggml.token_type"] = [2, 3, 3] + [6] * 256 + [1] * 14
+SENTENCE_PIECES["tokenizer.ggml.scores"] = [0.0] * 259 + [-float(i) for i in range(18)]
+SENTENCE_PIECES["tokenizer.ggml.token_type"] = [2, 3, 3] + [6] * 256 + [1] * 18
 
 
 def slow_sentence_pieces(text: str) -> list[int]:
@@ -138,7 +217,23 @@ def test_sentence_piece_agrees_with_the_slow_encoder(text):
     tokenizer = HuggingFaceTokenizer.from_gguf(SENTENCE_PIECES)
     assert tokenizer.encode(text) == slow_sentence_pieces(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert tokenizer.encode("<s>the")[0] == 1
+
+
+def test_no_text_is_merged_into_a_control_token():
+    tokenizer = HuggingFaceTokenizer.from_gguf(SENTENCE_PIECES)
+    tokens = SENTENCE_PIECES["tokenizer.ggml.tokens"]
+    assert [tokens[i] for i in tokenizer.encode("the<s> </s>")] == [
+        "▁the",
+        "<",
+        "s>",
+        "▁",
+        "<",
+        "<0x2F>",
+        "s>",
+    ]
+    # A byte's own token is not written either: eight letters, of which some have no token but their bytes.
+    assert tokens.index("<0x41>") not in tokenizer.encode("<0x41>")
+    assert tokenizer.token_id("<s>") == 1
 
 
 def test_unknown_gguf_tokenizers():
@@ -200,7 +295,8 @@ def test_gguf_file(tmp_path):
     writer.close()
     source = read_word_source(path)
     np.testing.assert_array_equal(source.embeddings, TABLE)
-    assert source.tokenizer.encode("ab<y>") == [256, 258]
+    assert source.tokenizer.encode("ab<y>") == [256, *source.tokenizer.encode("<y>")]
+    assert source.tokenizer.token_id("<y>") == 258 not in source.tokenizer.encode("<y>")
     assert source.provenance["name"] == "tiny"
     assert source.provenance["licence"] == "mit"
     assert len(source.provenance["sha256"]) == 64
@@ -292,6 +388,7 @@ def test_tiktoken_with_a_matrix(tmp_path):
     source = read_word_source("tiny", tmp_path / "e.npy")
     np.testing.assert_array_equal(source.embeddings, TABLE)
     assert source.tokenizer.encode("a dog") == [97, 258]
+    assert source.tokenizer.encode("<end>") == list(b"<end>")
     assert source.tokenizer.decode([97, 299, 258]) == "a dog"  # 299 is an unused number
     assert source.tokenizer.size == 301
     save_file({"any": TABLE}, tmp_path / "e.safetensors")

@@ -97,6 +97,26 @@ def test_formatting_is_understood_and_reported():
         "1 dog 2 park 3 grass 4 animal 5 brown",
         "dog park grass animal brown .",
         "dog park gras animal brwon",
+        "```text\ndog park grass animal brown\n```",
+        "Sure:\n```\ndog park grass animal brown\n```\nThat is it.",
+        "~~~\ndog park grass animal brown",
+        "dog-park grass-animal brown",
+        "DogPark GrassAnimal Brown",
+        "Sure! Here are the words: dog park grass animal brown",
+        "Sure! Here they are: dog park grass animal brown",  # ten words, and five; as many as a whole layer
+        "Sure! dog park grass animal brown",
+        "Here is the picture of a dog:\n\ndog park grass animal brown\n\nLet me know if it is wrong!",
+        "Here is your picture\ndog park grass animal brown",
+        "**Words:** dog, park, grass, animal, brown",
+        "Layer 1: dog\nLayer 2: park grass animal brown",
+        '{"words": ["dog", "park", "grass", "animal", "brown"]}',
+        '{"picture": "dog park grass animal brown", "count": 5}',
+        '```json\n{"layers": [{"words": ["dog"]}, {"words": ["park", "grass", "animal", "brown"]}]}\n```',
+        'Here: {"words": [["dog"], ["park", "grass", "animal", "brown"]]}',
+        '{"choices": [{"message": {"content": "A dog: <image> dog park grass animal brown </image>"}}]}',
+        '{"data": [{"text": "dog park grass animal brown"}, {"text": "cat"}]}',
+        "A dog: <image> dog park grass animal brown </image> Do you like it?",
+        "<image> dog park grass animal brown </image> <image> cat </image>",
     ],
 )
 @pytest.mark.parametrize("layers", [None, 2])
@@ -105,6 +125,42 @@ def test_ways_of_writing_the_same_words(text, layers):
     assert render(result.pyramid) == "dog park grass animal brown"
     assert result.repairs
     assert "surplus" not in dict(kinds(result))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<image> dog park grass animal brown </image>",
+        "<IMAGE>dog park grass animal brown",
+        "dog park grass animal brown</image>",
+        '{"image": "cat.jpg", "layers": [{"words": ["dog"]}, {"words": ["park", "grass", "animal", "brown"]}]}',
+    ],
+)
+def test_what_this_project_writes_itself_needs_no_repair(text):
+    assert parsed(text) == Parsed(parsed("dog park grass animal brown").pyramid, ())
+
+
+def test_what_looks_like_a_sentence_may_be_words():
+    for text in (
+        "Dog. Park. Grass. Animal. Brown.",
+        "Dog\nPark\nGrass\nAnimal\nBrown",
+        "Dog: park, grass, animal, brown",
+    ):
+        assert render(parsed(text).pyramid) == "dog park grass animal brown"
+    # Where it cannot be told, the words are repaired, and that is reported.
+    assert parsed("The words dog park grass").repairs
+    # Words that are not all of the vocabulary stay together.
+    assert kinds(parsed("dog T-shirt-park grass animal brown")) == [("unknown", 1)]
+
+
+def test_wrapping_is_reported_and_json_without_words_refused():
+    repairs = parsed("Sure! Here they are: dog park grass animal brown").repairs
+    assert repairs[0] == Repair("wrapping", 0, "Sure!", "")
+    result = parsed('{"words": ["dog", "park", "grass", "animal", "brown"')
+    assert render(result.pyramid) == "dog park grass animal brown"
+    for text in ('{"words": 3}', '{"words": []}', "{}"):
+        with pytest.raises(InputError, match="JSON"):
+            parsed(text)
 
 
 def test_unknown_words():
@@ -180,6 +236,19 @@ def test_any_text_parses_or_is_refused(text, layers):
     assert [r.position for r in result.repairs] == sorted(r.position for r in result.repairs)
 
 
+_AROUND = ["<image>", "</image>", "```", "\n", "Sure!", "Here:", '{"a": ["', '"]}', "dog", "Park.", " ", "-"]
+
+
+@given(st.lists(st.sampled_from(_AROUND)).map("".join))
+def test_any_wrapping_is_read_or_refused(text):
+    try:
+        result = parsed(text)
+    except InputError:
+        return
+    assert parsed(render(result.pyramid), result.pyramid.layers) == Parsed(result.pyramid, ())
+    assert {word for words in result.pyramid.words() for word in words} <= {"dog", "park", "bird"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -190,8 +259,18 @@ def test_any_text_parses_or_is_refused(text, layers):
         "dog," * 250_000,
         "dog " + "a-" * 500_000,
         "dog " + " ".join(f"{i:x}dog" for i in range(140_000)),
+        "Dog! " * 200_000,
+        "dog:\n" * 200_000,
+        "<image>" * 140_000 + "dog",
+        "```\n" * 250_000 + "dog",
+        "dog " + "[" * 1_000_000,
+        'dog {"a":' * 100_000,
+        "dogDog" * 160_000 + " dog",
     ],
-    ids=["words", "dashes", "numbers", "one long word", "commas", "hyphens", "unknown"],
+    ids=[
+        *("words", "dashes", "numbers", "one long word", "commas", "hyphens", "unknown"),
+        *("sentences", "headings", "marks", "fences", "brackets", "keys", "humps"),
+    ],
 )
 def test_a_megabyte_is_quick(text):
     start = time.process_time()

@@ -25,6 +25,7 @@ class FakeUpstream:
     def __init__(self):
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._completions, methods=["POST"]),
             Route("/v1/models", self._models),
         ]
         self.app = Starlette(routes=routes)
@@ -67,6 +68,23 @@ class FakeUpstream:
         ]
         reply = {**head, "object": "chat.completion", "choices": choices, "usage": USAGE}
         return Response(json.dumps(reply), media_type="application/json")  # any text, half letters too
+
+    async def _completions(self, request: Request) -> Response:
+        body = await request.json()
+        self.asked.append((body, dict(request.headers)))
+        if isinstance(self.answer, Response):
+            return self.answer
+        pieces = [self.answer] if isinstance(self.answer, str) else self.answer
+        head = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "words-1-exactly"}
+
+        def reply(text: str, reason: str | None) -> str:
+            choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+            return json.dumps({**head, "choices": [choice]})
+
+        if not body.get("stream"):
+            return Response(reply("".join(pieces), self.reason), media_type="application/json")
+        events = [*(reply(piece, None) for piece in pieces), reply("", self.reason), "[DONE]"]
+        return Response("".join(f"data: {one}\n\n" for one in events), media_type="text/event-stream")
 
     async def _stream(self, pieces, head, body):
         def event(choices, **more):

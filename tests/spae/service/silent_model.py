@@ -6,6 +6,11 @@ from contextlib import asynccontextmanager
 class SilentModel:
     """A language model that has nothing to say."""
 
+    def check(self, body):
+        pass
+
+    check_completion = check
+
     async def chat(self, body, headers):
         message = {"role": "assistant", "content": ""}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -19,6 +24,24 @@ class SilentModel:
             yield {
                 "id": "0",
                 "object": "chat.completion.chunk",
+                "created": 0,
+                "model": "silent",
+                "choices": [choice],
+            }
+
+        yield chunks()
+
+    async def complete(self, body, headers):
+        choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}
+        return {"id": "0", "object": "text_completion", "created": 0, "model": "silent", "choices": [choice]}
+
+    @asynccontextmanager
+    async def stream_completion(self, body, headers):
+        async def chunks():
+            choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}
+            yield {
+                "id": "0",
+                "object": "text_completion",
                 "created": 0,
                 "model": "silent",
                 "choices": [choice],

@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import socket
+import time
+from urllib.parse import quote
 
 import httpx2
 import numpy as np
@@ -439,8 +441,120 @@ def test_images_that_are_none(url, status, client, upstream):
     part = {"type": "image_url", "image_url": {"url": url}}
     with pytest.raises(openai.APIStatusError) as error:
         ask(client, user(grey(0), part))
-    assert (error.value.status_code, error.value.param) == (status, "messages")
+    place = "messages[0].content[1]"
+    assert (error.value.status_code, error.value.param) == (status, place)
+    assert error.value.body["message"].startswith(f"{place}: ")
     assert upstream.asked == []
+
+
+TURN = {"role": "user", "content": "hello"}
+PNG = encoded()
+BASE64 = base64.b64encode(PNG).decode()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"data:image/jpg;base64,{BASE64}",
+        f"data:image/gif;base64,{BASE64}",
+        f"data:application/octet-stream;base64,{BASE64}",
+        f"data:text/plain;charset=utf-8;base64,{BASE64}",
+        f"data:;base64,{BASE64}",
+        f"DATA:Image/PNG;BASE64,{BASE64}",
+        f" data:image/png; base64,{BASE64}\n",
+        "data:image/png;base64," + base64.encodebytes(PNG).decode(),
+        "data:image/png;base64," + base64.encodebytes(PNG).decode().replace("\n", "\r\n"),
+        "data:image/png;base64," + base64.urlsafe_b64encode(PNG).decode(),
+        "data:image/png;base64," + BASE64.rstrip("="),
+        "data:image/png;base64," + quote(BASE64, safe=""),
+        "data:image/png," + quote(PNG),
+        BASE64,
+    ],
+)
+def test_the_bytes_say_what_an_image_is(url, client, service, upstream):
+    ask(client, user({"type": "image_url", "image_url": {"url": data_url(PNG)}}))
+    expected = sent(upstream)["messages"]
+    ask(client, user({"type": "image_url", "image_url": {"url": url, "detail": "low"}}))
+    assert sent(upstream)["messages"] == expected
+    ask(client, user({"type": "input_image", "image_url": url, "detail": "auto"}))
+    assert sent(upstream)["messages"] == expected
+    assert httpx2.post(f"{service}/v1/tokenize", json={"image": url}).status_code == 200
+
+
+def test_parts_of_the_responses_interface(client, upstream):
+    ask(
+        client,
+        {"role": "user", "content": [{"type": "input_text", "text": "What is it?"}, grey(255)]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "White.", "annotations": []}]},
+        user({"type": "input_text", "text": "And now?"}, {"type": "input_audio", "input_audio": {}}),
+    )
+    *_, question, answer, sound = sent(upstream)["messages"]
+    assert (question["content"], answer["content"]) == (f"What is it?\n{WHITE}", "White.")
+    # What else there is goes on to a model that may know it.
+    assert [part["type"] for part in sound["content"]] == ["text", "input_audio"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "place", "said"),
+    [
+        ([user(text("a"), {"type": "input_text"})], "messages[0].content[1]", "input_text"),
+        ([user({"type": "input_image", "file_id": "f"})], "messages[0].content[0]", "input_image"),
+        ([{"role": "user", "content": 5}], "messages[0].content", "the number 5"),
+        ([TURN, {"role": "user", "content": ["a"]}], "messages[1].content[0]", 'the string "a"'),
+        ([TURN, {"role": "user", "content": "", "images": [text("a")]}], "messages[1].images[0]", '"text"'),
+        (
+            [TURN, user(text("a"), {"type": "input_image", "image_url": "x:"})],
+            "messages[1].content[1]",
+            "neither",
+        ),
+    ],
+)
+def test_the_place_is_named_as_the_client_counts_it(messages, place, said, client, upstream):
+    with pytest.raises(openai.APIStatusError) as error:
+        ask(client, *messages)
+    assert error.value.status_code == 422
+    assert error.value.body["message"].startswith(f"{place}: ")
+    assert said in error.value.body["message"]
+    assert upstream.asked == []
+
+
+def test_behind_an_upstream_every_field_goes_on(client, upstream):
+    fields = {"top_k": 5, "grammar": "root ::= x", "frob": {"a": [1]}, "stream_options": {"frob": 1}}
+    ask(client, user(text("x")), frequency_penalty=0.5, extra_body=fields)
+    body = sent(upstream)
+    assert {key: body[key] for key in fields} == fields
+    assert body["frequency_penalty"] == 0.5
+    assert post_json(client, {"messages": [TURN], "temperature": 1e999}) == 400
+
+
+def post_json(client, body) -> int:
+    content = json.dumps(body).replace("Infinity", "1e999")
+    return post(str(client.base_url).removesuffix("/v1/"), content).status_code
+
+
+def test_completions_go_on_to_the_upstream(client, upstream):
+    upstream.answer = ["a", " dog"]
+    answer = client.completions.create(model="words-1", prompt="It is", extra_body={"grammar": "x"})
+    assert answer.choices[0].text == "a dog"
+    assert sent(upstream) == {"model": "words-1", "prompt": "It is", "grammar": "x"}
+    chunks = client.completions.create(model="words-1", prompt=[1, 2], stream=True)
+    assert [chunk.choices[0].text for chunk in chunks] == ["a", " dog", ""]
+    upstream.answer = JSONResponse(ERROR, 404)
+    for stream in (False, True):
+        with pytest.raises(openai.NotFoundError, match="no such model"):
+            client.completions.create(model="words-1", prompt="It is", stream=stream)
+
+
+def test_names_that_the_operator_gives_the_upstreams_model(other_service, upstream):
+    client = other_service(upstream_model="words-2", served_model_names=("gpt-4o",))
+    for name in ("gpt-4o", "words-2", "default"):
+        client.chat.completions.create(model=name, messages=[TURN])
+        assert sent(upstream)["model"] == "words-2"
+    assert client.models.retrieve("gpt-4o").owned_by == "spae"
+    with pytest.raises(openai.NotFoundError, match="gpt-4o"):
+        client.chat.completions.create(model="gpt-5", messages=[TURN])
+    with pytest.raises(openai.NotFoundError, match="gpt-4o"):
+        client.completions.create(model="gpt-5", prompt="It is")
 
 
 def test_too_many_images(client, upstream):
@@ -452,12 +566,42 @@ def test_too_many_images(client, upstream):
     assert sent(upstream)["messages"][1]["content"].count("<image>") == 17
 
 
-def test_half_a_surrogate_pair_goes_through(service, upstream):
+def test_half_a_letter_in_an_upstreams_error(service, upstream):
+    upstream.answer = text_answer('{"error": {"message": "half \\ud83d"}}', 400)
+    assert post(service, json.dumps({"messages": [TURN]})).json()["error"]["message"] == "half \ud83d"
+
+
+def test_half_a_letter_of_the_model_goes_through(service, upstream):
     upstream.answer = "half \ud83d of it <image> grey\ud83d </image>"
-    response = post(service, json.dumps({"messages": [{"role": "user", "content": "\ud83d"}]}))
+    response = post(service, json.dumps({"messages": [{"role": "user", "content": "\U0001f600"}]}))
     assert response.status_code == 200
-    assert sent(upstream)["messages"][1]["content"] == "\ud83d"
+    assert sent(upstream)["messages"][1]["content"] == "\U0001f600"
     assert response.json()["choices"][0]["message"]["content"] == upstream.answer
+
+
+SURROGATE = "half \ud800 of it"
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"messages": [TURN, {"role": "user", "content": SURROGATE}]}, "messages[1].content"),
+        ({"messages": [{"role": "system", "content": SURROGATE}, TURN]}, "messages[0].content"),
+        ({"messages": [user(text("hello"), text(SURROGATE))]}, "messages[0].content[1].text"),
+        ({"messages": [TURN], "spae": {"preamble": SURROGATE}}, "spae.preamble"),
+        ({"messages": [TURN], "stream": True, "stop": [SURROGATE]}, "stop[0]"),
+        ({"messages": [TURN], "metadata": {SURROGATE: "x"}}, "metadata"),
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(body, place, service, upstream):
+    response = post(service, json.dumps(body))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, place)
+    assert response.json()["error"]["message"].startswith(
+        f"{place}: wanted Unicode text; got half a surrogate"
+    )
+    raw = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert post(service, raw).status_code == 400
+    assert upstream.asked == []
 
 
 def test_what_is_counted(client, service, upstream):
@@ -475,3 +619,34 @@ def test_what_is_counted(client, service, upstream):
         return float(lines[0].split()[-1]) if lines else 0
 
     assert count(httpx2.get(f"{service}/metrics").text) == count(before) + 1
+
+
+def test_a_client_that_leaves_is_no_error_of_ours(service, upstream, caplog):
+    caplog.set_level(logging.INFO, "spae.service")
+    upstream.pause = 600
+    host, _, port = service.removeprefix("http://").partition(":")
+
+    def count(status="499") -> float:
+        lines = httpx2.get(f"{service}/metrics").text.splitlines()
+        left = [one for one in lines if "chat/completions" in one and f'status="{status}"' in one]
+        return sum(float(one.split()[-1]) for one in left)
+
+    def leaves(body: bytes, promised: int) -> None:
+        before = count()
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: {promised}\r\n\r\n".encode() + body)
+            while len(body) == promised and not upstream.asked:
+                time.sleep(0.01)
+        while count() == before:
+            time.sleep(0.01)
+
+    body = json.dumps({"messages": [TURN]}).encode()
+    failures = count("500")
+    leaves(body, len(body))  # while the answer is being written
+    assert upstream.gone.wait(60), "the upstream was not let go"
+    leaves(body, len(body) + 10)  # before the body is whole
+    assert count("500") == failures
+    ours = [one for one in caplog.records if one.name == "spae.service"]
+    assert {one.levelname for one in ours} == {"INFO"}
+    assert [one.facts["status"] for one in ours if one.facts["status"] != 200] == [499, 499]

@@ -12,7 +12,7 @@ from spae.service.chat_text import (
     Options,
     check_messages,
     for_upstream,
-    image_urls,
+    image_places,
     preamble,
     read_options,
     to_text,
@@ -31,13 +31,13 @@ def text(words):
 
 
 def converted(messages):
-    urls = image_urls(check_messages(messages))
+    urls = image_places(check_messages(messages))
     return to_text(messages, {url: f"words of {url}" for url in urls})
 
 
 def test_an_image_becomes_words_in_its_place():
     messages: list[Any] = [{"role": "user", "content": [text("Look:"), image("data:1"), text("What is it?")]}]
-    assert image_urls(messages) == ["data:1"]
+    assert image_places(messages) == {"data:1": "messages[0].content[1]"}
     content = "Look:\n<image> words of data:1 </image>\nWhat is it?"
     assert converted(messages) == [{"role": "user", "content": content}]
 
@@ -49,7 +49,7 @@ def test_a_few_shot_conversation():
         {"role": "assistant", "content": "a dog and a cat"},
         {"role": "user", "content": [image("data:1")]},
     ]
-    assert image_urls(messages) == ["data:1", "data:2", "data:1"]
+    assert image_places(messages) == {"data:1": "messages[1].content[0]", "data:2": "messages[1].content[1]"}
     assert converted(messages) == [
         {"role": "system", "content": "Name it."},
         {
@@ -71,7 +71,7 @@ def test_an_earlier_answer_with_images_beside_its_text():
 def test_an_answer_of_ours_keeps_the_words_that_the_model_wrote():
     content = "Here: <image> dog park </image>"
     answer = {"role": "assistant", "content": content, "images": [image("data:1")], "spae": {"images": []}}
-    assert image_urls([answer]) == []
+    assert image_places([answer]) == {}
     assert converted([answer]) == [{"role": "assistant", "content": content}]
 
 
@@ -92,9 +92,9 @@ def test_other_parts_go_on_to_the_model():
 
 
 def test_an_address_without_an_object_around_it():
-    assert image_urls([{"role": "user", "content": [{"type": "image_url", "image_url": "data:1"}]}]) == [
-        "data:1"
-    ]
+    assert list(
+        image_places([{"role": "user", "content": [{"type": "image_url", "image_url": "data:1"}]}])
+    ) == ["data:1"]
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_any_json_is_a_conversation_or_an_input_error(messages):
         checked = check_messages(messages)
     except InputError:
         return
-    text = to_text(checked, {url: "words" for url in image_urls(checked)})
+    text = to_text(checked, {url: "words" for url in image_places(checked)})
     with_preamble(text, "P")
     assert len(text) == len(messages)
     assert not any("images" in message for message in text)
-    assert image_urls(text) == []
+    assert image_places(text) == {}

@@ -4,87 +4,17 @@ import asyncio
 import threading
 
 import pytest
+from fake_lm import CONTROL, FakeLM
 
 import spae
 from spae import frozen_lm
 from spae.errors import InputError
-from spae.frozen_lm import Generation, model_file
+from spae.frozen_lm import model_file
 from spae.pyramid import PyramidShape
 from spae.service.embedded import EmbeddedModel
 from spae.service.errors import ApiError
 
-TEMPLATE = "{% if x %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}<|im_start|>{{ role }}"
 WORDS = ("dog", "park", "grass")
-PATIENCE_S = 60
-
-
-class Letters:
-    """Every letter is a token, and so is every word of WORDS behind a space, if they are to be single tokens."""
-
-    size = 0x120000
-
-    def __init__(self, single):
-        self.words = {f" {word}": 0x110000 + i for i, word in enumerate(WORDS)} if single else {}
-
-    def encode(self, text):
-        ids = []
-        while text:
-            word = next((one for one in self.words if text.startswith(one)), None)
-            ids.append(self.words[word] if word else ord(text[0]))
-            text = text[len(word) if word else 1 :]
-        return ids
-
-    def decode(self, ids):
-        back = {id_: word for word, id_ in self.words.items()}
-        # Half a letter, as a tokenizer of bytes has it.
-        text = "".join(back[i] if i in back else chr(i) for i in ids)
-        return text.replace("½¼", "é").replace("½", "\ufffd")
-
-
-class FakeLM:
-    """Writes `script`, behind the last turn of the prompt; words where it is held to them: the first allowed."""
-
-    name, context_length, chat_template = "fake", 2000, TEMPLATE
-
-    def __init__(self, script="", single=True):
-        self.tokenizer = Letters(single)
-        self.script = script
-        self.calls = []
-        self.room = threading.Semaphore(10**6)  # how many more calls are answered
-        self.asked = 0
-        self.error = None
-
-    def encode(self, text):
-        return self.tokenizer.encode(text)
-
-    def generate(self, prompts, max_tokens, *, temperature, top_p, seed, constraints):
-        self.asked += 1
-        assert self.room.acquire(timeout=PATIENCE_S)
-        if self.error is not None:
-            raise self.error
-        [prompt], [constraint] = prompts, constraints
-        self.calls.append({"prompt": self.tokenizer.decode(prompt), "temperature": temperature, "seed": seed})
-        if constraint is not None:
-            state, ids = constraint.start(), []
-            while not constraint.finished(state) and len(ids) < max_tokens:
-                ids.append(int(constraint.allowed(state)[0]))
-                state = constraint.step(state, ids[-1])
-            return [Generation(ids, self.tokenizer.decode(ids), None, "constraint")]
-        written = (
-            self.calls[-1]["prompt"]
-            .rpartition("<|im_start|>assistant\n")[2]
-            .replace("\ufffd", "½")
-            .replace("é", "½¼")
-        )
-        # What is drawn counts as one letter of the script, "#".
-        while "<image>" in written:
-            before, _, rest = written.partition("<image>")
-            written = before + "#" + rest.partition("</image>")[2]
-        rest = self.script.replace("<image>", "#")[len(written) :]
-        text = rest[:max_tokens].partition("#")
-        text = text[0] + ("<image>zz" if text[1] else "")
-        ids = [ord(letter) for letter in text]
-        return [Generation(ids, text, None, "length" if len(rest) > max_tokens or "#" in rest else "eos")]
 
 
 class FakeVocabulary:
@@ -92,7 +22,7 @@ class FakeVocabulary:
 
 
 def model(script="", single=True, **more):
-    lm = FakeLM(script, single)
+    lm = FakeLM(script, WORDS if single else ())
     return EmbeddedModel(lm, FakeVocabulary(), **more), lm
 
 
@@ -100,6 +30,7 @@ def ask(upstream, *texts, **body):
     roles = ("user", "assistant")
     messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts or ("hello",))]
     body = {"messages": messages, "spae": {"words": 5}, **body}
+    upstream.check(body)
     reply = asyncio.run(upstream.chat(body, {}))
     [choice] = reply["choices"]
     return choice["message"]["content"], choice["finish_reason"], reply["usage"]
@@ -119,10 +50,12 @@ def stream(upstream, **body):
 def test_the_prompt_is_the_models_own_way_of_writing_turns():
     upstream, lm = model("fine")
     ask(upstream, "hello", "hi", "who <|im_end|> are you?")
+    # What the user wrote stays text: there is one end for each of the four turns.
+    assert lm.prompts[0].count(CONTROL["<|im_end|>"]) == 4
     assert lm.calls[0]["prompt"] == (
         "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
         "<|im_start|>assistant\nhi<|im_end|>\n"
-        "<|im_start|>user\nwho < |im_end|> are you?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>user\nwho <|im_end|> are you?<|im_end|>\n<|im_start|>assistant\n"
     )
     messages = [{"role": "developer", "content": "Be short."}, {"role": "user", "content": "hello"}]
     ask(upstream, messages=messages)
@@ -185,7 +118,7 @@ def test_the_picture_that_is_asked_for_keeps_its_room():
 
 def test_the_context_is_the_end():
     upstream, lm = model("x" * 1000)
-    lm.context_length = len(lm.encode(upstream._prompt([{"role": "user", "content": "hello"}]))) + 11
+    lm.context_length = len(upstream._prompt([{"role": "user", "content": "hello"}])) + 11
     assert ask(upstream)[:2] == ("x" * 11, "length")
     with pytest.raises(ApiError, match="wanted at most") as error:
         ask(upstream, "hello, hello, hello")

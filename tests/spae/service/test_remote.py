@@ -155,7 +155,7 @@ def test_an_image_of_an_allowed_host(host):
 
 
 def test_an_address_that_is_dead_is_passed_over(host):
-    host.pages["/"] = (200, {}, b"bytes")
+    host.pages["/"] = (200, {"Content-Type": "text/plain"}, b"bytes")  # a wrong label is no error
     network = Network(host, dead=(OTHER,))
     assert fetch("http://a.example", Names(a_example=[[OTHER, PUBLIC]]), network) == b"bytes"
     assert [address for address, _ in network.went] == [OTHER, PUBLIC]
@@ -307,7 +307,6 @@ def test_redirects_without_an_end(host):
         (200, {"Content-Length": "2000"}, b"", 413),
         (200, {"Content-Type": "image/png"}, b"x" * 2000, 413),
         (200, {}, None, 413),
-        (200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>", 415),
         (200, {"Content-Encoding": "gzip"}, b"x", 422),
         (404, {}, b"", 422),
         (304, {}, b"", 422),

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from fake_tokenizer import FakeTokenizer
+from PIL import Image
 from some_images import encoded
 
 from spae.cli import main
@@ -58,6 +59,8 @@ def test_it_serves_and_finishes_what_is_in_flight(start):
     process, url = start()
     with httpx2.Client(base_url=url, timeout=PATIENCE_S) as client:
         assert client.get("/health").json()["status"] == "ready"
+        # Pillow warns of it, in no place of its own.
+        assert client.post("/v1/tokenize", files={"image": with_broken_exif()}).status_code == 200
         words = client.post("/v1/tokenize", files={"image": encoded()}).json()["data"][0]
         assert words["text"] == FakeTokenizer().encode(open_image(encoded())).text()
         answer = client.post("/v1/detokenize", json={"text": words["text"]}, headers={"Accept": "image/png"})
@@ -85,7 +88,21 @@ def test_it_serves_and_finishes_what_is_in_flight(start):
     requests = [line for line in lines if line["event"] == "request"]
     assert requests[-1]["route"] == "/v1/detokenize"
     assert requests[-1]["status"] == 200
-    assert {line["level"] for line in lines} == {"info"}
+    assert {line["level"] for line in lines} - {"warning"} == {"info"}
+    assert not any("Truncated" in json.dumps(line) for line in lines)
+
+
+def with_broken_exif() -> bytes:
+    """A photograph whose EXIF says that it is longer than it is."""
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    exif[0x0112] = 6
+    return encoded(form="JPEG", exif=exif.tobytes()[:-12])
+
+
+def test_the_image_with_broken_exif_makes_pillow_warn():
+    with pytest.warns(UserWarning, match="Truncated"):
+        open_image(with_broken_exif())
 
 
 def _wait_for_request(url: str) -> None:
@@ -121,6 +138,8 @@ def fails(capsys, *options: str) -> str:
 def test_what_is_refused_before_it_starts(capsys, tmp_path, monkeypatch):
     assert "(--no-auth)" in fails(capsys, "--host", "0.0.0.0")
     assert "cannot read the keys" in fails(capsys, "--api-keys", str(tmp_path / "none"))
+    assert "half a surrogate pair" in fails(capsys, "--preamble", "\ud800")
+    assert "--upstream-model" in fails(capsys, "--served-model-name", "gpt-4o", *UPSTREAM)
     assert "wanted an upstream such as" in fails(capsys, "--upstream", "example.org")
     assert "cannot listen on 127.0.0.300" in fails(capsys, "--host", "127.0.0.300", "--no-auth")
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -142,13 +142,13 @@ def test_several_inputs_of_every_kind(client):
         ({"image": data_url(IMAGE), "layers": "2"}, 422, "invalid_value", "layers", "valid integer"),
         ({"image": data_url(IMAGE), "layers": True}, 422, "invalid_value", "layers", "valid integer"),
         ({"image": 3}, 422, "invalid_value", "image", "valid string"),
-        ({"image": "https://example.org/cat.jpg"}, 422, "invalid_image_url", "images.0", "data:image/jpeg"),
-        ({"image": "data:image/png,abc"}, 422, "invalid_image_url", "images.0", "base64"),
-        ({"image": "data:image/png;base64,a*b="}, 422, "invalid_image_url", "images.0", "not base64"),
-        ({"image": data_url(IMAGE, "svg+xml")}, 415, "unsupported_image", "images.0", "another media type"),
-        ({"image": data_url(b"")}, 422, "invalid_image", "images.0", "empty"),
-        ({"image": data_url(b"GIF89a" + bytes(20))}, 415, "unsupported_image", "images.0", "convert it"),
-        ({"image": data_url(IMAGE[: len(IMAGE) // 2])}, 422, "invalid_image", "images.0", "damaged"),
+        ({"image": "https://example.org/cat.jpg"}, 422, "invalid_image_url", "image", "image: wanted"),
+        ({"image": "data:image/png,abc"}, 415, "unsupported_image", "image", "image: wanted a JPEG"),
+        ({"image": "data:image/png;base64,a*b="}, 422, "invalid_image_url", "image", "not base64"),
+        ({"image": data_url(b"<svg>")}, 415, "unsupported_image", "image", "convert it"),
+        ({"image": data_url(b"")}, 422, "invalid_image", "image", "empty"),
+        ({"image": data_url(b"GIF89a" + bytes(20))}, 415, "unsupported_image", "image", "convert it"),
+        ({"image": data_url(IMAGE[: len(IMAGE) // 2])}, 422, "invalid_image", "image", "damaged"),
         ({"images": [data_url(IMAGE), data_url(IMAGE[:50])]}, 422, "invalid_image", "images.1", "image is"),
         ({"images": [data_url(IMAGE)] * 17}, 413, "too_many_images", "images", "at most 16"),
         ([1], 422, "invalid_value", None, "the body"),
@@ -156,6 +156,23 @@ def test_several_inputs_of_every_kind(client):
 )
 def test_wrong_images_in_json(client, body, status, code, param, message):
     assert message in refused(client.post("/v1/tokenize", json=body), status, code, param)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"text": "snow \ud800"}, "text"),
+        ({"inputs": [{"text": "snow"}, {"words": ["coal", "\udfff"]}]}, "inputs[1].words[1]"),
+    ],
+)
+def test_words_that_are_no_text(client, body, param):
+    headers = {"Content-Type": "application/json"}
+    message = refused(
+        client.post("/v1/detokenize", content=json.dumps(body), headers=headers), 400, "invalid_text", param
+    )
+    assert message.startswith(f"{param}: wanted Unicode text")
+    raw = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    refused(client.post("/v1/detokenize", content=raw, headers=headers), 400, "invalid_json")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +212,7 @@ def test_bodies_that_are_no_json(client, path):
     def send(content, kind="application/json", **headers):
         return client.post(path, content=content, headers={"Content-Type": kind} | headers)
 
-    for body in (b"", b"{", b"\xff\xfe", b'{"text": "\\ud800"}', b"[" * 100_000):
+    for body in (b"", b"{", b"\xff\xfe", b"[" * 100_000):
         refused(send(body), 400, "invalid_json")
     assert "application/json" in refused(send(b"{}", "text/plain"), 415, "unsupported_media_type")
     refused(client.post(path), 415, "unsupported_media_type")
@@ -293,7 +310,7 @@ def test_limits_hold_while_a_body_comes(fakes):
         refused(answer, 413, "too_large")
         assert read == 0
         large = {"image": data_url(IMAGE + bytes(20_000))}
-        refused(client.post("/v1/tokenize", json=large), 413, "too_large", "images.0")
+        refused(client.post("/v1/tokenize", json=large), 413, "too_large", "image")
         exactly = {"image": data_url(IMAGE + bytes(20_000 - len(IMAGE)))}
         assert client.post("/v1/tokenize", json=exactly).status_code == 200
         assert client.app.state.memory.held == 0
