@@ -1,0 +1,71 @@
+"""What each part of the default is worth: words chosen without training, and one short run for each part of the rest.
+
+Command   spae vocab build .. as configs/default64.py says; with --components 64, too, into build/vocabulary64-64
+          spae-train configs/parts64.py --variant VARIANT
+          spae-train eval build/parts64/VARIANT/bundle 'DATA/base-val-*.tar' --limit 1000 --skip codecs stlpips frechet
+Variants  of the words, nothing trained: words-1-1-1, words-1-1-128, words-1-4-64, words-1-8-128, words-1-8-256 (pools)
+          of the rest, 500 steps: base, fixed-map, residual, latents-8, latents-12, latents-24, inputs-64,
+          weak-commitment, zeros
+Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
+Hardware  two CPU cores
+Time      four to eight minutes each
+Expect    the tables "Parts" in docs/results.md
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from tokenizer_train.config import Config
+
+DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
+
+
+def config(
+    name: str = "base", tokenizer: dict | None = None, loss: dict | None = None, inputs: int = 128
+) -> Config:
+    """The two-core variant of the default, cut to 500 steps, with some changes."""
+    base = DEFAULT["cpu"]()
+    folder = "build/vocabulary64" if inputs == 128 else f"build/vocabulary64-{inputs}"
+    return dataclasses.replace(
+        base,
+        tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
+        vocabulary=dataclasses.replace(base.vocabulary, path=folder, widths=(inputs, 576)),
+        # One shard of eight, whose words take two minutes.
+        data=dataclasses.replace(
+            base.data, train=base.data.train.replace("*", "00000-*"), cache="build/parts64/guidance"
+        ),
+        loss=dataclasses.replace(base.loss, **(loss or {})),
+        optimizer=dataclasses.replace(base.optimizer, steps=500),
+        run=dataclasses.replace(
+            base.run, output=f"build/parts64/{name}", evaluate_every=500, checkpoint_every=500
+        ),
+    )
+
+
+def words(*pools: int) -> Config:
+    """Nothing trained: the words of meaning are what they are before the first step."""
+    name = "words-" + "-".join(map(str, pools))
+    base = config(name, {"pools": pools, "network": "linear"})
+    return dataclasses.replace(base, optimizer=dataclasses.replace(base.optimizer, steps=0, warmup_steps=0))
+
+
+def tiny() -> Config:
+    """What the tests run."""
+    return DEFAULT["tiny"]()
+
+
+POOLS = ((1, 1, 1), (1, 1, 128), (1, 4, 64), (1, 8, 128), (1, 8, 256))
+VARIANTS = {
+    **{"words-" + "-".join(map(str, pools)): lambda pools=pools: words(*pools) for pools in POOLS},
+    "base": config,
+    "fixed-map": lambda: config("fixed-map", loss={"codebook": 0.0}),
+    "residual": lambda: config("residual", {"block": "residual", "blocks": 2}),
+    "latents-8": lambda: config("latents-8", {"latents": 8}),
+    "latents-12": lambda: config("latents-12", {"latents": 12}),
+    "latents-24": lambda: config("latents-24", {"latents": 24}),
+    "inputs-64": lambda: config("inputs-64", inputs=64),
+    "weak-commitment": lambda: config("weak-commitment", loss={"commitment": 0.1}),
+    "zeros": lambda: config("zeros", {"fill": "zeros"}),
+    "tiny": tiny,
+}
