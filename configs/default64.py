@@ -1,16 +1,17 @@
-"""The embedded default: 64-px photographs, two views of SmolLM2's table, a trunk under the meaning head.
+"""The embedded default: 64-px photographs; words of meaning by regional pursuit, and a learned map of SmolLM2's table.
 
-Command   spae vocab build --also QWEN2_5 cl100k_base o200k_base -o build/vocabulary64
-          spae-train configs/default64.py                    one GPU
-          spae-train configs/default64.py --variant cpu      two CPU cores
+Command   spae vocab build --components 128 --also QWEN2_5 cl100k_base o200k_base -o build/vocabulary64
+          spae-train configs/default64.py                     one GPU
+          spae-train configs/default64.py --variant cpu       two CPU cores; then, for the decoder alone,
+          spae-train configs/default64.py --variant finish
+          spae-train configs/default64.py --variant linear    nothing trained: the floor
           spae-train eval build/default64/bundle DATA
           QWEN2_5: a GGUF file of Qwen2.5, of any size, or its tokenizer.json; --also as a whole may be left out
           (16,384 words then, which are single tokens of SmolLM2 alone)
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
-Hardware  one GPU with 24 GB or more (not run yet); variant cpu: two cores of a server processor
-Time      not known yet for a GPU; variant cpu: 45 minutes, after the guidance's features (27 to 76 images/s)
-Expect    variant cpu, on the novel classes: 20.0 dB at 341 words, 22.7 dB at 597, .696 5-way 5-shot on five words
-          (docs/results.md)
+Hardware  one GPU with 24 GB or more (not run yet); variants: two cores of a server processor
+Time      not known yet for a GPU; cpu: half a second a step, after the words of the training images (a quarter of an hour)
+Expect    docs/results.md
 """
 
 import dataclasses
