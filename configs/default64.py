@@ -10,7 +10,7 @@ Command   spae vocab build --components 128 --also QWEN2_5 cl100k_base o200k_bas
           (16,384 words then, which are single tokens of SmolLM2 alone)
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  one GPU with 24 GB or more (not run yet); variants: two cores of a server processor
-Time      not known yet for a GPU; cpu: half a second a step, after the words of the training images (a quarter of an hour)
+Time      not known yet for a GPU; cpu: half a second a step, after the words of the training images (15 minutes)
 Expect    docs/results.md
 """
 
@@ -46,6 +46,7 @@ def config() -> Config:
             meaning_layers=3,
             meaning="pursuit",
             pools=(1, 4, 64),
+            meaning_words="apart",
             trunk="conse",
         ),
         vocabulary=VocabularyConfig(path="build/vocabulary64", words=14_293, widths=(128, 576)),

@@ -38,6 +38,8 @@ class AutoencoderConfig:
     meaning: Literal["head", "ranked", "pursuit"] = "head"
     # With pursuit, for each meaning layer: among how many of the best words the nearest in appearance is taken.
     pools: tuple[int, ...] = ()
+    # Their words enter the average with those that z chooses (the paper), or are shown in their own prefixes only.
+    meaning_words: Literal["averaged", "apart"] = "averaged"
     cross_attention: bool = False  # the decoder also looks at the vectors of the meaning layers' words (V2L)
     head_width: int = 512  # hidden units of the meaning head
     trunk: Literal["conse", "clip", "none"] = (
@@ -62,6 +64,7 @@ class AutoencoderConfig:
             ("meaning", ("head", "ranked", "pursuit")),
             ("network", ("cnn", "vit", "linear")),
             ("block", ("residual", "depthwise")),
+            ("meaning_words", ("averaged", "apart")),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
@@ -170,6 +173,11 @@ class AutoencoderConfig:
     @property
     def shape(self) -> PyramidShape:
         return PyramidShape(self.pyramid)
+
+    @property
+    def apart(self) -> int:
+        """Layers whose words are never averaged with those below."""
+        return self.meaning_layers if self.meaning_words == "apart" else 0
 
     @property
     def stride(self) -> int:

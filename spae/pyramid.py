@@ -113,18 +113,18 @@ class PyramidShape:
         """How many words the first `layers` layers hold (all layers by default)."""
         return sum(prod(grid) for grid in self.sides[: self.check_layers(layers)])
 
-    def coverage(self, layers: int | None = None) -> Int[np.ndarray, "..."]:
-        """Tokens per position of the finest grid after the first `layers` layers; int64 of shape `grid`."""
+    def coverage(self, layers: int | None = None, first: int = 1) -> Int[np.ndarray, "..."]:
+        """Tokens per position of the finest grid of the layers `first` .. `layers`; int64 of shape `grid`."""
         counts = np.zeros(prod(self.grid), np.int64)
-        for layer in range(1, self.check_layers(layers) + 1):
+        for layer in range(first, self.check_layers(layers) + 1):
             counts[self.flat_positions(layer)] += 1
         return counts.reshape(self.grid)
 
-    def nearest_covered(self, layers: int | None = None) -> Int[np.ndarray, "n"]:
+    def nearest_covered(self, layers: int | None = None, first: int = 1) -> Int[np.ndarray, "n"]:
         """For every position of the finest grid (flat, row-major), the flat index of the nearest position
-        that the first `layers` layers cover: Euclidean distance in grid steps, ties to the lowest index.
+        that the layers `first` .. `layers` cover: Euclidean distance in grid steps, ties to the lowest index.
         """
-        covered = np.flatnonzero(self.coverage(layers))
+        covered = np.flatnonzero(self.coverage(layers, first))
         if len(covered) == prod(self.grid):
             return covered
         points = np.stack(np.unravel_index(np.arange(prod(self.grid)), self.grid), axis=1)

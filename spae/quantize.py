@@ -57,6 +57,7 @@ def streaming_average(
     meaning: Meaning | None = None,
     fill: Fill = "nearest",
     unit: bool = False,
+    apart: int = 0,
 ) -> Quantized:
     """SAQ: z_l = z + sum_{i<l} (z - e(k_i)) = (m + 1) z - sum e(k_i) at the positions P(l), where m words came before.
 
@@ -71,11 +72,13 @@ def streaming_average(
             (ours: the paper does not say), or zeros.
         unit: search by direction: queries and codebook are scaled to length 1 before they are compared (LQAE,
             arXiv 2302.00902). The average takes the embeddings as they are.
+        apart: the words of the first so many layers, chosen by meaning, are shown in the prefixes of these layers only
+            and never averaged with words that z chose (ours; 0 in the paper).
 
     Raises:
         InputError: latents, codebook and pyramid do not fit each other.
     """
-    return _quantize(z_bhwc, codebook_vc, shape, meaning, "saq", fill, unit)
+    return _quantize(z_bhwc, codebook_vc, shape, meaning, "saq", fill, unit, apart)
 
 
 def residual(
@@ -85,9 +88,10 @@ def residual(
     meaning: Meaning | None = None,
     fill: Fill = "nearest",
     unit: bool = False,
+    apart: int = 0,
 ) -> Quantized:
     """RQ, the paper's ablation: z_l = z - sum_{i<l} e(k_i), and zhat is the sum of the words. Else as SAQ."""
-    return _quantize(z_bhwc, codebook_vc, shape, meaning, "rq", fill, unit)
+    return _quantize(z_bhwc, codebook_vc, shape, meaning, "rq", fill, unit, apart)
 
 
 QUANTIZERS = {"saq": streaming_average, "rq": residual}
@@ -99,6 +103,7 @@ def prefix_averages(
     shape: PyramidShape,
     quantizer: str = "saq",
     fill: Fill = "nearest",
+    apart: int = 0,
 ) -> tuple[Float[Array, "b *space c"], ...]:
     """zhat_{<=l} for every prefix of the given layers, from their words alone: how a pyramid is decoded.
 
@@ -107,24 +112,31 @@ def prefix_averages(
         codebook_vc: (V, c) float32 embeddings.
         shape: the pyramid.
         quantizer: "saq" (mean of the words at a position) or "rq" (their sum).
-        fill: see `streaming_average`.
+        fill, apart: see `streaming_average`.
 
     Returns:
         One (B, h, w, c) float32 array per prefix.
     """
     batch, width = ids[0].shape[0], codebook_vc.shape[1]
-    total_bpc = jnp.zeros((batch, int(np.prod(shape.grid)), width), codebook_vc.dtype)
-    averages = []
+    nothing_bpc = jnp.zeros((batch, int(np.prod(shape.grid)), width), codebook_vc.dtype)
+    total_bpc, averages = nothing_bpc, []
     for layer, ids_l in enumerate(ids, start=1):
+        first = first_shown(layer, apart)
+        total_bpc = nothing_bpc if layer == first else total_bpc
         total_bpc = total_bpc.at[:, shape.flat_positions(layer)].add(codebook_vc[ids_l.reshape(batch, -1)])
-        count_p = shape.coverage(layer).reshape(-1)
+        count_p = shape.coverage(layer, first).reshape(-1)
         value_bpc = (
             total_bpc if quantizer == "rq" else total_bpc / np.maximum(count_p, 1)[:, None].astype(np.float32)
         )
         if fill == "nearest":
-            value_bpc = value_bpc[:, shape.nearest_covered(layer)]
+            value_bpc = value_bpc[:, shape.nearest_covered(layer, first)]
         averages.append(value_bpc.reshape(batch, *shape.grid, width))
     return tuple(averages)
+
+
+def first_shown(layer: int, apart: int) -> int:
+    """The first layer whose words are in the average of the prefix that ends with `layer`."""
+    return apart + 1 if layer > apart else 1
 
 
 def straight_through(z: Float[Array, "..."], quantized: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -137,7 +149,7 @@ def normalised(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
     return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
 
 
-def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill, unit) -> Quantized:
+def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill, unit, apart) -> Quantized:
     _check(z_bhwc, codebook_vc, shape, meaning, fill)
     batch, width = z_bhwc.shape[0], z_bhwc.shape[-1]
     z_bpc = z_bhwc.reshape(batch, -1, width)
@@ -170,12 +182,14 @@ def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill, unit) -> Qua
             ids |= _search({l: queries[l] for l in wave if l <= len(own)}, meaning.codebook_vd)
         ids |= _search({l: queries[l] for l in wave if l > len(own)}, searched_vc)
         for layer in wave:
+            if layer <= apart:
+                continue
             at = shape.flat_positions(layer)
             total_bpc = total_bpc.at[:, at].add(codebook_vc[ids[layer]])
             count_p[at] += 1
     layers = range(1, len(shape) + 1)
     grids = tuple(ids[l].reshape(batch, *shape.layers[l - 1]) for l in layers)
-    averages = prefix_averages(grids, codebook_vc, shape, quantizer, fill)
+    averages = prefix_averages(grids, codebook_vc, shape, quantizer, fill, apart)
     return Quantized(grids, averages, tuple(queries[l] for l in layers))
 
 

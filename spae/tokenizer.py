@@ -443,7 +443,9 @@ class Tokenizer:
             z_bhwc, meaning = model.encode(
                 to_float(images_bhwc), features_bf, codebooks["meaning"], chosen_bk
             )
-            found = quantize(z_bhwc, codebooks["appearance"], shape, meaning, config.fill, config.unit)
+            found = quantize(
+                z_bhwc, codebooks["appearance"], shape, meaning, config.fill, config.unit, config.apart
+            )
             # Without the averages, of every prefix the whole grid: nobody reads them here, and XLA leaves them out.
             return found._replace(averages=())
 
@@ -470,9 +472,9 @@ class Tokenizer:
     def _average(self) -> Callable[..., jax.Array]:
         config, shape = self.config, self.shape
         return jax.jit(
-            lambda ids, codebook_vc: prefix_averages(ids, codebook_vc, shape, config.quantizer, config.fill)[
-                -1
-            ]
+            lambda ids, codebook_vc: prefix_averages(
+                ids, codebook_vc, shape, config.quantizer, config.fill, config.apart
+            )[-1]
         )
 
     @cached_property

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from spae.nearest import log_sum_exp
 from spae.pyramid import PyramidShape
-from spae.quantize import Fill
+from spae.quantize import Fill, first_shown
 
 
 def reconstruction(
@@ -188,6 +188,7 @@ def draw_prefix(
     key: jax.Array,
     first_layer: int = 1,
     fill: Fill = "nearest",
+    apart: int = 0,
 ) -> Float[Array, "b *space c"]:
     """What the decoder sees: all layers, or with probability `rate` a random shorter prefix (ours: prefix dropout).
 
@@ -202,6 +203,7 @@ def draw_prefix(
         key: of the draws.
         first_layer: the first layer that quantizes z, as for `commitment`.
         fill: what a prefix shows where it has no word, see `spae.quantize.streaming_average`.
+        apart: layers whose words are shown in their own prefixes only, likewise.
     """
     depth = len(averages)
     if rate == 0:
@@ -216,7 +218,8 @@ def draw_prefix(
     above_p = shape.coverage(first_layer - 1).ravel() if first_layer > 1 else np.zeros(math.prod(shape.grid))
     covered_lp = np.stack([shape.coverage(layer).ravel() > above_p for layer in range(1, depth + 1)])
     if fill == "nearest":
-        source_lp = np.stack([shape.nearest_covered(layer) for layer in range(1, depth + 1)])
+        shown = [(layer, first_shown(layer, apart)) for layer in range(1, depth + 1)]
+        source_lp = np.stack([shape.nearest_covered(*layers) for layers in shown])
         covered_lp = np.take_along_axis(covered_lp, source_lp, axis=1)
     else:
         source_lp = np.tile(np.arange(covered_lp.shape[1]), (depth, 1))

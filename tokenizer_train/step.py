@@ -89,6 +89,7 @@ def average_decay(config: Config, step: Array) -> Array | float:
 def _autoencoder_loss(config: Config, modules: Modules):
     loss, shape = config.loss, config.tokenizer.shape
     meaning_layers, pursuit = config.tokenizer.meaning_layers, config.tokenizer.meaning == "pursuit"
+    fill, apart = config.tokenizer.fill, config.tokenizer.apart
     decoder_alone = config.run.trains == "decoder"
     quantize = QUANTIZERS[config.tokenizer.quantizer]
 
@@ -97,12 +98,11 @@ def _autoencoder_loss(config: Config, modules: Modules):
         chosen_bk = features_bf.astype(jnp.int32) if pursuit else None
         z_bhwc, meaning = model.encode(images_bhwc, features_bf, constants.meaning_codebook_vd, chosen_bk)
         codebook_vc = model.codebook(constants.codebook_vc)
-        words = quantize(z_bhwc, codebook_vc, shape, meaning, config.tokenizer.fill, config.tokenizer.unit)
+        words = quantize(z_bhwc, codebook_vc, shape, meaning, fill, config.tokenizer.unit, apart)
         searched_vc = normalised(codebook_vc) if config.tokenizer.unit else codebook_vc
         key_prefix, key_positions, key_masking = jax.random.split(key, 3)
-        fill = config.tokenizer.fill
         seen_bhwc = losses.draw_prefix(
-            z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1, fill
+            z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1, fill, apart
         )
         if decoder_alone:
             seen_bhwc = jax.lax.stop_gradient(seen_bhwc)
