@@ -28,7 +28,7 @@ from spae.nearest import nearest_few
 from spae.parameters import cast, fill, flatten
 from spae.pursuit import Pursuit
 from spae.pursuit import Sizes as PursuitSizes
-from spae.pyramid import Pyramid, PyramidShape
+from spae.pyramid import Pyramid, PyramidShape, grids_text
 from spae.quantize import QUANTIZERS, Quantized, normalised, prefix_averages
 from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
@@ -77,6 +77,7 @@ class Tokenizer:
         self.config = config
         self.vocabulary = vocabulary
         self.info = dict(info or {})
+        self.source = "made in this program"
         self._trunk = trunk
         self._language_model = language_model
         self.pursuit = pursuit
@@ -89,6 +90,16 @@ class Tokenizer:
         self._params = nnx.split(model)[1]
         self._codebooks = {**self._views, "appearance": model.codebook(self._views["appearance"])}
         self.__dict__.pop("fingerprint", None)
+
+    def __repr__(self) -> str:
+        """What is encoded to what, the words it is told in, and where the tokenizer is from."""
+        squares = f"{self.image_size}x{self.image_size} images"
+        seen = squares if self.frames == 1 else f"clips of {self.frames} {squares}"
+        model = self.vocabulary.language_model
+        return (
+            f"<Tokenizer: {seen} to {self.shape.tokens()} words ({grids_text(self.shape.layers)}) of "
+            f"{len(self.vocabulary)}{' of ' + model if model else ''}; {self.source}>"
+        )
 
     @property
     def shape(self) -> PyramidShape:
@@ -385,7 +396,9 @@ class Tokenizer:
             raise BundleError(f"the bundle {name} has parameters that no part of it knows: {extra[:3]}")
         known = ("format", "version", "files", "config", "vocabulary", "trunk", "pursuit", "language_model")
         info = {k: v for k, v in info.items() if k not in known}
-        return cls(config, vocabulary, model, trunk, info, language_model, pursuit)
+        tokenizer = cls(config, vocabulary, model, trunk, info, language_model, pursuit)
+        tokenizer.source = f"loaded from {os.fspath(name)}"
+        return tokenizer
 
     @cached_property
     def trunk(self) -> nnx.Module:

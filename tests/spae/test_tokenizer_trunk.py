@@ -55,6 +55,9 @@ def test_the_bundle_holds_the_trunk(tokenizer, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     assert loaded.encode(images) == tokenizer.encode(images)
     assert loaded.fingerprint == tokenizer.fingerprint
+    what = "<Tokenizer: 8x8 images to 21 words (1x1 2x2 4x4) of 30; "
+    assert repr(tokenizer) == f"{what}made in this program>"
+    assert repr(loaded) == f"{what}loaded from {tmp_path / 'bundle'}>"
     loaded.save(tmp_path / "rounded", dtype="float16")
     assert Tokenizer.load(tmp_path / "rounded").fingerprint != tokenizer.fingerprint
 
