@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, overload
@@ -26,6 +27,7 @@ from spae.guidance.conse import image_tower
 from spae.images import to_array, to_float, to_square, to_uint8
 from spae.nearest import nearest_few
 from spae.parameters import cast, fill, flatten
+from spae.prompt import write_prompt
 from spae.pursuit import Pursuit
 from spae.pursuit import Sizes as PursuitSizes
 from spae.pyramid import Pyramid, PyramidShape, grids_text
@@ -248,30 +250,34 @@ class Tokenizer:
         )
 
     @overload
-    def decode(self, pyramid: Pyramid | str, layers: int | None = None) -> UInt8[np.ndarray, "*t h w 3"]: ...
+    def decode(
+        self, pyramid: Pyramid | str, layers: int | None = None, strict: bool = False
+    ) -> UInt8[np.ndarray, "*t h w 3"]: ...
     @overload
     def decode(
-        self, pyramid: Sequence[Pyramid | str], layers: int | None = None
+        self, pyramid: Sequence[Pyramid | str], layers: int | None = None, strict: bool = False
     ) -> UInt8[np.ndarray, "b *t h w 3"]: ...
-    def decode(self, pyramid, layers=None):
+    def decode(self, pyramid, layers=None, strict=False):
         """A pyramid, or words as text, to an image or clip; a list of them to a batch.
 
         Args:
-            pyramid: Pyramid, or text that `parse` understands (its repairs are silent here; call `parse` to see
-                them); or a list of those, all with the same number of layers unless `layers` is given.
+            pyramid: Pyramid, or text that `parse` understands (call it to see the repairs); or a list of those, all
+                with the same number of layers unless `layers` is given. Of text it is warned if words are missing,
+                or many are none of the vocabulary (`spae.text.REPAIRS_TOLERATED`).
             layers: decode from the first so many layers only; all that are there by default.
+            strict: refuse text with words missing, unknown or too many.
 
         Returns:
             uint8 (S, S, 3), or (B, S, S, 3) for a list; S = `image_size`. Clips are (T, S, S, 3), T = `frames`.
 
         Raises:
-            InputError: an empty batch or text, too many layers, or words of another tokenizer.
+            InputError: an empty batch or text, too many layers, words of another tokenizer, or text that `strict`
+                refuses.
         """
         single = isinstance(pyramid, Pyramid | str)
-        pyramids = [
-            self.parse(one, layers).pyramid if isinstance(one, str) else one
-            for one in ([pyramid] if single else pyramid)
-        ]
+        pyramids = []
+        for one in [pyramid] if single else pyramid:
+            pyramids.append(self._read_text(one, layers, strict) if isinstance(one, str) else one)
         if not pyramids:
             raise InputError("wanted at least one pyramid to decode, got an empty batch")
         depth = layers if layers is not None else pyramids[0].layers
@@ -308,9 +314,26 @@ class Tokenizer:
         images_bhwc = np.concatenate(images)
         return images_bhwc[0] if single else images_bhwc
 
+    def _read_text(self, text: str, layers: int | None, strict: bool) -> Pyramid:
+        parsed = self.parse(text, layers)
+        if strict:
+            return parsed.strict()
+        if parsed.doubtful or parsed.count("missing"):
+            warnings.warn(f"{parsed.account}; strict=True refuses such text", stacklevel=3)
+        return parsed.pyramid
+
     def parse(self, text: str, layers: int | None = None) -> Parsed:
         """Text to a pyramid and the list of repairs it needed; see `spae.text.parse`."""
         return parse(text, self.vocabulary, self.shape, layers)
+
+    def prompt(
+        self,
+        layers: int | None = None,
+        examples: Mapping[str, Pyramid | Picture | Clip] | None = None,
+        json: bool = False,
+    ) -> str:
+        """A text to paste into any chat, whose answer `parse` understands; see `spae.prompt.write_prompt`."""
+        return write_prompt(self, layers, examples, json)
 
     def save(
         self, folder: str | os.PathLike, info: Mapping[str, Any] | None = None, dtype: str = "float32"
