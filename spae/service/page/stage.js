@@ -44,9 +44,7 @@ export class Stage {
 
   /** A new photograph (a canvas) and its layers {height, width, words}; the layer that is open stays open. */
   show(square, layers) {
-    const picture = element("picture");
-    picture.width = picture.height = square.width;
-    picture.getContext("2d").drawImage(square, 0, 0);
+    this.paint(square);
     const same = layers.length === this.layers.length;
     this.layers = layers;
     if (!same) {
@@ -60,6 +58,13 @@ export class Stage {
     }
     this.#zoomTo(1);
     this.open(this.layer);
+  }
+
+  /** What lies under the words: a canvas or an image. */
+  paint(square) {
+    const picture = element("picture");
+    picture.width = picture.height = square.naturalWidth ?? square.width;
+    picture.getContext("2d").drawImage(square, 0, 0);
   }
 
   /** Shows this layer's words. */
