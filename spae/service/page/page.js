@@ -2,7 +2,7 @@
 
 import { Chat } from "./chat.js";
 import { Pyramid } from "./pyramid.js";
-import { Refused, element, fail, make, progress } from "./say.js";
+import { Refused, element, fail, make, progress, touch } from "./say.js";
 import { models, tokenize, useKey } from "./service.js";
 import { Words, made, showRepairs } from "./words.js";
 
@@ -94,8 +94,8 @@ async function take(name, get) {
     const repaired = showRepairs(found);
     progress(`${said}. Making pictures from them …`);
     await pyramid.show(photograph, found, running.signal);
-    progress(`${said}. ${repaired ? "Not all as they were written, see below. " : ""}Point at a word, or choose one with `
-      + "the keyboard.");
+    const how = touch ? "Tap a word." : "Point at a word, or choose one with the keyboard.";
+    progress(`${said}. ${repaired ? "Not all as they were written, see below. " : ""}${how}`);
   } catch (error) {
     if (error.name === "AbortError" || (latest && latest !== mine)) return;
     progress("");

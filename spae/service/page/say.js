@@ -9,6 +9,9 @@ export function make(tag, properties = {}, ...children) {
   return made;
 }
 
+/** How this screen is pointed at. */
+export const touch = matchMedia("(hover: none)").matches;
+
 /** Something that this page itself did not take. */
 export class Refused extends Error {
   constructor(message) {

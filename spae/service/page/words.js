@@ -68,9 +68,11 @@ export async function made(text, allLayers) {
   const square = make("canvas", { width: picture.naturalWidth, height: picture.naturalHeight });
   square.getContext("2d").drawImage(picture, 0, 0);
   const layers = found.layers.map((layer) => ({ ...layer, rivals: layer.words.map(() => []) }));
-  const which = layers.length === allLayers ? `all ${allLayers} layers`
-    : layers.length === 1 ? `the first of ${allLayers} layers` : `the first ${layers.length} of ${allLayers} layers`;
-  const said = `${count(found.count, "word")} for ${which}`;
+  const which = layers.length === 1 ? "the first layer"
+    : layers.length === allLayers ? `all ${allLayers} layers` : `the first ${layers.length} of ${allLayers} layers`;
+  const missing = found.repairs.filter(({ kind }) => kind === "missing").length;
+  const said = missing ? `${count(found.count - missing, "word")}, of the ${found.count} that ${which} hold`
+    : `${count(found.count, "word")}: ${which}`;
   return { photograph: { name: "Your words", square, fromWords: true }, found: { ...found, layers }, said };
 }
 
@@ -81,7 +83,7 @@ export function showRepairs(found) {
   const replaced = repairs.filter(({ kind }) => kind === "unknown");
   const parts = [];
   if (missing) parts.push(`${missing} were missing and are filled with the word above`);
-  if (replaced.length) parts.push(`${replaced.length} not in the vocabulary and replaced`);
+  if (replaced.length) parts.push(`${replaced.length} not in the vocabulary, and replaced`);
   for (const { kind, found: left } of repairs) if (kind === "surplus") parts.push(`left out: ${left}`);
   const others = repairs.filter(({ kind }) => !["missing", "unknown", "surplus"].includes(kind));
   if (others.length) parts.push(`${count(others.length, "slip")} in writing, understood`);
