@@ -6,6 +6,7 @@ import { detokenize } from "./service.js";
 import { Stage } from "./stage.js";
 import { linkTo } from "./words.js";
 
+const FLICKER_MS = 2000;
 const OPEN_WORDS = 64; // layers with more are folded in the list
 
 export class Pyramid {
@@ -146,9 +147,20 @@ export class Pyramid {
   }
 
   #keep(from, answers) {
+    const shown = Number(element("prefix").value) - 1, old = this.pictures[shown];
     answers.forEach(({ url }, i) => { this.pictures[from + i] = url; });
     answers.at(-1).layers.forEach(({ ids }, i) => { this.layers[i].ids = ids; });
     this.#showPicture();
+    if (old && old !== this.pictures[shown]) this.#flicker(old);
+  }
+
+  /** The picture before a change comes and goes over the one after it, so that one sees where they differ. */
+  #flicker(url) {
+    const before = element("before");
+    before.src = url;
+    before.hidden = false;
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    before.animate({ opacity: [1, 0, 1, 0, 1, 0] }, FLICKER_MS);
   }
 
   #change(word) {

@@ -330,6 +330,7 @@ def test_undo(visit, dogs):
         page.fill("#new-word", word)
         page.press("#new-word", "Enter")
         expect(page.locator("#status")).to_contain_text(re.compile(f"Changed .* to “{word}”"))
+        expect(page.locator("#before")).to_have_attribute("src", pictures[-1])
         pictures.append(picture(page))
     page.click("#restore-all")
     expect(page.locator("#status")).to_contain_text("as they came")
