@@ -212,7 +212,7 @@ export class Pyramid {
 
   /** Ctrl-Z, unless it is for the letters in a field. */
   #undo(event) {
-    if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey) return;
+    if (event.key.toLowerCase() !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey) return;
     if (event.target.value && event.target.matches("input:not([type]), textarea")) return;
     if (element("panel-words").hidden) return;
     event.preventDefault();

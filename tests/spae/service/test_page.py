@@ -339,7 +339,7 @@ def test_undo(visit, dogs):
         expect(page.locator("#reconstruction")).to_have_attribute("src", expected)
     assert layer(page, 2) == dogs[1]["words"]
     expect(page.locator("#restore-all")).to_be_hidden()
-    page.keyboard.press("Control+Z")
+    page.keyboard.press("Control+z")
     assert picture(page) == before
     fine(page)
 
