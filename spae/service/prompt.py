@@ -47,7 +47,8 @@ async def prompt(request: Request) -> Response:
     with state.batcher.places() as held:
         square = await in_thread(request, _example, state.tokenizer.image_size)
         (example,) = await until_gone(request, state.batcher.encode([square], held))
-    text = write_prompt(state.tokenizer, written and int(written), {EXAMPLE: example}, form == "json")
+    layers = None if written is None else int(written)
+    text = write_prompt(state.tokenizer, layers, {EXAMPLE: example}, form == "json")
     return JSONResponse({"object": "prompt", "model": state.model, "text": text})
 
 
