@@ -6,6 +6,7 @@ from typing import Any
 
 from spae.commands.options import add_bundle, add_command, add_json, add_layers, tokenizer_of
 from spae.commands.pictures import reader
+from spae.errors import InputError
 
 
 def add(commands: Any) -> None:
@@ -30,6 +31,11 @@ def add(commands: Any) -> None:
 def _prompt(options: argparse.Namespace) -> int:
     tokenizer = tokenizer_of(options)
     read = reader(tokenizer)
-    examples = {Path(path).stem.replace("_", " ").replace("-", " "): read(path) for path in options.images}
+    examples: dict[str, Any] = {}
+    for path in options.images:
+        what = Path(path).stem.replace("_", " ").replace("-", " ")
+        if what in examples:
+            raise InputError(f"two examples are called {what!r}: name each file after what it shows")
+        examples[what] = read(path)
     print(tokenizer.prompt(options.layers, examples or None, options.json), end="")
     return 0

@@ -139,7 +139,8 @@ def test_prompt_shows_the_words_of_its_examples(picture, capsys):
     assert f"For example, ramp:\n\n{words[0]}\n\n{' '.join(words[1:3])}\n{' '.join(words[3:])}\n" in told
     assert main(["prompt", str(picture), "--json", "--layers", "2"]) == 0
     assert json.dumps({"layers": [words[:1], words[1:]]}) in capsys.readouterr().out
-    assert "no file" in fails(capsys, 1, "prompt", picture.with_name("missing.png"))
+    assert "No such file" in fails(capsys, 1, "prompt", picture.with_name("missing.png"))
+    assert "two examples are called 'ramp'" in fails(capsys, 1, "prompt", picture, picture)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
