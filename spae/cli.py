@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from spae.commands import bulk, demo, pictures, serve, vocab
+from spae.commands import bulk, demo, pictures, prompt, serve, vocab
 from spae.errors import BundleError, InputError
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"spae {version('spae')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (pictures, bulk, vocab, serve, demo):
+    for command in (pictures, prompt, bulk, vocab, serve, demo):
         command.add(commands)
     return parser
 

@@ -16,7 +16,7 @@ from spae.errors import InputError
 from spae.files import write_file
 from spae.images import open_image, to_array
 from spae.metrics import psnr
-from spae.pyramid import Pyramid
+from spae.pyramid import Pyramid, grids_text
 from spae.template import fill
 
 if TYPE_CHECKING:
@@ -81,15 +81,11 @@ def write_demo(tokenizer: "Tokenizer", name: str, folder: str | Path) -> Path:
 
 
 def _page(tokenizer: "Tokenizer", name: str, articles: list[str]) -> str:
-    grids = " ".join("×".join(map(str, grid)) for grid in tokenizer.shape.layers)
-    source = tokenizer.vocabulary.provenance.get("model", {})
-    # What a GGUF file itself calls its model may be no more than the name of a training run.
-    named = Path(source["file"]).stem if source.get("format") == "gguf" else source.get("name")
-    model = named or "a frozen language model"
+    model = tokenizer.vocabulary.language_model or "a frozen language model"
     facts = {
         "tokenizer": name,
         "vocabulary": f"{len(tokenizer.vocabulary):,} words of {model}",
-        "layers": f"{grids}, {tokenizer.shape.tokens()} words",
+        "layers": f"{grids_text(tokenizer.shape.layers).replace('x', '×')}, {tokenizer.shape.tokens()} words",
     } | _training(tokenizer.info)
     filled = {
         "COLUMNS": str(len(tokenizer.shape) + 1),

@@ -15,6 +15,8 @@ from jaxtyping import Int
 
 from spae.errors import InputError
 
+_SHOWN = 8  # words that a pyramid shows of itself
+
 
 class HasWords(Protocol):
     """What a pyramid needs of a vocabulary: the word of every id."""
@@ -135,6 +137,11 @@ class PyramidShape:
         return nearest
 
 
+def grids_text(layers: Sequence[tuple[int, ...]]) -> str:
+    """Grids as one reads them: "1x1 2x2 4x4"."""
+    return " ".join("x".join(map(str, grid)) for grid in layers)
+
+
 def _grid(side: Any) -> tuple[int, ...]:
     sides = (side, side) if isinstance(side, (int, np.integer)) else side
     integers = isinstance(sides, (tuple, list)) and all(
@@ -202,6 +209,16 @@ class Pyramid:
 
     def __hash__(self) -> int:
         return hash((self.shape, tuple(ids.tobytes() for ids in self.ids)))
+
+    def __repr__(self) -> str:
+        """Which layers are held, and the first words (ids where there is no vocabulary)."""
+        ids = [i for grid in self.ids for i in grid.ravel()[:_SHOWN].tolist()][:_SHOWN]
+        first = [str(i) if self.vocabulary is None else self.vocabulary.words[i] for i in ids]
+        count = self.shape.tokens(self.layers)
+        kind = ("id" if self.vocabulary is None else "word") + ("s" if count > 1 else "")
+        more = ["..."] if count > _SHOWN else []
+        held = f"{self.layers} of {len(self.shape)} layers ({grids_text(self.shape.layers[: self.layers])})"
+        return f"<Pyramid: {held}, {count} {kind}: {' '.join(first + more)}>"
 
     def _count(self, layers: int | None) -> int:
         if layers is None:

@@ -20,6 +20,9 @@ _HUMPS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _JOINTS = re.compile(r"['’‐‑-]")
 # Without `layers`, surplus of up to this part of a prefix is taken for miscounting, not for a next layer.
 _SURPLUS_TOLERATED = 0.1
+# Of the words, the part that may be missing or unknown before a reader is warned: with more, what a prefix of the
+# top layers shows (one word of five, two of twenty-one) can be another picture than the one that was written.
+REPAIRS_TOLERATED = 0.1
 _LONGEST_REPAIRED = 40  # letters; a longer "word" is no misspelling
 _FURTHEST = 2  # edits
 
@@ -46,6 +49,41 @@ class Parsed:
 
     pyramid: Pyramid
     repairs: tuple[Repair, ...]
+
+    def count(self, kind: str) -> int:
+        """How many repairs are of this kind: of "missing" and "unknown" one a word."""
+        return sum(repair.kind == kind for repair in self.repairs)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether more than `REPAIRS_TOLERATED` of the words are not those of the text."""
+        replaced = self.count("missing") + self.count("unknown")
+        return replaced > REPAIRS_TOLERATED * self.pyramid.shape.tokens(self.pyramid.layers)
+
+    @property
+    def account(self) -> str:
+        """What is not as the text has it, in one line; "" if all its words were taken and no other."""
+        missing, unknown = self.count("missing"), self.count("unknown")
+        words, layers = self.pyramid.shape.tokens(self.pyramid.layers), self.pyramid.layers
+        said = [f"{missing} missing, filled with the word above"] if missing else []
+        said += [f"{unknown} unknown, replaced"] if unknown else []
+        said += [f"left out {repair.found}" for repair in self.repairs if repair.kind == "surplus"]
+        if not said:
+            return ""
+        wanted = (
+            f"{words} word{'s' if words > 1 else ''} wanted for {layers} layer{'s' if layers > 1 else ''}"
+        )
+        return f"{wanted}, {words - missing - unknown} found: " + "; ".join(said)
+
+    def strict(self) -> Pyramid:
+        """The pyramid, if all words of the text were taken and no other. Punctuation, case, numbering and what stands
+        around the words change no word.
+
+        Raises `InputError`: a word was missing, unknown or one too many.
+        """
+        if self.account:
+            raise InputError(f"text: {self.account}; give every word as encode does, or leave strict out")
+        return self.pyramid
 
 
 def render(pyramid: Pyramid, layers: int | None = None) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, overload
@@ -26,9 +27,10 @@ from spae.guidance.conse import image_tower
 from spae.images import to_array, to_float, to_square, to_uint8
 from spae.nearest import nearest_few
 from spae.parameters import cast, fill, flatten
+from spae.prompt import write_prompt
 from spae.pursuit import Pursuit
 from spae.pursuit import Sizes as PursuitSizes
-from spae.pyramid import Pyramid, PyramidShape
+from spae.pyramid import Pyramid, PyramidShape, grids_text
 from spae.quantize import QUANTIZERS, Quantized, normalised, prefix_averages
 from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
@@ -77,6 +79,7 @@ class Tokenizer:
         self.config = config
         self.vocabulary = vocabulary
         self.info = dict(info or {})
+        self.source = "made in this program"
         self._trunk = trunk
         self._language_model = language_model
         self.pursuit = pursuit
@@ -89,6 +92,16 @@ class Tokenizer:
         self._params = nnx.split(model)[1]
         self._codebooks = {**self._views, "appearance": model.codebook(self._views["appearance"])}
         self.__dict__.pop("fingerprint", None)
+
+    def __repr__(self) -> str:
+        """What is encoded to what, the words it is told in, and where the tokenizer is from."""
+        squares = f"{self.image_size}x{self.image_size} images"
+        seen = squares if self.frames == 1 else f"clips of {self.frames} {squares}"
+        model = self.vocabulary.language_model
+        return (
+            f"<Tokenizer: {seen} to {self.shape.tokens()} words ({grids_text(self.shape.layers)}) of "
+            f"{len(self.vocabulary)}{' of ' + model if model else ''}; {self.source}>"
+        )
 
     @property
     def shape(self) -> PyramidShape:
@@ -237,30 +250,34 @@ class Tokenizer:
         )
 
     @overload
-    def decode(self, pyramid: Pyramid | str, layers: int | None = None) -> UInt8[np.ndarray, "*t h w 3"]: ...
+    def decode(
+        self, pyramid: Pyramid | str, layers: int | None = None, strict: bool = False
+    ) -> UInt8[np.ndarray, "*t h w 3"]: ...
     @overload
     def decode(
-        self, pyramid: Sequence[Pyramid | str], layers: int | None = None
+        self, pyramid: Sequence[Pyramid | str], layers: int | None = None, strict: bool = False
     ) -> UInt8[np.ndarray, "b *t h w 3"]: ...
-    def decode(self, pyramid, layers=None):
+    def decode(self, pyramid, layers=None, strict=False):
         """A pyramid, or words as text, to an image or clip; a list of them to a batch.
 
         Args:
-            pyramid: Pyramid, or text that `parse` understands (its repairs are silent here; call `parse` to see
-                them); or a list of those, all with the same number of layers unless `layers` is given.
+            pyramid: Pyramid, or text that `parse` understands (call it to see the repairs); or a list of those, all
+                with the same number of layers unless `layers` is given. Of text it is warned if words are missing,
+                or many are none of the vocabulary (`spae.text.REPAIRS_TOLERATED`).
             layers: decode from the first so many layers only; all that are there by default.
+            strict: refuse text with words missing, unknown or too many.
 
         Returns:
             uint8 (S, S, 3), or (B, S, S, 3) for a list; S = `image_size`. Clips are (T, S, S, 3), T = `frames`.
 
         Raises:
-            InputError: an empty batch or text, too many layers, or words of another tokenizer.
+            InputError: an empty batch or text, too many layers, words of another tokenizer, or text that `strict`
+                refuses.
         """
         single = isinstance(pyramid, Pyramid | str)
-        pyramids = [
-            self.parse(one, layers).pyramid if isinstance(one, str) else one
-            for one in ([pyramid] if single else pyramid)
-        ]
+        pyramids = []
+        for one in [pyramid] if single else pyramid:
+            pyramids.append(self._read_text(one, layers, strict) if isinstance(one, str) else one)
         if not pyramids:
             raise InputError("wanted at least one pyramid to decode, got an empty batch")
         depth = layers if layers is not None else pyramids[0].layers
@@ -297,9 +314,26 @@ class Tokenizer:
         images_bhwc = np.concatenate(images)
         return images_bhwc[0] if single else images_bhwc
 
+    def _read_text(self, text: str, layers: int | None, strict: bool) -> Pyramid:
+        parsed = self.parse(text, layers)
+        if strict:
+            return parsed.strict()
+        if parsed.doubtful or parsed.count("missing"):
+            warnings.warn(f"{parsed.account}; strict=True refuses such text", stacklevel=3)
+        return parsed.pyramid
+
     def parse(self, text: str, layers: int | None = None) -> Parsed:
         """Text to a pyramid and the list of repairs it needed; see `spae.text.parse`."""
         return parse(text, self.vocabulary, self.shape, layers)
+
+    def prompt(
+        self,
+        layers: int | None = None,
+        examples: Mapping[str, Pyramid | Picture | Clip] | None = None,
+        json: bool = False,
+    ) -> str:
+        """A text to paste into any chat, whose answer `parse` understands; see `spae.prompt.write_prompt`."""
+        return write_prompt(self, layers, examples, json)
 
     def save(
         self, folder: str | os.PathLike, info: Mapping[str, Any] | None = None, dtype: str = "float32"
@@ -385,7 +419,9 @@ class Tokenizer:
             raise BundleError(f"the bundle {name} has parameters that no part of it knows: {extra[:3]}")
         known = ("format", "version", "files", "config", "vocabulary", "trunk", "pursuit", "language_model")
         info = {k: v for k, v in info.items() if k not in known}
-        return cls(config, vocabulary, model, trunk, info, language_model, pursuit)
+        tokenizer = cls(config, vocabulary, model, trunk, info, language_model, pursuit)
+        tokenizer.source = f"loaded from {os.fspath(name)}"
+        return tokenizer
 
     @cached_property
     def trunk(self) -> nnx.Module:

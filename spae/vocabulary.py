@@ -171,6 +171,13 @@ class Vocabulary:
         """Width c of the language model's embeddings."""
         return self.embeddings.shape[1]
 
+    @property
+    def language_model(self) -> str:
+        """The name of the model whose words these are, "" where that is not known."""
+        source = self.provenance.get("model", {})
+        # What a GGUF file itself calls its model may be no more than the name of a training run.
+        return (Path(source["file"]).stem if source.get("format") == "gguf" else source.get("name")) or ""
+
     @cached_property
     def index(self) -> dict[str, int]:
         """word -> id."""

@@ -23,6 +23,7 @@ from spae.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from spae.text import Parsed
     from spae.tokenizer import Tokenizer
 
 BATCH = 32
@@ -65,6 +66,9 @@ def add(commands: Any) -> None:
         "the image to write (.png, .jpg, .webp); a clip as .gif, .mp4 or a folder of frames",
     )
     add_layers(decode)
+    decode.add_argument(
+        "--strict", action="store_true", help="refuse words that are missing, unknown or too many"
+    )
     add_json(decode, "print the words used, and the repairs, as JSON")
     add_bundle(decode)
 
@@ -85,7 +89,7 @@ def _encode(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     tokenizer = tokenizer_of(options)
-    read = _reader(tokenizer)
+    read = reader(tokenizer)
     batch = BATCH if tokenizer.frames == 1 else CLIP_BATCH
     failed = False
     several = len(options.images) > 1
@@ -112,7 +116,7 @@ def _encode(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
+def reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
     """What opens the file of an image, or of a clip, for this tokenizer."""
     from spae.clips import read_clip, trained_sampling
     from spae.films import is_film
@@ -149,11 +153,19 @@ def _decode(options: argparse.Namespace) -> int:
         kind, wanted = ("images", ".png") if tokenizer.frames == 1 else ("clips", ".gif, .mp4 or a folder")
         raise InputError(f"the bundle is of {kind}: wanted an output such as {wanted}, got {options.output}")
     parsed = tokenizer.parse(text, options.layers)
+    if options.strict:
+        parsed.strict()
     decoded = tokenizer.decode(parsed.pyramid)
     if clip_output:
         write_film(options.output, decoded, trained_sampling(tokenizer).fps or CLIP_RATE)
     else:
         _save(Image.fromarray(decoded), options.output, form)
+    _report(parsed, options)
+    return 0
+
+
+def _report(parsed: "Parsed", options: argparse.Namespace) -> None:
+    """What was decoded, as JSON, or on stderr what was repaired; there always what it comes to."""
     repairs: list[dict[str, Any]] = [
         {"kind": repair.kind, "position": repair.position, "found": repair.found, "used": repair.used}
         for repair in parsed.repairs
@@ -169,12 +181,17 @@ def _decode(options: argparse.Namespace) -> int:
         print(json.dumps(record, ensure_ascii=False))
     else:
         for repair in repairs:
+            if repair["kind"] in ("missing", "surplus"):  # counted below
+                continue
             instead = f", used {repair['used']!r}" if repair["used"] else ""
             line = (
                 f"spae: repaired word {repair['position'] + 1}: {repair['kind']} {repair['found']!r}{instead}"
             )
             print(line, file=sys.stderr)
-    return 0
+    if parsed.doubtful:
+        print(f"spae: warning: {parsed.account} (--strict refuses such text)", file=sys.stderr)
+    elif parsed.account:
+        print(f"spae: {parsed.account}", file=sys.stderr)
 
 
 def _draw(options: argparse.Namespace) -> int:

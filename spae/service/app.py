@@ -22,7 +22,7 @@ import spae
 from spae.clips import refuse_clips
 from spae.demo import PHOTOGRAPHS
 from spae.errors import BundleError, InputError
-from spae.service import catalogue, chat, completions, remote, schemas, tokens, upstream, words
+from spae.service import catalogue, chat, completions, prompt, remote, schemas, tokens, upstream, words
 from spae.service.auth import Guard, Keys
 from spae.service.batching import Batcher, Overloaded, Unavailable
 from spae.service.errors import ApiError
@@ -96,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Observed, telemetry=telemetry)
     app.include_router(tokens.router)
     app.include_router(words.router)
+    app.include_router(prompt.router)
     app.include_router(chat.router)
     app.include_router(completions.router)
     app.include_router(catalogue.router)

@@ -135,6 +135,14 @@ class VocabularyResponse(BaseModel):
     data: list[str]
 
 
+class PromptResponse(BaseModel):
+    """A text to paste into a chat."""
+
+    object: Literal["prompt"]
+    model: str
+    text: str
+
+
 class TokenizerOut(BaseModel):
     """What a tokenizer takes and gives."""
 
@@ -204,6 +212,11 @@ def check(model: type[Model], body: bytes | bytearray) -> Model:
         raise ApiError(400, f"the body is not JSON: {first['msg']}", code="invalid_json")
     place = ".".join(str(part) for part in first["loc"])
     raise ApiError(422, f"{place or 'the body'}: {first['msg']}", code="invalid_value", param=place or None)
+
+
+def query_parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI entry of a parameter that a route reads by itself."""
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
 def json_body(model: type[BaseModel], example: Any, more: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ async def tokenize(request: Request) -> Response:
         state.batcher.grow(held, len(images))
         with state.telemetry.timed("open"):
             squares = await asyncio.gather(
-                *(_in_thread(request, _open, image, request, name) for name, image in images)
+                *(in_thread(request, _open, image, request, name) for name, image in images)
             )
         if rivals is None:
             pyramids = await until_gone(request, state.batcher.encode(squares, held))
@@ -90,7 +90,7 @@ async def tokenize(request: Request) -> Response:
         count = tokenizer.shape.tokens(layers)
         state.telemetry.words.labels("out").inc(len(images) * count)
         # Thousands of words: enough work to keep others waiting.
-        body = await _in_thread(request, _written, state.model, pyramids, layers, others, rivals)
+        body = await in_thread(request, _written, state.model, pyramids, layers, others, rivals)
         return Response(body, media_type="application/json")
 
 
@@ -127,12 +127,12 @@ async def detokenize(request: Request) -> Response:
         state.batcher.grow(held, len(inputs))
         with state.telemetry.timed("parse"):
             parsed = await asyncio.gather(
-                *(_in_thread(request, _parse, one, tokenizer, wanted.layers, name) for name, one in inputs)
+                *(in_thread(request, _parse, one, tokenizer, wanted.layers, name) for name, one in inputs)
             )
         pyramids = [one.pyramid for one in parsed]
         images = await until_gone(request, _decode(state.batcher, pyramids, held))
         with state.telemetry.timed("write"):
-            pngs = await asyncio.gather(*(_in_thread(request, to_png, image) for image in images))
+            pngs = await asyncio.gather(*(in_thread(request, to_png, image) for image in images))
         state.telemetry.images.labels("out").inc(len(pngs))
         state.telemetry.words.labels("in").inc(sum(one.shape.tokens(one.layers) for one in pyramids))
         for one in parsed:
@@ -141,7 +141,7 @@ async def detokenize(request: Request) -> Response:
         if as_png:
             count = str(len(parsed[0].repairs))
             return Response(pngs[0], media_type="image/png", headers={"X-Spae-Repairs": count})
-        body = await _in_thread(request, _made, state.model, parsed, pngs)
+        body = await in_thread(request, _made, state.model, parsed, pngs)
         return Response(body, media_type="application/json")
 
 
@@ -183,7 +183,7 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _in_thread(request: Request, function: Callable[..., T], *arguments: Any) -> T:
+async def in_thread(request: Request, function: Callable[..., T], *arguments: Any) -> T:
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(request.app.state.threads, function, *arguments)
 
@@ -246,7 +246,7 @@ async def _json(request: Request, model: type[schemas.Model], share: Share) -> s
         raise ApiError(415, message, code="unsupported_media_type")
     body = await read_body(request, request.app.state.settings, share)
     if len(body) > LARGE:
-        return await _in_thread(request, schemas.check, model, body)
+        return await in_thread(request, schemas.check, model, body)
     return schemas.check(model, body)
 
 

@@ -1,22 +1,18 @@
 """GET /v1/vocabulary: which words there are."""
 
 from itertools import islice
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from spae.service import schemas
 from spae.service.errors import ApiError
+from spae.service.schemas import query_parameter
 
 router = APIRouter(tags=["tokenizer"])
 
 _LONGEST_PREFIX = 100
 _MOST = 1000
-
-
-def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
 @router.get(
@@ -25,10 +21,10 @@ def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str,
     response_model=schemas.VocabularyResponse,
     openapi_extra={
         "parameters": [
-            _parameter(
+            query_parameter(
                 "prefix", "Only words that begin so", {"type": "string", "maxLength": _LONGEST_PREFIX}
             ),
-            _parameter(
+            query_parameter(
                 "limit", "At most so many", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": 20}
             ),
         ]

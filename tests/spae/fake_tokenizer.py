@@ -7,6 +7,7 @@ from PIL import Image
 
 from spae.errors import InputError
 from spae.images import to_array
+from spae.prompt import write_prompt
 from spae.pyramid import Pyramid, PyramidShape
 from spae.text import parse
 from spae.vocabulary import View, Vocabulary
@@ -51,6 +52,9 @@ class FakeTokenizer:
             pyramid = pyramid.prefix(layers)
         grid = Image.fromarray((pyramid.ids[-1] * 32 + 16).astype(np.uint8))
         return np.asarray(grid.resize((self.image_size,) * 2, Image.Resampling.NEAREST).convert("RGB"))
+
+    def prompt(self, layers=None, examples=None, json=False):
+        return write_prompt(self, layers, examples, json)
 
     def parse(self, text, layers=None):
         return parse(text, self.vocabulary, self.shape, layers)

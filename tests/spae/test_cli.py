@@ -102,9 +102,45 @@ def test_decode_says_what_it_repaired(tmp_path, capsys):
     assert main(["decode", "whitte snow snow coal coal", "-o", str(output), "--json"]) == 0
     captured = capsys.readouterr()
     record = json.loads(captured.out)
-    assert captured.err == ""
+    warning = "spae: warning: 5 words wanted for 2 layers, 4 found: 1 unknown, replaced (--strict refuses such text)"
+    assert captured.err == f"{warning}\n"
     assert record["repairs"][0]["found"] == "whitte"
     assert record["layers"][0]["words"] == ["white"]
+
+
+def test_decode_says_how_many_words_are_missing_or_too_many_and_strictly_refuses(tmp_path, capsys):
+    output = tmp_path / "back.png"
+    seven = "snow " * 7
+    assert main(["decode", seven, "-o", str(output)]) == 0
+    missing = "21 words wanted for 3 layers, 7 found: 14 missing, filled with the word above"
+    assert capsys.readouterr().err == f"spae: warning: {missing} (--strict refuses such text)\n"
+    assert main(["decode", "snow " * 23, "-o", str(output)]) == 0
+    assert capsys.readouterr().err == (
+        "spae: 21 words wanted for 3 layers, 21 found: left out 2 more words: snow snow ..\n"
+    )
+    assert main(["decode", "snow " * 20, "-o", str(output)]) == 0
+    assert capsys.readouterr().err == (
+        "spae: 21 words wanted for 3 layers, 20 found: 1 missing, filled with the word above\n"
+    )
+    output.unlink()
+    for text in (seven, "snow " * 23, "whitte snow snow coal coal"):
+        assert "found: " in fails(capsys, 1, "decode", text, "-o", output, "--strict")
+    assert not output.exists()
+    assert main(["decode", "1. Snow, 2. snow 3. snow\n4. coal\n5. coal", "-o", str(output), "--strict"]) == 0
+    assert output.exists()
+
+
+def test_prompt_shows_the_words_of_its_examples(picture, capsys):
+    main(["encode", str(picture), "--layers", "2"])
+    words = capsys.readouterr().out.split()
+    assert main(["prompt", str(picture), "--layers", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "exactly 5 words: 2 grids" in told
+    assert f"For example, ramp:\n\n{words[0]}\n\n{' '.join(words[1:3])}\n{' '.join(words[3:])}\n" in told
+    assert main(["prompt", str(picture), "--json", "--layers", "2"]) == 0
+    assert json.dumps({"layers": [words[:1], words[1:]]}) in capsys.readouterr().out
+    assert "No such file" in fails(capsys, 1, "prompt", picture.with_name("missing.png"))
+    assert "two examples are called 'ramp'" in fails(capsys, 1, "prompt", picture, picture)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
@@ -232,7 +268,7 @@ def test_bad_usage_is_status_2(arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["encode"], ["decode"], ["draw"], ["bulk"], ["vocab", "build"], ["demo"]]
+    "command", [[], ["encode"], ["decode"], ["draw"], ["prompt"], ["bulk"], ["vocab", "build"], ["demo"]]
 )
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:

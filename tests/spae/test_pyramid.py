@@ -173,6 +173,17 @@ def test_bad_pyramids(ids, message):
         Pyramid(ids, DEFAULT, WORDS)
 
 
+def test_a_pyramid_says_what_it_is():
+    ids = (np.array([[7]]), np.arange(4).reshape(2, 2), np.arange(16).reshape(4, 4))
+    assert repr(Pyramid(ids[:2], DEFAULT, WORDS)) == (
+        "<Pyramid: 2 of 6 layers (1x1 2x2), 5 words: w7 w0 w1 w2 w3>"
+    )
+    assert repr(Pyramid(ids, DEFAULT, WORDS)) == (
+        "<Pyramid: 3 of 6 layers (1x1 2x2 4x4), 21 words: w7 w0 w1 w2 w3 w0 w1 w2 ...>"
+    )
+    assert repr(Pyramid(([[[7]]],), VIDEO)) == "<Pyramid: 1 of 6 layers (1x1x1), 1 id: 7>"
+
+
 def test_words_need_a_vocabulary():
     with pytest.raises(InputError, match="without a vocabulary"):
         Pyramid(([[3]],), DEFAULT).text()

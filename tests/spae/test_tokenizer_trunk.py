@@ -10,7 +10,7 @@ from flax import nnx
 from spae import bundle
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder
-from spae.errors import BundleError
+from spae.errors import BundleError, InputError
 from spae.guidance.conse import ConseImageTower
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
@@ -55,8 +55,22 @@ def test_the_bundle_holds_the_trunk(tokenizer, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     assert loaded.encode(images) == tokenizer.encode(images)
     assert loaded.fingerprint == tokenizer.fingerprint
+    what = "<Tokenizer: 8x8 images to 21 words (1x1 2x2 4x4) of 30; "
+    assert repr(tokenizer) == f"{what}made in this program>"
+    assert repr(loaded) == f"{what}loaded from {tmp_path / 'bundle'}>"
     loaded.save(tmp_path / "rounded", dtype="float16")
     assert Tokenizer.load(tmp_path / "rounded").fingerprint != tokenizer.fingerprint
+
+
+def test_text_that_is_not_whole_is_warned_of_and_strictly_refused(tokenizer):
+    words = "ak al am an ao"
+    tokenizer.decode([words, words], strict=True)
+    with pytest.warns(UserWarning, match="21 words wanted for 3 layers, 7 found: 14 missing") as warned:
+        tokenizer.decode(f"{words} bk bl")
+    assert warned[0].filename == __file__
+    for text, layers in ((f"{words} bk bl", 2), ("ak al am an xxxx", None), (f"{words} bk", None)):
+        with pytest.raises(InputError, match="found: "):
+            tokenizer.decode(text, layers, strict=True)
 
 
 def test_the_fingerprint_outlives_new_fields(tokenizer):

@@ -36,6 +36,7 @@ export class Card {
     const [row, column] = [Math.floor(index / width), index % width];
     element("where").textContent = words.length === 1 ? `Layer ${number}: the whole photograph`
       : `Layer ${number}: row ${row + 1} of ${height}, column ${column + 1} of ${width}`;
+    element("rivals-part").hidden = !rivals[index].length;
     this.#offer("rivals", rivals[index].filter((rival) => rival !== words[index]));
     const changed = words[index] !== was[index];
     element("restore").hidden = !changed;

@@ -1,9 +1,10 @@
-// The page: a photograph comes in, two tabs show what can be done with its words.
+// The page: a photograph or words come in, two tabs show what can be done with its words.
 
 import { Chat } from "./chat.js";
 import { Pyramid } from "./pyramid.js";
-import { Refused, element, fail, make, progress } from "./say.js";
+import { Refused, element, fail, make, progress, touch } from "./say.js";
 import { models, tokenize, useKey } from "./service.js";
+import { Words, made, showRepairs } from "./words.js";
 
 const RIVALS = 8;
 const LARGEST_SIDE = 1024; // pixels of the photograph as the page shows it
@@ -11,8 +12,10 @@ const BEGINNINGS = [[0xff, 0xd8, 0xff], [0x89, 0x50, 0x4e, 0x47], [0x52, 0x49, 0
 
 const pyramid = new Pyramid();
 const chat = new Chat(needKey, (layers) => pyramid.words(layers));
+const words = new Words(takeWords, needKey);
+let layers = 0; // that the tokenizer has
 let running = new AbortController(); // what is done for the photograph that is shown
-let latest = null; // the photograph that was given last; it may wait for a key
+let latest = null; // what was given last, a photograph or words; it may wait for a key
 
 start();
 
@@ -21,6 +24,7 @@ async function start() {
     const { data, chat_error: chatError } = await models();
     const [{ id, tokenizer }, ...others] = data;
     pyramid.describe(id, tokenizer);
+    layers = tokenizer.layers.length;
     chat.describe(tokenizer, others, chatError);
     const grids = tokenizer.layers.map((grid) => grid.join(" × ")).join(", ");
     facts({
@@ -31,7 +35,8 @@ async function start() {
     });
     element("key-form").hidden = true;
     fail(null);
-    if (latest) take(latest.file, latest.name);
+    if (latest) take(latest.name, latest.get);
+    else if (!pyramid.layers.length) words.fromAddress();
   } catch (error) {
     if (!needKey(error)) fail(error);
   }
@@ -53,15 +58,31 @@ function needKey(error) {
   return true;
 }
 
-/** A new photograph: from here to its words and back. */
-async function take(file, name) {
-  const mine = latest = { file, name };
-  fail(null);
-  try {
+/** A photograph: to its words and back. */
+function takePhotograph(file, name) {
+  return take(name, async () => {
     progress(`Reading ${name} …`);
     const photograph = await read(file, name);
     progress("Turning the photograph into words …");
     const found = await tokenize(photograph.file, RIVALS);
+    return { photograph, found, said: `${name} became ${found.count} words` };
+  });
+}
+
+/** A text: the picture that its words make. */
+function takeWords(text) {
+  return take("Your words", () => {
+    progress("Making the picture …");
+    return made(text, layers);
+  });
+}
+
+/** Shows what `get` gives, unless something newer was given meanwhile. */
+async function take(name, get) {
+  const mine = latest = { name, get };
+  fail(null);
+  try {
+    const { photograph, found, said } = await get();
     if (latest !== mine) return;
     if (!photograph.square) throw new Refused("this browser cannot show the file: choose a JPEG, PNG or WebP file");
     latest = null;
@@ -70,9 +91,11 @@ async function take(file, name) {
     element("work").hidden = false;
     document.body.classList.add("working");
     chat.show(photograph);
-    progress(`${name}: ${found.count} words. Making pictures from them …`);
+    const repaired = showRepairs(found);
+    progress(`${said}. Making pictures from them …`);
     await pyramid.show(photograph, found, running.signal);
-    progress(`${name} became ${found.count} words. Point at a word, or choose one with the keyboard.`);
+    const how = touch ? "Tap a word." : "Point at a word, or choose one with the keyboard.";
+    progress(`${said}. ${repaired ? "Not all as they were written, see below. " : ""}${how}`);
   } catch (error) {
     if (error.name === "AbortError" || (latest && latest !== mine)) return;
     progress("");
@@ -107,8 +130,15 @@ async function read(file, name) {
 
 function takeFirst(files, where) {
   const file = files[0];
-  if (file) take(file, file.name || "The photograph");
+  if (file) takePhotograph(file, file.name || "The photograph");
   else fail(new Refused(`wanted a photograph, but there was none ${where}: choose a JPEG, PNG or WebP file`));
+}
+
+/** What was dropped or pasted: a photograph, or words. */
+function takeFrom(data, where) {
+  const text = data.getData("text/plain").trim();
+  if (text && !data.files.length) words.fill(text);
+  else takeFirst(data.files, where);
 }
 
 element("choose").addEventListener("click", () => element("file").click());
@@ -127,14 +157,14 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  takeFirst(event.dataTransfer.files, "in what was dropped");
+  takeFrom(event.dataTransfer, "in what was dropped");
 });
 document.addEventListener("paste", (event) => {
   const { files } = event.clipboardData;
   const intoField = event.target.closest?.("input, textarea");
   if (intoField && !files.length) return;
   event.preventDefault();
-  takeFirst(files, "in what was pasted");
+  takeFrom(event.clipboardData, "in what was pasted");
 });
 element("samples").addEventListener("click", async ({ target }) => {
   const sample = target.closest(".sample");
@@ -142,7 +172,7 @@ element("samples").addEventListener("click", async ({ target }) => {
   try {
     const response = await fetch(`photographs/${sample.dataset.file}`);
     if (!response.ok) throw new Refused("the photograph is not there");
-    take(await response.blob(), sample.dataset.what.charAt(0).toUpperCase() + sample.dataset.what.slice(1));
+    takePhotograph(await response.blob(), sample.dataset.what.charAt(0).toUpperCase() + sample.dataset.what.slice(1));
   } catch (error) {
     fail(error);
   }

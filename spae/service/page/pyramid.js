@@ -1,16 +1,19 @@
 // The first tab: a photograph's words, what they say of each place, and the picture that they make.
 
 import { Card } from "./card.js";
-import { Refused, count, element, fail, make, onPoint, progress } from "./say.js";
+import { Refused, copy, count, element, fail, make, onPoint, progress } from "./say.js";
 import { detokenize } from "./service.js";
 import { Stage } from "./stage.js";
+import { linkTo } from "./words.js";
 
+const FLICKER_MS = 2000;
 const OPEN_WORDS = 64; // layers with more are folded in the list
 
 export class Pyramid {
   constructor() {
     this.layers = []; // of each {height, width, words, ids, rivals}, and `was`: its words before any change
     this.pictures = []; // what the first layer makes, the first two, ..
+    this.history = []; // the words of all layers before each change
     this.changes = Promise.resolve(); // one after the other
     this.stage = new Stage((place) => this.#point(place), (place) => this.#choose(place));
     this.card = new Card((word) => this.#change(word), () => this.#change(this.#was()));
@@ -18,6 +21,9 @@ export class Pyramid {
     element("restore-all").addEventListener("click", () => this.#restoreAll());
     element("copy-text").addEventListener("click", () => this.#copy("text"));
     element("copy-json").addEventListener("click", () => this.#copy("JSON"));
+    element("copy-link").addEventListener("click", () => this.#copyLink());
+    element("reveal").addEventListener("input", () => this.#reveal());
+    document.addEventListener("keydown", (event) => this.#undo(event));
     const lines = element("lines");
     onPoint(lines, (target) => this.#pointInList(target));
     lines.addEventListener("click", ({ target }) => {
@@ -26,7 +32,11 @@ export class Pyramid {
       this.stage.open(place.layer);
       this.#choose(place);
     });
-    element("reconstruction").addEventListener("load", () => this.#showCard());
+    element("reconstruction").addEventListener("load", () => {
+      // Words without a photograph lie over the picture that they make.
+      if (this.photograph.fromWords) this.stage.paint(element("reconstruction"));
+      this.#showCard();
+    });
   }
 
   /** Which tokenizer the words are of. */
@@ -40,6 +50,8 @@ export class Pyramid {
     this.photograph = photograph;
     this.layers = found.layers.map((layer) => ({ ...layer, was: [...layer.words] }));
     this.pictures = [];
+    this.history = [];
+    this.#showOriginal();
     this.stage.show(photograph.square, this.layers);
     this.chosen = this.pointed = { layer: this.stage.layer, index: 0 };
     this.card.note("");
@@ -111,10 +123,14 @@ export class Pyramid {
     element("prefix").setAttribute("aria-valuetext", note);
     const picture = element("reconstruction"), url = this.pictures[layers - 1];
     picture.hidden = !url;
+    element("download").hidden = !url;
     element("making").hidden = Boolean(url);
     if (url) {
       picture.src = url;
       picture.alt = `The picture made from ${note}`;
+      const download = element("download");
+      download.href = url;
+      download.download = `${this.photograph.name.replace(/\.\w+$/, "")}, ${count(words, "word")}.png`;
     }
     element("copy-text").textContent = `Copy ${count(words, "word")} as text`;
     element("copy-json").textContent = `Copy ${count(words, "word")} as JSON`;
@@ -131,9 +147,20 @@ export class Pyramid {
   }
 
   #keep(from, answers) {
+    const shown = Number(element("prefix").value) - 1, old = this.pictures[shown];
     answers.forEach(({ url }, i) => { this.pictures[from + i] = url; });
     answers.at(-1).layers.forEach(({ ids }, i) => { this.layers[i].ids = ids; });
     this.#showPicture();
+    if (old && old !== this.pictures[shown]) this.#flicker(old);
+  }
+
+  /** The picture before a change comes and goes over the one after it, so that one sees where they differ. */
+  #flicker(url) {
+    const before = element("before");
+    before.src = url;
+    before.hidden = false;
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    before.animate({ opacity: [1, 0, 1, 0, 1, 0] }, FLICKER_MS);
   }
 
   #change(word) {
@@ -143,6 +170,7 @@ export class Pyramid {
 
   async #changeNow({ layer, index }, word) {
     const photograph = this.photograph, { words } = this.layers[layer], before = words[index];
+    const all = this.#words().map((one) => [...one]);
     fail(null);
     this.card.note("");
     try {
@@ -166,6 +194,7 @@ export class Pyramid {
       return;
     }
     const used = words[index];
+    if (used !== before) this.history.push(all);
     this.#written(layer);
     this.card.clear();
     this.card.note(used === word ? "" : `“${word}” is not one of the words: “${used}” was taken instead.`);
@@ -175,24 +204,60 @@ export class Pyramid {
   }
 
   #restoreAll() {
+    this.#return(() => {
+      this.history.push(this.#words());
+      return this.layers.map(({ was }) => [...was]);
+    }, "Undoing all changes …", "All words are as they came again.");
+  }
+
+  /** Ctrl-Z, unless it is for the letters in a field. */
+  #undo(event) {
+    if (event.key.toLowerCase() !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey) return;
+    if (event.target.value && event.target.matches("input:not([type]), textarea")) return;
+    if (element("panel-words").hidden) return;
+    event.preventDefault();
+    this.#return(() => this.history.pop(), "Undoing the last change …", "The last change is undone.");
+  }
+
+  /** Back to other words of all layers, which `words` gives when its turn comes; nothing if it gives none. */
+  #return(words, doing, done) {
     const photograph = this.photograph;
     this.changes = this.changes.then(async () => {
-      const before = this.layers.map(({ words }) => words);
-      for (const layer of this.layers) layer.words = [...layer.was];
+      if (photograph !== this.photograph) return;
+      const before = this.layers.map(({ words }) => words), history = [...this.history], back = words();
+      if (!back) return;
+      this.layers.forEach((layer, i) => { layer.words = back[i]; });
       try {
-        progress("Undoing all changes …");
+        progress(doing);
         const answers = await this.#decode(0);
         if (photograph !== this.photograph) return;
         this.#keep(0, answers);
         this.#written(0);
-        progress("All words are the photograph's own again.");
+        progress(done);
       } catch (error) {
         if (photograph !== this.photograph) return;
-        before.forEach((words, i) => { this.layers[i].words = words; });
+        this.layers.forEach((layer, i) => { layer.words = before[i]; });
+        this.history = history;
         progress("");
         fail(error);
       }
     });
+  }
+
+  /** The photograph, to be drawn over the picture from the left as far as the slider says. */
+  #showOriginal() {
+    const original = element("original"), { square, fromWords } = this.photograph;
+    original.width = original.height = square.width;
+    original.getContext("2d").drawImage(square, 0, 0);
+    element("reveal-part").hidden = Boolean(fromWords);
+    element("reveal").value = 0;
+    this.#reveal();
+  }
+
+  #reveal() {
+    const part = Number(element("reveal").value);
+    element("original").style.clipPath = `inset(0 ${100 - part}% 0 0)`;
+    element("original").hidden = !part;
   }
 
   /** Words have changed; the picture shows them from layer `layer` on. */
@@ -231,18 +296,12 @@ export class Pyramid {
       layers: this.layers.slice(0, layers).map(({ height, width, words, ids }) => ({ height, width, words, ids })),
     };
     const text = form === "text" ? words.flat().join(" ") : JSON.stringify(record);
-    const byHand = element("copy-by-hand");
-    try {
-      // Missing where the page came over http from another machine.
-      await navigator.clipboard.writeText(text);
-      byHand.hidden = true;
-      element("copy-note").textContent = `Copied ${count(words.flat().length, "word")} as ${form}.`;
-    } catch {
-      byHand.hidden = false;
-      byHand.value = text;
-      byHand.select();
-      element("copy-note").textContent = "This browser lets the page copy nothing by itself: copy the text below.";
-    }
+    await copy(text, `Copied ${count(words.flat().length, "word")} as ${form}.`, "copy-note", "copy-by-hand");
+  }
+
+  async #copyLink() {
+    const words = this.#words(Number(element("prefix").value)).flat();
+    await copy(linkTo(words), `Copied a link that carries ${count(words.length, "word")}.`, "copy-note", "copy-by-hand");
   }
 }
 

@@ -9,6 +9,9 @@ export function make(tag, properties = {}, ...children) {
   return made;
 }
 
+/** How this screen is pointed at. */
+export const touch = matchMedia("(hover: none)").matches;
+
 /** Something that this page itself did not take. */
 export class Refused extends Error {
   constructor(message) {
@@ -25,6 +28,22 @@ export function fail(error, before = "") {
   const place = element("error");
   place.hidden = !error;
   place.textContent = error ? before + error.message : "";
+}
+
+/** Copies a text and says so in the element `note`; where the browser does not let, it is in the field `byHand`. */
+export async function copy(text, said, note, byHand) {
+  const field = element(byHand);
+  try {
+    // Missing where the page came over http from another machine.
+    await navigator.clipboard.writeText(text);
+    field.hidden = true;
+    element(note).textContent = said;
+  } catch {
+    field.hidden = false;
+    field.value = text;
+    field.select();
+    element(note).textContent = "This browser lets the page copy nothing by itself: copy the text below.";
+  }
 }
 
 export const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;

@@ -21,6 +21,9 @@ export const models = () => json("v1/models");
 export const vocabulary = (prefix, signal) =>
   json(`v1/vocabulary?limit=12&prefix=${encodeURIComponent(prefix)}`, { signal });
 
+/** A text for any chat: what to write, and how. */
+export const prompt = () => json("v1/prompt");
+
 /** A file to its pyramid, each place with `rivals`. */
 export async function tokenize(file, rivals) {
   const form = new FormData();
@@ -29,7 +32,7 @@ export async function tokenize(file, rivals) {
   return (await json("v1/tokenize", { method: "POST", body: form })).data[0];
 }
 
-/** Pyramids, each as `{ids}` or `{words}`, to pictures: `url`, `layers` and `repairs` of each. */
+/** Pyramids, each as `{ids}`, `{words}` or `{text}`, to pictures: `url`, `layers` and `repairs` of each. */
 export async function detokenize(inputs, signal) {
   return (await json("v1/detokenize", { ...posted({ inputs }), signal })).data;
 }

@@ -1,6 +1,6 @@
 // The photograph with the words of one layer over their places.
 
-import { count, element, make, onPoint } from "./say.js";
+import { count, element, make, onPoint, touch } from "./say.js";
 
 const LARGEST = 44, SMALLEST = 8; // pixels of letters; smaller ones nobody reads
 const EASY = 12; // pixels; smaller words are written once more, larger, when they are pointed at
@@ -44,9 +44,7 @@ export class Stage {
 
   /** A new photograph (a canvas) and its layers {height, width, words}; the layer that is open stays open. */
   show(square, layers) {
-    const picture = element("picture");
-    picture.width = picture.height = square.width;
-    picture.getContext("2d").drawImage(square, 0, 0);
+    this.paint(square);
     const same = layers.length === this.layers.length;
     this.layers = layers;
     if (!same) {
@@ -60,6 +58,13 @@ export class Stage {
     }
     this.#zoomTo(1);
     this.open(this.layer);
+  }
+
+  /** What lies under the words: a canvas or an image. */
+  paint(square) {
+    const picture = element("picture");
+    picture.width = picture.height = square.naturalWidth ?? square.width;
+    picture.getContext("2d").drawImage(square, 0, 0);
   }
 
   /** Shows this layer's words. */
@@ -100,8 +105,10 @@ export class Stage {
     [...this.places.children].forEach((place, i) => {
       place.style.fontSize = readable ? `${Math.max(sizes[i], SMALLEST - 1.5)}px` : "";
     });
-    const how = readable ? "Point at a word to see its place; click it to change it."
-      : `${words.length} words are too many to write here: point at a place, enlarge with +, or read them below.`;
+    const how = readable && touch ? "Tap a word to see its place, and to change it."
+      : readable ? "Point at a word to see its place; click it to change it."
+        : `${words.length} words are too many to write here: ${touch ? "tap" : "point at"} a place, enlarge with +, or `
+          + "read them below.";
     element("hint").textContent = this.#meaning() + how;
     element("zoom-out").disabled = this.zoom === ZOOMS[0];
     element("zoom-in").disabled = this.zoom === ZOOMS.at(-1);

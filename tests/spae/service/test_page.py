@@ -128,7 +128,7 @@ def opened(page: Page, file: Path = DOGS) -> Page:
 
 def ready(page: Page) -> Page:
     """Waits for words and pictures."""
-    expect(page.locator("#status")).to_contain_text("words. Point at")
+    expect(page.locator("#status")).to_contain_text(re.compile(r"words\. (Point at|Tap) a word"))
     return page
 
 
@@ -141,7 +141,7 @@ def layer(page: Page, number: int) -> list[str]:
 def fine(page: Page, *, but: str = "(?!)") -> None:
     """Nothing went wrong, and nothing came from elsewhere. `but`: problems that were meant."""
     assert [problem for problem in page.problems if not re.search(but, problem)] == []
-    own = page.url
+    own = page.url.split("#")[0]
     assert [url for url in page.asked if not url.startswith((own, "data:", "blob:"))] == []
 
 
@@ -217,6 +217,130 @@ def test_paste_a_photograph(visit, api, tmp_path):
     page.evaluate("navigator.clipboard.writeText('puppy')")
     page.keyboard.press("Control+V")
     expect(page.locator("#new-word")).to_have_value("puppy")
+    fine(page)
+
+
+WORDS = "dog puppy canine breed paws"
+
+
+def written(page: Page) -> Page:
+    """Waits for the picture that words make."""
+    expect(page.locator("#status")).to_contain_text(re.compile(r"layers?( hold)?\. .*(Point at|Tap) a word"))
+    return page
+
+
+def test_paste_words(visit, api):
+    page = visit()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("(words) => navigator.clipboard.writeText(words)", f"Sure!\n\n```\n{WORDS}\n```")
+    page.keyboard.press("Control+V")
+    expect(written(page).locator("#status")).to_contain_text("5 words: the first 2 of 6 layers.")
+    assert layer(page, 2) == WORDS.split()[1:]
+    (answer,) = api.post("/v1/detokenize", json={"text": WORDS}).json()["data"]
+    assert picture(page) == answer["url"]
+    expect(page.locator("#repairs summary")).to_have_text("Of 5 words: 1 slip in writing, understood.")
+    # There is no photograph to lay over the picture, and nothing that was chosen before others.
+    expect(page.locator("#reveal-part")).to_be_hidden()
+    expect(page.locator("#rivals-part")).to_be_hidden()
+    page.fill("#new-word", "beach")
+    page.press("#new-word", "Enter")
+    expect(page.locator("#status")).to_contain_text("Changed")
+    # The words lie over the picture that they make.
+    small = pixels(page.evaluate("document.getElementById('picture').toDataURL()"))
+    np.testing.assert_array_equal(small, pixels(picture(page)))
+    assert picture(page) != answer["url"]
+    fine(page)
+
+
+def test_words_that_are_missing_or_wrong(visit, api):
+    page = visit()
+    page.fill("#words-in", f"{WORDS} whitte grass")
+    page.press("#words-in", "Enter")
+    expect(written(page).locator("#status")).to_contain_text(
+        "7 words, of the 21 that the first 3 of 6 layers hold."
+    )
+    expect(page.locator("#repairs summary")).to_have_text(
+        "Of 21 words: 14 were missing and are filled with the word above; 1 not in the vocabulary, and replaced."
+    )
+    assert page.locator("#repairs li").all_text_contents() == ["word 6: “whitte” became “white”"]
+    (answer,) = api.post("/v1/detokenize", json={"text": f"{WORDS} white grass"}).json()["data"]
+    assert layer(page, 3) == answer["layers"][2]["words"]
+    page.fill("#words-in", "12 34 !")
+    page.click("#words-form button:not([type])")
+    expect(page.locator("#error")).to_contain_text("Your words: ")
+    # A photograph needs no repairs.
+    opened(page)
+    expect(page.locator("#repairs")).to_be_hidden()
+    expect(page.locator("#reveal-part")).to_be_visible()
+    fine(page, but="status of 422")
+
+
+def test_a_link_that_carries_the_words(visit):
+    page = opened(visit())
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#prefix").fill("3")
+    before, words = picture(page), page.locator("#lines p").all_text_contents()[:3]
+    page.click("#copy-link")
+    expect(page.locator("#copy-note")).to_have_text("Copied a link that carries 21 words.")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == f"{page.url}#words={'+'.join(' '.join(words).split())}"
+    page.goto("about:blank")
+    page.asked.clear()
+    page.goto(link)
+    assert picture(written(page)) == before
+    assert page.locator("#lines p").all_text_contents() == words
+    assert not any("words=" in url.split("#")[0] for url in page.asked)
+    page.evaluate("location.hash = '#words=%E0'")
+    expect(page.locator("#error")).to_contain_text("damaged")
+    fine(page)
+
+
+def test_a_prompt_to_copy(visit, api):
+    page = visit()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy-prompt")
+    expect(page.locator("#prompt-note")).to_contain_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == api.get("/v1/prompt").json()["text"]
+    fine(page)
+
+
+def test_the_photograph_over_the_picture_and_a_download(visit):
+    page = opened(visit())
+    page.locator("#prefix").fill("5")
+    page.locator("#reveal").fill("50")
+    assert (
+        page.locator("#original").evaluate("(one) => getComputedStyle(one).clipPath")
+        == "inset(0px 50% 0px 0px)"
+    )
+    boxes = [page.locator(one).bounding_box() for one in ("#original", "#reconstruction")]
+    assert boxes[0] == pytest.approx(boxes[1], abs=1)
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "dogs, 341 words.png"
+    saved = np.asarray(Image.open(download.value.path()).convert("RGB"), np.float64)
+    np.testing.assert_array_equal(saved, pixels(picture(page)))
+    fine(page)
+
+
+def test_undo(visit, dogs):
+    page = opened(visit())
+    before = picture(page)
+    pictures = [before]
+    for word in ("beach", "bridge"):
+        page.fill("#new-word", word)
+        page.press("#new-word", "Enter")
+        expect(page.locator("#status")).to_contain_text(re.compile(f"Changed .* to “{word}”"))
+        expect(page.locator("#before")).to_have_attribute("src", pictures[-1])
+        pictures.append(picture(page))
+    page.click("#restore-all")
+    expect(page.locator("#status")).to_contain_text("as they came")
+    for expected in (pictures[2], pictures[1], before):
+        page.keyboard.press("Control+Z")
+        expect(page.locator("#reconstruction")).to_have_attribute("src", expected)
+    assert layer(page, 2) == dogs[1]["words"]
+    expect(page.locator("#restore-all")).to_be_hidden()
+    page.keyboard.press("Control+z")
+    assert picture(page) == before
     fine(page)
 
 
@@ -551,6 +675,10 @@ def test_a_service_with_keys(visit):
 
 def test_on_a_phone(visit, dogs):
     page = opened(visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True))
+
+    expect(page.locator("#reconstruction")).to_be_in_viewport(ratio=1)
+    expect(page.locator(".sample").last).to_be_in_viewport(ratio=1)
+    expect(page.locator("#hint")).to_contain_text("Tap a word")
 
     def narrow():
         width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")

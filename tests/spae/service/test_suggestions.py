@@ -80,6 +80,30 @@ def test_questions_about_the_vocabulary_that_make_no_sense(client, query, param)
     assert answer.json()["error"]["param"] == param
 
 
+def test_a_prompt_is_the_tokenizers(client):
+    tokenizer = FakeTokenizer()
+    for query, expected in (
+        ("", tokenizer.prompt()),
+        ("?layers=3", tokenizer.prompt(3)),
+        ("?format=json&layers=1", tokenizer.prompt(1, json=True)),
+    ):
+        assert client.get(f"/v1/prompt{query}").json() == {
+            "object": "prompt",
+            "model": "default",
+            "text": expected,
+        }
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [("layers=0", "layers"), ("layers=4", "layers"), ("layers=x", "layers"), ("format=xml", "format")],
+)
+def test_prompts_that_there_are_not(client, query, param):
+    answer = client.get(f"/v1/prompt?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["error"]["param"] == param
+
+
 def test_photographs_to_try_with(client):
     answer = client.get("/photographs/cat.jpg")
     assert answer.headers["content-type"] == "image/jpeg"
