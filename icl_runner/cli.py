@@ -27,6 +27,8 @@ def _run(options: argparse.Namespace) -> int:
 
     prices = _prices(options)
     plan = Plan(_settings(options))
+    if options.split is None and plan.examples.split is not None:
+        print(f"spae-icl: no --split was given, took {plan.examples.split}", file=sys.stderr)
     if options.dry_run:
         from icl_runner.estimate import describe
 

@@ -372,7 +372,8 @@ def _with_others(left: Sequence[Example], settings: Settings, task: str) -> tupl
         )
         if other is None:
             raise InputError(
-                f"{task}: wanted two images besides those in context, to ask about the wrong one"
+                f"{task}: wanted another image for the control of {query.key}, of another class where they have one, "
+                "and none is left: give more images, or --no-control"
             )
         others.append(other)
     if not queries:
