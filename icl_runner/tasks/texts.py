@@ -18,6 +18,7 @@ from inspect_ai.util import collect
 
 from icl_runner import constraints
 from icl_runner.prompts import Prompt
+from icl_runner.spelling import generate
 from icl_runner.tasks import EMBEDDED, Call, Item, TextCell, caption, classify, interpret, vqa
 
 # A chat model ends its answer by itself; this is room for one that thinks before it answers, which counts as well.
@@ -74,7 +75,7 @@ def ask() -> Solver:
     reads their context once, and does so before it turns to another sample's.
     """
 
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
+    async def solve(state: TaskState, _: Generate) -> TaskState:
         context, fields = state.metadata["context"], state.metadata["calls"]
         calls = [_call(context, one) for one in fields]
         if str(get_model()).startswith(EMBEDDED):
@@ -109,11 +110,11 @@ async def put(call: Call) -> ModelOutput:
         config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, stop_seqs=list(call.prompt.stop))
         if call.choices:
             config.extra_body = constraints.Choices(call.choices).extra_body()
-        return await model.generate([question], config=config)
+        return await generate(model, [question], config)
     # Chat endpoints of several kinds refuse stop texts: what is behind them is cut off when it is scored. White
     # space around a message is no part of a continued text, as it would be above.
     config = GenerateConfig(max_tokens=CHAT_MAX_TOKENS, temperature=0)
-    output = await model.generate([ChatMessageSystem(content=call.system), question], config=config)
+    output = await generate(model, [ChatMessageSystem(content=call.system), question], config)
     output.completion = output.completion.strip()
     return output
 
