@@ -279,7 +279,7 @@ def add_prices(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--prices",
         metavar="FILE",
-        help='JSON: {"provider/name": {"input": 0.5, "output": 1.5}}, per million tokens',
+        help='JSON: {"currency": "USD", "provider/name": {"input": 0.5, "output": 1.5}}, per million tokens',
     )
 
 

@@ -19,10 +19,9 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from icl_runner import constraints, prompts, scoring
+from icl_runner import constraints, prompts, scoring, spelling
 from icl_runner.progressive import Answer, Ask, Decoded, decode, max_tokens
 from icl_runner.prompts import Prompt
-from icl_runner.spelling import generate
 from icl_runner.tasks.drawing import DrawingCell, number
 from icl_runner.tasks.texts import CHAT_MAX_TOKENS
 
@@ -52,7 +51,7 @@ def draw_words(cell: DrawingCell) -> Solver:
     drawings = {drawing.id: drawing for drawing in cell.drawings}
     plan = cell.progress.plan(cell.tokenizer.shape)
 
-    async def solve(state: TaskState, _: Generate) -> TaskState:
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
         drawing, model = drawings[str(state.sample_id)], get_model()
         decoded = await decode(
             plan,
@@ -92,12 +91,12 @@ def ask(model: Model, cell: DrawingCell) -> Ask:
         if takes_constraints:
             config.stop_seqs = list(prompt.stop)
             config.extra_body = constraints.Words(count, cell.bundle).extra_body()
-            output = await generate(model, messages, config)
+            output = await spelling.generate(model, messages, config)
             return Answer(output.completion, _mean_log_prob(output))
         # As in the tasks with text answers: room to think, and no stop texts, which several endpoints refuse.
         config.max_tokens = CHAT_MAX_TOKENS + max_tokens(count)
         messages.insert(0, ChatMessageSystem(content=prompts.chat_words(count)))
-        output = await generate(model, messages, config)
+        output = await spelling.generate(model, messages, config)
         return Answer(scoring.finished(output.completion.strip(), prompt.stop), _mean_log_prob(output))
 
     return put

@@ -6,9 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from icl_runner.arguments import TASKS
+from icl_runner.cells import collect
 from icl_runner.cli import main
+from icl_runner.pictures import from_base64
 from spae.errors import InputError
 from spae.frozen_lm import model_file
 
@@ -126,6 +129,14 @@ def test_run_and_report(class_folders, tmp_path, capsys, fake_model):
     (cell,) = json.loads(capsys.readouterr().out)["cells"]
     assert cell["scored"] == 3
     assert cell["figures"]["open"]["mean"] == 1
+    # Whoever reads the log sees what was asked about; the model does not.
+    (cell,) = collect([logs])
+    for sample in cell.samples:
+        picture = from_base64(sample.photograph.removeprefix("data:image/jpeg;base64,"))
+        truth = np.array(Image.open(class_folders / sample.metadata["query_key"]))
+        assert np.abs(picture.mean() - truth.mean()) < 8
+        assert picture.shape == truth.shape
+    assert {type(content) for content in fake_model.contents} == {str}
 
 
 def test_failed_samples_are_1_and_named(class_folders, tmp_path, capsys, fake_model):
