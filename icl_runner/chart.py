@@ -37,7 +37,7 @@ def lines(table: Table) -> list[Line]:
     made = []
     for place in places:
         latest: Line | None = None
-        of_place = []
+        of_place: list[Line] = []
         for row in table.rows:
             value = row.values[place]
             if row.kind == "result":

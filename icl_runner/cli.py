@@ -88,7 +88,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _prices(options: argparse.Namespace) -> Any:
     if options.prices is None:
         return None
-    from icl_runner.report import read_prices
+    from icl_runner.prices import read_prices
 
     return read_prices(options.prices)
 

@@ -14,12 +14,12 @@ from icl_runner.cells import Cell, collect
 from icl_runner.chart import chart
 from icl_runner.figures import Figure, figures
 from icl_runner.gallery import Answered, Exhibit, answered, exhibits
-from icl_runner.prices import Prices, cost, read_prices
+from icl_runner.prices import Prices, cost
 from icl_runner.tables import CONTROLS, DRAWN, SPENT, Row, Table, describe, is_ceiling, tables
 from spae.files import write_file
 from spae.template import fill
 
-__all__ = ["as_json", "collect", "markdown", "read_prices", "tables", "write_html"]
+__all__ = ["as_json", "collect", "markdown", "tables", "write_html"]
 
 MARK = "†"
 NOTES = (

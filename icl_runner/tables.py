@@ -68,7 +68,7 @@ class Table:
 def tables(cells: Sequence[Cell], prices: Prices | None = None, published: bool = False) -> list[Table]:
     """All tables of `cells`, as `collect` orders them: results by task, then what was spent, failures, provenance.
 
-    `prices`: as `read_prices` gives them; `published`: set the reported figures of others beside ours.
+    `prices`: as `prices.read_prices` gives them; `published`: set the reported figures of others beside ours.
     """
     made = _classification([cell for cell in cells if cell.task == "classify"], published)
     for task, of_task in groupby(cells, lambda cell: cell.task):

@@ -29,7 +29,8 @@ from scipy.stats import binomtest
 from icl_runner.chart import chart, lines
 from icl_runner.figures import CONSTRAINED, figure
 from icl_runner.gallery import Answered, answered
-from icl_runner.report import as_json, collect, markdown, read_prices, tables, write_html
+from icl_runner.prices import read_prices
+from icl_runner.report import as_json, collect, markdown, tables, write_html
 from icl_runner.tables import COLUMNS
 from spae.errors import InputError
 
