@@ -47,6 +47,7 @@ def add_tasks(runs: argparse.ArgumentParser) -> None:
             help=purpose,
             description=purpose[0].upper() + purpose[1:] + ".",
             epilog=f"example: {EXAMPLES[task]}",
+            allow_abbrev=False,  # "--episodes 5" is not short for --episodes-file
         )
         command.set_defaults(task=task)
         _add_data(command, task)
@@ -146,9 +147,7 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
         default="image",
         help="class-name: the true name in place of each image's words, the ceiling (image)",
     )
-    command.add_argument(
-        "--episodes", dest="count", type=_whole(1), default=200, metavar="N", help="of each column (200)"
-    )
+    _add_count(command, 200, "episodes of each column")
     command.add_argument(
         "--episodes-file",
         metavar="FILE",
@@ -162,14 +161,14 @@ def _add_numbers(
     command.add_argument(name, type=_whole(least), nargs="+", default=default, metavar="N", help=help)
 
 
-def _add_count(command: argparse.ArgumentParser, default: int = 100) -> None:
+def _add_count(command: argparse.ArgumentParser, default: int = 100, what: str = "to ask about") -> None:
     command.add_argument(
         "--examples",
         dest="count",
         type=_whole(1),
         default=default,
         metavar="N",
-        help=f"to ask about ({default})",
+        help=f"{what} ({default})",
     )
 
 
@@ -280,7 +279,7 @@ def add_prices(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--prices",
         metavar="FILE",
-        help='JSON: {"provider/name": {"input": 0.5, "output": 1.5}}, per million tokens',
+        help='JSON: {"currency": "USD", "provider/name": {"input": 0.5, "output": 1.5}}, per million tokens',
     )
 
 

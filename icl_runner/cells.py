@@ -25,11 +25,15 @@ NOT_READ = {"messages", "events", "store", "events_data", "timelines"}
 
 @dataclass(frozen=True)
 class Sample:
-    """One episode or example that was scored: its figures, and what shows it again."""
+    """One episode or example that was scored: its figures, and what shows it again.
+
+    `photograph`: what it is about, a data URL; "" where the log has none.
+    """
 
     id: str
     values: Mapping[str, float]
     metadata: Mapping[str, Any]
+    photograph: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def _join(logs: Sequence["EvalLog"]) -> Cell:
             key = str(sample.id) if sample.epoch == 1 else f"{sample.id} ({sample.epoch})"
             score = next(iter((sample.scores or {}).values()), None)
             if sample.error is None and score is not None and isinstance(score.value, dict):
-                scored[key] = Sample(key, _floats(score.value), score.metadata or {})
+                scored[key] = Sample(key, _floats(score.value), score.metadata or {}, _photograph(sample))
             elif key not in scored:
                 failed[key] = Failure(key, _reason(sample))
             else:
@@ -167,6 +171,16 @@ def _join(logs: Sequence["EvalLog"]) -> Cell:
 
 def _floats(value: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(one) for name, one in value.items() if isinstance(one, int | float)}
+
+
+def _photograph(sample: "EvalSample") -> str:
+    """The first picture of the sample's input; inspect keeps long texts apart, as attachments."""
+    for message in [] if isinstance(sample.input, str) else sample.input:
+        for part in [] if isinstance(message.content, str) else message.content:
+            if part.type == "image":
+                reference = part.image.removeprefix("attachment://")
+                return sample.attachments.get(reference, reference)
+    return ""
 
 
 def _usage(sample: "EvalSample") -> dict[str, tuple[int, int]]:

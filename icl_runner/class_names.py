@@ -15,9 +15,12 @@ from spae.sources.fields import class_name
 _CLEARER = {"n02509815": "red panda", "n02892201": "plaque", "n07615774": "popsicle"}
 _WORDNET_ID = re.compile(r"n\d{8}")
 
+TABLE = "classes.tsv"  # beside the images or their lists
+_COLUMNS = "the columns wnid and name (and split, if it may be asked for), with tabs between"
+
 
 def read_table(path: Path) -> dict[str, tuple[str, str]]:
-    """wnid -> (split, English name) of a `classes.tsv` with the columns wnid, split, name and synonyms.
+    """wnid -> (split, English name) of a `classes.tsv`: wnid, name, and perhaps split ("" without) and others.
 
     Raises:
         InputError: unreadable, or a column is missing.
@@ -26,15 +29,24 @@ def read_table(path: Path) -> dict[str, tuple[str, str]]:
         with open(path, encoding="utf-8-sig", newline="") as opened:
             rows = list(csv.DictReader(opened, delimiter="\t"))
         return {
-            class_name(row["wnid"]): (row["split"], class_name(_CLEARER.get(row["wnid"], row["name"])))
+            class_name(row["wnid"]): (
+                row.get("split") or "",
+                class_name(_CLEARER.get(row["wnid"], row["name"])),
+            )
             for row in rows
         }
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     except KeyError as error:
-        raise InputError(f"wanted the columns wnid, split and name in {path}, it lacks {error}") from error
+        raise InputError(f"wanted {_COLUMNS} in {path}, it lacks {error}") from error
     except TypeError as error:
-        raise InputError(f"wanted the columns wnid, split and name in {path}, a line is too short") from error
+        raise InputError(f"wanted {_COLUMNS} in {path}, a line is too short") from error
+
+
+def table_beside(folder: Path) -> dict[str, tuple[str, str]]:
+    """`read_table` of the folder's `classes.tsv`; {} where there is none."""
+    path = folder / TABLE
+    return read_table(path) if path.is_file() else {}
 
 
 def imagenet_names() -> dict[str, str]:
@@ -48,8 +60,10 @@ def imagenet_names() -> dict[str, str]:
     return {wnid: names[int(number)] for number, wnid in json.loads(path.read_text()).items()}
 
 
-def english(labels: Iterable[str], table: dict[str, tuple[str, str]]) -> dict[str, str]:
+def english(labels: Iterable[str], folder: Path, table: dict[str, tuple[str, str]]) -> dict[str, str]:
     """The name of every label: the table's, else ImageNet's for a WordNet id, else the label, single spaces for `_`.
+
+    `table` is `table_beside(folder)`.
 
     Raises:
         InputError: a WordNet id that neither knows.
@@ -63,7 +77,7 @@ def english(labels: Iterable[str], table: dict[str, tuple[str, str]]) -> dict[st
             imagenet = imagenet or imagenet_names()
             if label not in imagenet:
                 raise InputError(
-                    f"{label} is no class of ImageNet: put a classes.tsv with its name beside the images"
+                    f"{label} is no class of ImageNet: give its name in {folder / TABLE}, with {_COLUMNS}"
                 )
             names[label] = imagenet[label]
         else:

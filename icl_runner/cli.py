@@ -27,6 +27,8 @@ def _run(options: argparse.Namespace) -> int:
 
     prices = _prices(options)
     plan = Plan(_settings(options))
+    if options.split is None and plan.examples.split is not None:
+        print(f"spae-icl: no --split was given, took {plan.examples.split}", file=sys.stderr)
     if options.dry_run:
         from icl_runner.estimate import describe
 
@@ -86,7 +88,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _prices(options: argparse.Namespace) -> Any:
     if options.prices is None:
         return None
-    from icl_runner.report import read_prices
+    from icl_runner.prices import read_prices
 
     return read_prices(options.prices)
 

@@ -36,6 +36,7 @@ from icl_runner.constraints import KEY, from_extra_body
 from icl_runner.dialects import DIALECTS, fields
 from icl_runner.raw_prompt import raw_prompt
 from icl_runner.retries import Attempts, EndpointError, RetryPolicy, retry_after
+from icl_runner.spelling import SPELLINGS
 from spae.errors import InputError
 
 # Base URLs and the key that belongs to each: a key is sent to no other server than its own.
@@ -222,6 +223,8 @@ class CompletionsAPI(ModelAPI):
         error = _error(body)
         failure = f"HTTP {status} from {self.base_url}"
         detail = self._shown(str(error.get("message") or _text(body)))
+        if status == 404:
+            detail = f"{detail}: {SPELLINGS}"
         if (status < 500 and status not in _TRANSIENT) or error.get("code") == "insufficient_quota":
             return EndpointError("deterministic", failure, detail)
         kind: Literal["transient", "rate_limit"] = "rate_limit" if status == 429 else "transient"

@@ -20,10 +20,11 @@ def labelled(path: str | Path, split: str | None = None) -> ExampleSet:
 
     - `mnist.npz`, or a folder with it: `split` "test" (default) or "train"; the images are grey, 28 x 28;
     - mini-ImageNet by lists: `train.csv`, `val.csv`, `test.csv` (filename,label) beside `images/`; `split` is one of
-      them, "test" by default;
+      them, "test" by default; a `classes.tsv` beside them gives names, as below;
     - whatever `spae.sources.open_source` takes: folders per class (`split` is then a folder inside: mini-ImageNet's
-      train, val, test), tar shards, parquet, TFDS. A `classes.tsv` (wnid, split, name, synonyms) beside the files gives
-      English names, and its `split` may be asked for; WordNet ids get their names of ImageNet; other labels are names.
+      train, val, test), tar shards, parquet, TFDS. A `classes.tsv` beside the files (columns wnid and name, with tabs
+      between) gives English names, and its column split, if there is one, may be asked for; WordNet ids without get
+      their names of ImageNet; other labels are names.
 
     Raises:
         InputError: nothing there that is understood, or images without a class.

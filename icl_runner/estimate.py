@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from icl_runner import constraints
+from icl_runner.prices import Prices
 from icl_runner.progressive import approximate_tokens
-from icl_runner.tables import Prices
 from icl_runner.tasks import EMBEDDED, Call, Cell
 from spae.errors import InputError
 
@@ -44,9 +44,9 @@ def describe(cells: Sequence[Cell], model: str, prices: Prices | None = None) ->
     Raises:
         InputError: prices without this model.
     """
-    if prices is not None and model not in prices:
+    if prices is not None and model not in prices.by_model:
         raise InputError(
-            f"the prices are of {', '.join(sorted(prices)) or 'no model'}; wanted one of {model}"
+            f"the prices are of {', '.join(sorted(prices.by_model)) or 'no model'}; wanted one of {model}"
         )
     estimates = estimate(cells, model)
     for one in estimates:
@@ -66,9 +66,9 @@ def describe(cells: Sequence[Cell], model: str, prices: Prices | None = None) ->
     else:
         yield "estimated: a token for each word, sign and line break; no caches of prompts, no thinking"
     if prices is not None:
-        price = prices[model]
-        money = (read * price["input"] + written * price["output"]) / 1e6
-        yield f"cost at most {money:,.2f}, at {price['input']:g} and {price['output']:g} per million tokens"
+        price = prices.by_model[model]
+        money = f"{prices.of(model, read, written):,.2f} {prices.currency}".strip()
+        yield f"cost at most {money}, at {price['input']:g} and {price['output']:g} per million tokens"
 
 
 def _read_text(call: Call, model: str) -> str:

@@ -44,6 +44,7 @@ class ExampleSet:
         class_names: label -> English name, of every label that occurs.
         read: image key -> uint8 (h, w, 3).
         identity: computes the text that names the content (files' sha256, split); called once, when asked for.
+        split: which part of the data this is; None for all of it.
 
     Raises:
         InputError: there are no examples, or two have the same key.
@@ -56,8 +57,9 @@ class ExampleSet:
         class_names: Mapping[str, str],
         read: Callable[[str], np.ndarray],
         identity: Callable[[], str],
+        split: str | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.split = name, split
         self.examples = list(examples)
         self.class_names = dict(class_names)
         self._read, self._identity = read, identity

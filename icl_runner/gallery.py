@@ -1,4 +1,5 @@
-"""The pictures that a model made in context, beside what they were to be: decoded again from the words in the logs."""
+"""What a model answered, beside the photographs; and the pictures it made in context, beside what they were to be,
+decoded again from the words in the logs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
+from icl_runner import prompts, scoring
 from icl_runner.cells import Cell, Sample
 from icl_runner.pictures import to_base64
 from spae.errors import InputError
@@ -20,6 +22,49 @@ class Exhibit:
     figures: dict[str, float]
     words: str
     repairs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer in text. `photograph`: a data URL ("" where the log has none); `right`: None where nobody judges."""
+
+    photograph: str
+    words: str
+    question: str
+    truth: str
+    answer: str
+    right: bool | None
+
+
+# What decides whether an answer was right: the first of these that was measured.
+_RULES = {"classify": ("constrained", "instructed", "open"), "vqa": ("exact",), "interpret": ("named",)}
+
+
+def answered(cell: Cell, count: int) -> list[Answered]:
+    """The first right and the first wrong answers of a cell with text answers, by id, half of `count` each; where
+    nothing is right or wrong (captions) the first `count`."""
+    samples = [sample for sample in cell.samples if sample.metadata.get("answers")]
+    rules = [rule for rule in _RULES.get(cell.task, ()) if any(rule in one.values for one in samples)]
+    if not rules:
+        return [_answered(sample, None) for sample in samples[:count]]
+    judged = [_answered(sample, rules[0]) for sample in samples if rules[0] in sample.values]
+    right, wrong = ([one for one in judged if one.right is kind][: count // 2] for kind in (True, False))
+    return right + wrong
+
+
+def _answered(sample: Sample, rule: str | None) -> Answered:
+    metadata = sample.metadata
+    answers = metadata["answers"]
+    answer = answers[rule] if rule in answers else next(iter(answers.values()))
+    references = metadata.get("references") or [""]
+    return Answered(
+        sample.photograph,
+        metadata.get("words", ""),
+        metadata.get("question", ""),
+        metadata.get("truth", references[0]),
+        scoring.finished(answer, prompts.STOP),
+        None if rule is None else bool(sample.values[rule]),
+    )
 
 
 def exhibits(cell: Cell, count: int) -> list[Exhibit]:

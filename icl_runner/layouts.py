@@ -33,8 +33,10 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
     folder = Path(path)
     name = folder.name if folder.is_dir() else f"{folder.resolve().parent.name}/{folder.name}"
     place = folder if folder.is_dir() else folder.parent
-    table = class_names.read_table(place / "classes.tsv") if (place / "classes.tsv").is_file() else {}
+    table = class_names.table_beside(place)
     by_class = False
+    if split is None and (folder / "dataset_info.json").is_file():
+        split = "train"  # as `open_source` has it
     if split is None:
         opened = open_source(path)
     elif (folder / split).is_dir():
@@ -61,13 +63,14 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
             )
             raise InputError(f"{path}: wanted {what} for every image, {key} has none")
         examples.append(Example(key, label, (caption,) if caption else ()))
-    names = class_names.english((example.label for example in examples if example.label), table)
+    names = class_names.english((example.label for example in examples if example.label), place, table)
     return ExampleSet(
         f"{name} {split}" if split else name,
         examples,
         names,
         lambda key: opened[index[key]].image,
         lambda: f"{opened.fingerprint} {split}",
+        split,
     )
 
 
@@ -86,7 +89,7 @@ def photographs(split: str | None) -> ExampleSet:
 
 def mnist(file: Path, split: str | None) -> ExampleSet:
     """mnist.npz, as Keras and others pass it on: x_train (60000, 28, 28) uint8, y_train, x_test, y_test."""
-    split = _one_of(split or "test", ("train", "test"), file)
+    split = _the_split(split, ("train", "test"), file)
     images, labels = mnist_arrays(file, split)
     keys = [f"{split}/{number:05d}" for number in range(len(images))]
     examples = [Example(key, str(label)) for key, label in zip(keys, labels.tolist(), strict=True)]
@@ -95,7 +98,7 @@ def mnist(file: Path, split: str | None) -> ExampleSet:
         return np.repeat(images[int(key.split("/")[1])][..., None], 3, axis=-1)
 
     names = {str(digit): word for digit, word in enumerate(DIGITS)}
-    return ExampleSet(f"mnist {split}", examples, names, read, lambda: _content([file]) + split)
+    return ExampleSet(f"mnist {split}", examples, names, read, lambda: _content([file]) + split, split)
 
 
 def mnist_arrays(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -127,8 +130,11 @@ def lists(folder: Path) -> list[str]:
 
 
 def mini_imagenet(folder: Path, split: str | None) -> ExampleSet:
-    """mini-ImageNet by lists (Ravi and Larochelle): `<split>.csv` with filename,label, files in images/."""
-    split = _one_of(split or "test", lists(folder), folder)
+    """mini-ImageNet by lists (Ravi and Larochelle): `<split>.csv` with filename,label, files in images/.
+
+    Other labels than ImageNet's numbers get their names from `classes.tsv` beside the lists.
+    """
+    split = _the_split(split, lists(folder), folder)
     file = folder / f"{split}.csv"
     try:
         with open(file, encoding="utf-8-sig", newline="") as opened:
@@ -140,8 +146,10 @@ def mini_imagenet(folder: Path, split: str | None) -> ExampleSet:
         raise InputError(f"wanted the columns filename and label in {file}, it lacks {error}") from error
     except TypeError as error:
         raise InputError(f"wanted the columns filename and label in {file}, a line is too short") from error
-    names = class_names.english((example.label for example in examples if example.label), {})
-    return ExampleSet(f"{folder.name} {split}", examples, names, *_files(folder / "images", examples, file))
+    table = class_names.table_beside(folder)
+    names = class_names.english((example.label for example in examples if example.label), folder, table)
+    files = _files(folder / "images", examples, file)
+    return ExampleSet(f"{folder.name} {split}", examples, names, *files, split)
 
 
 def caption_files(folder: Path) -> dict[str, Path]:
@@ -152,7 +160,7 @@ def caption_files(folder: Path) -> dict[str, Path]:
 def coco_captions(folder: Path, split: str | None) -> ExampleSet:
     """COCO captions (arXiv 1504.00325): all captions of an image are its references."""
     found = caption_files(folder)
-    split = _the_split(split, list(found), folder)
+    split = _the_split(split, sorted(found), folder)
     document = _json(found[split])
     try:
         captions: dict[int, list[str]] = {}
@@ -166,7 +174,8 @@ def coco_captions(folder: Path, split: str | None) -> ExampleSet:
             f"{found[split]}: wanted images (id, file_name) and annotations (image_id, caption) for each, "
             f"something lacks {error}"
         ) from error
-    return ExampleSet(f"{folder.name} {split}", examples, {}, *_files(folder / split, examples, found[split]))
+    files = _files(folder / split, examples, found[split])
+    return ExampleSet(f"{folder.name} {split}", examples, {}, *files, split)
 
 
 def question_files(folder: Path) -> dict[str, Path]:
@@ -179,7 +188,7 @@ def question_files(folder: Path) -> dict[str, Path]:
 def vqa_v2(folder: Path, split: str | None) -> ExampleSet:
     """VQAv2 (arXiv 1612.00837): ten answers to each question."""
     found = question_files(folder)
-    split = _the_split(split, list(found), folder)
+    split = _the_split(split, sorted(found), folder)
     answers_file = folder / f"v2_mscoco_{split}_annotations.json"
     questions, annotations = _json(found[split]), _json(answers_file)
     try:
@@ -202,18 +211,20 @@ def vqa_v2(folder: Path, split: str | None) -> ExampleSet:
             f"{answers_file.name}; something lacks {error}"
         ) from error
     files = _files(folder / split, examples, found[split], answers_file)
-    return ExampleSet(f"{folder.name} {split}", examples, {}, *files)
+    return ExampleSet(f"{folder.name} {split}", examples, {}, *files, split)
 
 
 def easy_vqa(split: str | None) -> ExampleSet:
     """The package easy-vqa (Victor Zhou, MIT licence): drawn shapes of one colour, 64 x 64, one answer a question."""
-    split = _one_of(split or "test", ("train", "test"), "easy-vqa")
+    split = _the_split(split, ("train", "test"), "easy-vqa")
     file = package_file("easy_vqa", "easy-vqa", f"data/{split}/questions.json")
     examples = [
         Example(f"{split}/{number}", question=question, answers=(answer,), image_key=f"{image}.png")
         for number, (question, answer, image) in enumerate(_json(file))
     ]
-    return ExampleSet(f"easy-vqa {split}", examples, {}, *_files(file.parent / "images", examples, file))
+    return ExampleSet(
+        f"easy-vqa {split}", examples, {}, *_files(file.parent / "images", examples, file), split
+    )
 
 
 def _files(
@@ -261,17 +272,15 @@ def _json(file: Path) -> Any:
         raise InputError(f"{file} is not JSON ({error}): copy it again") from error
 
 
-def _one_of(split: str, known: Iterable[str], where: object) -> str:
+def _the_split(split: str | None, known: Iterable[str], where: object) -> str:
+    """The split asked for; where none was, "test", or the only one there is."""
     known = list(known)
-    if split not in known:
+    if split in known:
+        return split
+    if split is not None:
         raise InputError(f"wanted a split of {where} ({', '.join(known)}), got {split}")
-    return split
-
-
-def _the_split(split: str | None, found: list[str], folder: Path) -> str:
-    """The split asked for, or the only one there is."""
-    if split is None and len(found) == 1:
-        return found[0]
-    if split is None:
-        raise InputError(f"{folder} has several splits ({', '.join(sorted(found))}): say which")
-    return _one_of(split, sorted(found), folder)
+    if "test" in known:
+        return "test"
+    if len(known) > 1:
+        raise InputError(f"{where} has several splits ({', '.join(known)}): say which")
+    return known[0]

@@ -90,6 +90,15 @@ def to_base64(picture: UInt8[np.ndarray, "h w 3"]) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def thumbnail(picture: UInt8[np.ndarray, "h w 3"], side: int = 160) -> str:
+    """A data URL of a JPEG file, its longer side at most `side` pixels: for eyes, not for measuring."""
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def from_base64(text: str) -> UInt8[np.ndarray, "h w 3"]:
     """The inverse of `to_base64`; `InputError` for text that is no image in base64."""
     try:

@@ -46,6 +46,7 @@ class Plan:
         self.settings = settings
         self._bundle_sha256 = bundle.sha256(settings.bundle)
         self.episodes: dict[str, Sequence[Episode]] = {}  # by the name of the cell, of `classify` only
+        self._photographs: dict[str, str] = {}  # cells share them
         makers = {
             "classify": self._classify,
             "caption": self._caption,
@@ -115,6 +116,14 @@ class Plan:
         pyramids = self.pyramids(sorted(set(image_keys)))
         return {key: render(pyramid, layers) for key, pyramid in pyramids.items()}
 
+    def photograph(self, image_key: str) -> str:
+        """An image as those see it who read the log: a data URL, no more than a few kilobytes."""
+        from icl_runner.pictures import thumbnail
+
+        if image_key not in self._photographs:
+            self._photographs[image_key] = thumbnail(self.examples.image(image_key))
+        return self._photographs[image_key]
+
     def _classify(self) -> list[Cell]:
         settings = self.settings
         columns: Sequence[tuple[bool, int, int]] = PAPER
@@ -168,7 +177,7 @@ class Plan:
                 if settings.control and episodes.controlled_within(found, self.examples.labels):
                     setting["control"] = "another class of the episode"
                 made = classify.items(found, words, constrains=constrains, control=settings.control)
-                cell = TextCell(_name("classify", setting), "classify", setting, made)
+                cell = TextCell(_name("classify", setting), "classify", setting, made, self.photograph)
                 self.episodes[cell.name] = found
                 cells.append(cell)
         return cells
@@ -244,7 +253,7 @@ class Plan:
             words = self.words([one.image_key for one in (*support, *queries)] + others, layers)
             setting = {"shots": shots, "layers": layers, "tokens_per_image": self._tokens(layers)}
             made = items(support, queries, others, words, control=settings.control)
-            cells.append(TextCell(_name(task, setting), task, setting, made))
+            cells.append(TextCell(_name(task, setting), task, setting, made, self.photograph))
         return cells
 
     def _interpret(self) -> list[Cell]:
@@ -268,7 +277,7 @@ class Plan:
             made = interpret.items(
                 queries, others, words, self.examples.class_names, control=settings.control
             )
-            cells.append(TextCell(_name("interpret", setting), "interpret", setting, made))
+            cells.append(TextCell(_name("interpret", setting), "interpret", setting, made, self.photograph))
         return cells
 
     def _generate(self) -> list[Cell]:
@@ -372,7 +381,8 @@ def _with_others(left: Sequence[Example], settings: Settings, task: str) -> tupl
         )
         if other is None:
             raise InputError(
-                f"{task}: wanted two images besides those in context, to ask about the wrong one"
+                f"{task}: wanted another image for the control of {query.key}, of another class where they have one, "
+                "and none is left: give more images, or --no-control"
             )
         others.append(other)
     if not queries:

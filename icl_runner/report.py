@@ -3,7 +3,6 @@
 The same logs give the same bytes. Wall times and tokens are of the logs too.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from icl_runner.cells import Cell, collect
+from icl_runner.chart import chart
 from icl_runner.figures import Figure, figures
-from icl_runner.gallery import Exhibit, exhibits
-from icl_runner.tables import CONTROLS, SPENT, Prices, Row, Table, cost, describe, tables
-from spae.errors import InputError
+from icl_runner.gallery import Answered, Exhibit, answered, exhibits
+from icl_runner.prices import Prices, cost
+from icl_runner.tables import CONTROLS, DRAWN, SPENT, Row, Table, describe, is_ceiling, tables
 from spae.files import write_file
 from spae.template import fill
 
-__all__ = ["as_json", "collect", "markdown", "read_prices", "tables", "write_html"]
+__all__ = ["as_json", "collect", "markdown", "tables", "write_html"]
 
 MARK = "†"
 NOTES = (
@@ -32,34 +32,8 @@ MARK_NOTE = (
     "sample, reaches zero or lies beyond."
 )
 PICTURES = 12  # of every cell of generations
-
-
-def read_prices(path: str | Path) -> Prices:
-    """Prices from a JSON file: model -> {"input": money per million tokens, "output": ..}.
-
-    Raises InputError: no such file, or another content.
-    """
-    try:
-        prices = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    wanted = 'wanted {"provider/model": {"input": 0.5, "output": 1.5}, ..}, money per million tokens'
-    if not isinstance(prices, dict):
-        raise InputError(f"{path}: {wanted}")
-    for model, price in prices.items():
-        if (
-            not isinstance(price, dict)
-            or set(price) != {"input", "output"}
-            or not all(map(_is_price, price.values()))
-        ):
-            raise InputError(f"{path}: {wanted}; got {json.dumps(price)} for {model}")
-    return prices
-
-
-def _is_price(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+ANSWERS = 8  # of every other cell, half of them right
+FEW = 21  # words of an image that are shown at once; more are folded away
 
 
 def markdown(cells: Sequence[Cell], prices: Prices | None = None, published: bool = False) -> str:
@@ -98,7 +72,11 @@ def as_json(cells: Sequence[Cell], prices: Prices | None = None) -> dict[str, An
 
     All that depends on the clock is under "took".
     """
-    return {"format": "spae-icl-report", "cells": [_json_cell(cell, prices) for cell in cells]}
+    return {
+        "format": "spae-icl-report",
+        "currency": prices.currency if prices else "",
+        "cells": [_json_cell(cell, prices) for cell in cells],
+    }
 
 
 def _json_cell(cell: Cell, prices: Prices | None) -> dict[str, Any]:
@@ -138,19 +116,22 @@ def _finite(value: float | None) -> float | None:
 def write_html(
     cells: Sequence[Cell], path: str | Path, prices: Prices | None = None, published: bool = False
 ) -> None:
-    """Write the page: all tables, and pictures of generations beside their targets.
+    """Write the page: all tables with charts of their shares, answers beside the photographs they are about, and
+    pictures of generations beside their targets.
 
     The words of generations are decoded with the bundle named in their log. `prices`, `published`: as for
     `tables`. Raises InputError if the page cannot be written, BundleError without that bundle.
     """
     made = tables(cells, prices, published)
     results = [table.title for table in made].index(SPENT)
-    galleries = [(cell, exhibits(cell, PICTURES)) for cell in cells if cell.task in ("generate", "transform")]
+    galleries = [_html_answers(cell) for cell in cells if cell.task not in DRAWN and not is_ceiling(cell)]
+    drawn = [(cell, exhibits(cell, PICTURES)) for cell in cells if cell.task in DRAWN]
+    galleries += [_html_gallery(cell, shown) for cell, shown in drawn if shown]
     filled = {
         "SUMMARY": escape(_summary(cells)),
         "RESULTS": "\n".join(map(_html_table, made[:results])),
         "BOOKS": "\n".join(map(_html_table, made[results:])),
-        "GALLERIES": "\n".join(_html_gallery(cell, shown) for cell, shown in galleries if shown),
+        "GALLERIES": "\n".join(filter(None, galleries)),
         "NOTES": "".join(f"<p>{escape(note)}</p>" for note in _notes(made)),
     }
     write_file(path, fill("icl_runner", "report.html", filled).encode())
@@ -170,7 +151,7 @@ def _html_table(table: Table) -> str:
     about = f"<p>{escape(table.about)}</p>" if table.about else ""
     return f"""<section>
 <h2>{escape(table.title)}</h2>
-{about}<div class="scroll"><table>
+{about}{chart(table)}<div class="scroll"><table>
 <thead><tr><td></td>{head}</tr></thead>
 <tbody>
 {"".join(map(_html_row, table.rows))}</tbody>
@@ -202,6 +183,40 @@ def _html_gallery(cell: Cell, shown: Sequence[Exhibit]) -> str:
 </section>"""
 
 
+def _html_answers(cell: Cell) -> str:
+    shown = answered(cell, ANSWERS)
+    if not shown:
+        return ""
+    judged = shown[0].right is not None
+    which = "The first that were right and the first that were wrong" if judged else f"The first {len(shown)}"
+    return f"""<section>
+<h2>{escape(f"Answers: {describe(cell)}, {cell.model}")}</h2>
+<p>{which} of {len(cell.samples)}, by their ids; none was picked.</p>
+<div class="gallery answers">
+{"".join(map(_html_answered, shown))}</div>
+</section>"""
+
+
+def _html_answered(one: Answered) -> str:
+    # Whoever wrote the log, nothing but a picture that is in it is shown.
+    inside = one.photograph.startswith("data:image/")
+    picture = f'<img src="{escape(one.photograph)}" alt="">' if inside else ""
+    kind, sign = {True: ("right", "✓ "), False: ("wrong", "✗ "), None: ("", "")}[one.right]
+    question = f"<p>{escape(one.question)}</p>" if one.question else ""
+    words = f"<p>{escape(one.words)}</p>"
+    if len(one.words.split()) > FEW:
+        words = f"<details><summary>{_counted(one.words)}</summary>{words}</details>"
+    return (
+        f'<article>{picture}<div>{question}<p class="answer {kind}">{sign}{escape(one.answer or "(nothing)")}</p>'
+        f"<p>It is: {escape(one.truth)}</p>{words}</div></article>\n"
+    )
+
+
+def _counted(words: str) -> str:
+    count = len(words.split())
+    return f"{count} word{'' if count == 1 else 's'}"
+
+
 def html_exhibit(exhibit: Exhibit) -> str:
     """One generation as HTML: its pictures side by side, its figures, and its words folded away."""
     pictures = "".join(
@@ -211,9 +226,8 @@ def html_exhibit(exhibit: Exhibit) -> str:
     )
     facts = [f"{key} {value:.3g}" for key, value in exhibit.figures.items()]
     facts += [f"{count} {kind}" for kind, count in sorted(exhibit.repairs.items())]
-    count = len(exhibit.words.split())
     return (
         f'<article><h3>{escape(exhibit.condition)}</h3><div class="pictures">{pictures}</div>'
-        f"<p>{escape(' · '.join(facts))}</p><details><summary>{count} words</summary>"
+        f"<p>{escape(' · '.join(facts))}</p><details><summary>{_counted(exhibit.words)}</summary>"
         f"<p>{escape(exhibit.words)}</p></details></article>\n"
     )

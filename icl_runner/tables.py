@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import groupby
 from math import fsum
@@ -11,8 +11,7 @@ from typing import Any
 
 from icl_runner.cells import Cell
 from icl_runner.figures import DIGIT, MEASURES, OPEN, Figure, Measure, figure, figures
-
-Prices = Mapping[str, Mapping[str, float]]  # model -> {"input", "output"}: money per million tokens
+from icl_runner.prices import Prices, cost
 
 # (task induction, inner shots, repeats): the columns of the paper's table, then the average over them.
 COLUMNS = ((False, 1, 0), (True, 1, 0), (True, 3, 0), (True, 5, 0), (True, 1, 1), (True, 1, 3), (True, 1, 5))
@@ -69,7 +68,7 @@ class Table:
 def tables(cells: Sequence[Cell], prices: Prices | None = None, published: bool = False) -> list[Table]:
     """All tables of `cells`, as `collect` orders them: results by task, then what was spent, failures, provenance.
 
-    `prices`: as `read_prices` gives them; `published`: set the reported figures of others beside ours.
+    `prices`: as `prices.read_prices` gives them; `published`: set the reported figures of others beside ours.
     """
     made = _classification([cell for cell in cells if cell.task == "classify"], published)
     for task, of_task in groupby(cells, lambda cell: cell.task):
@@ -120,10 +119,13 @@ def _classify(
         shown.insert(len(COLUMNS), f"{average * measure.scale:.1f}" if whole else "–")
         return Row(kind, label, (*shown, _range(counts)))
 
-    by_label = sorted(cells, key=lambda cell: (_is_ceiling(cell), labels[id(cell)]))
+    by_label = sorted(
+        cells,
+        key=lambda cell: (is_ceiling(cell), cell.model, cell.setting.get(WORD_COUNT) or 0, labels[id(cell)]),
+    )
     for label, group in groupby(by_label, lambda cell: labels[id(cell)]):
         of_row = {_column(cell): cell for cell in group}
-        if _is_ceiling(next(iter(of_row.values()))):
+        if is_ceiling(next(iter(of_row.values()))):
             rows.append(row("ceiling", label, "", of_row))
             continue
         rows.append(row("result", label, "", of_row))
@@ -140,7 +142,18 @@ def _classify(
     heads = [_head(column) for column in columns]
     heads.insert(len(COLUMNS), "average")
     title = f"{ways}-way classification, {names} names, {data}: {measure.title}, %"
-    return Table(title, about, (*heads, "episodes"), tuple(rows))
+    return _without_empty(Table(title, about, (*heads, "episodes"), tuple(rows)))
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without the columns that hold nothing but a floor."""
+    kept = [
+        place
+        for place in range(len(table.columns))
+        if any(row.values[place] not in ("–", "") for row in table.rows if row.kind != "floor")
+    ]
+    rows = (replace(row, values=tuple(row.values[place] for place in kept)) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[place] for place in kept), rows=tuple(rows))
 
 
 def _column(cell: Cell) -> tuple[bool, int, int]:
@@ -156,7 +169,7 @@ def _head(column: tuple[bool, int, int]) -> str:
     return f"{head}, {repeats} repeat{'s' if repeats > 1 else ''}" if repeats else head
 
 
-def _is_ceiling(cell: Cell) -> bool:
+def is_ceiling(cell: Cell) -> bool:
     return cell.setting.get("words") == "class-name"
 
 
@@ -178,13 +191,13 @@ def _varying(cells: Sequence[Cell]) -> list[str]:
 
 
 def _label(cell: Cell, varying: Sequence[str]) -> str:
-    what = "ceiling: the class's name as the words" if _is_ceiling(cell) else _words(cell)
+    what = "ceiling: the class's name as the words" if is_ceiling(cell) else _words(cell)
     facts = _facts(cell)
     return ", ".join([cell.model, what, *(f"{key} {facts[key]}" for key in varying if facts.get(key))])
 
 
 def _words(cell: Cell) -> str:
-    if _is_ceiling(cell):
+    if is_ceiling(cell):
         return "names as words"
     count = cell.setting.get(WORD_COUNT)
     return f"{count} word{'' if count == 1 else 's'}" if count is not None else "words"
@@ -297,7 +310,7 @@ def _spent(cells: Sequence[Cell], prices: Prices | None) -> Table:
     seconds = fsum(cell.seconds for cell in cells)
     values = [*map(str, counts), f"{read:,}", f"{written:,}", f"{seconds / 60:.1f}"]
     if prices is not None:
-        columns.append("cost")
+        columns.append(f"cost, {prices.currency}" if prices.currency else "cost")
         known = [money for money in costs if money is not None]
         values.append(_money(fsum(known)) + ("" if len(known) == len(costs) else ", and what has no price"))
     rows.append(Row("floor", "together", tuple(values)))
@@ -308,16 +321,6 @@ def _spent(cells: Sequence[Cell], prices: Prices | None) -> Table:
 def tokens(cell: Cell) -> tuple[int, int]:
     """Of all models together: read, written."""
     return sum(used[0] for used in cell.usage.values()), sum(used[1] for used in cell.usage.values())
-
-
-def cost(cell: Cell, prices: Prices | None) -> float | None:
-    """In the money of `prices`; None without prices, or if a model that was used has none."""
-    if prices is None or any(model not in prices for model in cell.usage):
-        return None
-    return fsum(
-        (read * prices[model]["input"] + written * prices[model]["output"]) / 1e6
-        for model, (read, written) in cell.usage.items()
-    )
 
 
 def _money(value: float | None) -> str:

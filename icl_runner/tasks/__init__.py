@@ -6,7 +6,7 @@ turns into tasks of inspect-ai; `generate` and `transform` have cells of their o
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -78,12 +78,16 @@ class Cell(Protocol):
 
 @dataclass(frozen=True)
 class TextCell:
-    """A cell whose answers are short texts."""
+    """A cell whose answers are short texts.
+
+    `photograph`: key of an image ("query_key" of what an item shows) -> a data URL, for those who read the log.
+    """
 
     name: str
     task: str
     setting: Mapping[str, Any]
     items: tuple[Item, ...]
+    photograph: Callable[[str], str] | None = field(default=None, compare=False)
 
     @property
     def ids(self) -> list[str]:

@@ -30,7 +30,12 @@ def items(
     for query, other in zip(queries, others, strict=True):
         keys = [("caption", query.image_key), ("caption_other", other)][: 1 + control]
         calls = tuple(Call(key, prompts.caption(examples, words[image]), MAX_TOKENS) for key, image in keys)
-        shown = {"references": list(query.captions), "query_key": query.key, "other_key": other}
+        shown = {
+            "references": list(query.captions),
+            "words": words[query.image_key],
+            "query_key": query.image_key,
+            "other_key": other,
+        }
         made.append(Item(query.key, calls, query.captions[0], shown))
     return tuple(made)
 
@@ -48,6 +53,7 @@ def score(shown: Mapping[str, Any], answers: Mapping[str, str]) -> tuple[dict[st
         "answer": finished["caption"],
         "answers": dict(answers),
         "references": shown["references"],
+        "words": shown["words"],
         "query_key": shown["query_key"],
     }
     if "caption_other" in finished:

@@ -46,7 +46,13 @@ def _item(episode: Episode, words: Mapping[str, str], length: int, constrains: b
                 Call(f"instructed{suffix}", prompt, length, names, system=prompts.chat_choice(names))
             )
     truth = episode.names[episode.query.label]
-    shown = {"names": list(names), "truth": truth, "query_key": episode.query.key, "other_key": episode.other}
+    shown = {
+        "names": list(names),
+        "truth": truth,
+        "words": words[episode.query.key],
+        "query_key": episode.query.key,
+        "other_key": episode.other,
+    }
     return Item(episode.id, tuple(calls), truth, shown)
 
 
@@ -72,4 +78,5 @@ def score(shown: Mapping[str, Any], answers: Mapping[str, str]) -> tuple[dict[st
         "instructed": lambda answer: chat_answers.given(answer, names) == truth,
     }
     values = {key: float(rules[key.partition("_")[0]](answer)) for key, answer in answers.items()}
-    return values, {"answers": dict(answers), "truth": truth, "query_key": shown["query_key"]}
+    metadata = {key: shown[key] for key in ("truth", "words", "query_key")}
+    return values, {"answers": dict(answers), **metadata}

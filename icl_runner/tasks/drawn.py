@@ -11,6 +11,9 @@ from inspect_ai.model import (
     ChatMessage,
     ChatMessageSystem,
     ChatMessageUser,
+    Content,
+    ContentImage,
+    ContentText,
     GenerateConfig,
     Model,
     ModelOutput,
@@ -19,10 +22,10 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from icl_runner import constraints, prompts, scoring
+from icl_runner import constraints, pictures, prompts, scoring, spelling
 from icl_runner.progressive import Answer, Ask, Decoded, decode, max_tokens
 from icl_runner.prompts import Prompt
-from icl_runner.tasks.drawing import DrawingCell, number
+from icl_runner.tasks.drawing import Drawing, DrawingCell, number
 from icl_runner.tasks.texts import CHAT_MAX_TOKENS
 
 # Where a sample's words are kept in the log, also of one that failed half-way.
@@ -31,7 +34,9 @@ DECODED = "decoded"
 
 def drawing_task(cell: DrawingCell, metadata: Mapping[str, Any]) -> Task:
     """The task of a cell, with `metadata` in its log."""
-    samples = [Sample(id=one.id, input=one.shown, target=" ".join(one.target_words)) for one in cell.drawings]
+    samples = [
+        Sample(id=one.id, input=_shown(one), target=" ".join(one.target_words)) for one in cell.drawings
+    ]
     return Task(
         name=cell.name,
         dataset=MemoryDataset(samples, name=cell.name),
@@ -39,6 +44,15 @@ def drawing_task(cell: DrawingCell, metadata: Mapping[str, Any]) -> Task:
         scorer=score_pictures(cell),
         metadata=dict(metadata),
     )
+
+
+def _shown(drawing: Drawing) -> list[ChatMessage]:
+    """What is asked for, with its pictures: for `inspect view`. `draw_words` sends messages of its own."""
+    content: list[Content] = [ContentText(text=drawing.shown)]
+    for name, picture in (("input", drawing.input), ("target", drawing.target)):
+        if picture is not None:
+            content += [ContentText(text=name), ContentImage(image=pictures.thumbnail(picture))]
+    return [ChatMessageUser(content=content)]
 
 
 @solver
@@ -91,12 +105,12 @@ def ask(model: Model, cell: DrawingCell) -> Ask:
         if takes_constraints:
             config.stop_seqs = list(prompt.stop)
             config.extra_body = constraints.Words(count, cell.bundle).extra_body()
-            output = await model.generate(messages, config=config)
+            output = await spelling.generate(model, messages, config)
             return Answer(output.completion, _mean_log_prob(output))
         # As in the tasks with text answers: room to think, and no stop texts, which several endpoints refuse.
         config.max_tokens = CHAT_MAX_TOKENS + max_tokens(count)
         messages.insert(0, ChatMessageSystem(content=prompts.chat_words(count)))
-        output = await model.generate(messages, config=config)
+        output = await spelling.generate(model, messages, config)
         return Answer(scoring.finished(output.completion.strip(), prompt.stop), _mean_log_prob(output))
 
     return put

@@ -6,8 +6,11 @@ from typing import Any
 from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import (
+    ChatMessage,
     ChatMessageSystem,
     ChatMessageUser,
+    ContentImage,
+    ContentText,
     GenerateConfig,
     ModelOutput,
     get_model,
@@ -16,7 +19,7 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import collect
 
-from icl_runner import constraints
+from icl_runner import constraints, spelling
 from icl_runner.prompts import Prompt
 from icl_runner.tasks import EMBEDDED, Call, Item, TextCell, caption, classify, interpret, vqa
 
@@ -37,16 +40,21 @@ def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
     """The task of a cell, with `metadata` in its log."""
     return Task(
         name=cell.name,
-        dataset=MemoryDataset([_sample(item) for item in cell.items], name=cell.name),
+        dataset=MemoryDataset([_sample(item, cell.photograph) for item in cell.items], name=cell.name),
         solver=ask(),
         scorer=score_answers(cell.task),
         metadata=dict(metadata),
     )
 
 
-def _sample(item: Item) -> Sample:
+def _sample(item: Item, photograph: Callable[[str], str] | None) -> Sample:
     # The context once for all calls: it is long.
     first = item.calls[0].prompt
+    # For `inspect view` and the report: `ask` makes its own messages, and no model is sent this input.
+    input: str | list[ChatMessage] = first.text
+    if photograph is not None:
+        picture = ContentImage(image=photograph(item.shown["query_key"]))
+        input = [ChatMessageUser(content=[picture, ContentText(text=first.text)])]
     calls = [
         {
             "key": call.key,
@@ -60,7 +68,7 @@ def _sample(item: Item) -> Sample:
     ]
     return Sample(
         id=item.id,
-        input=first.text,
+        input=input,
         target=item.target,
         metadata={"shown": dict(item.shown), "context": first.context, "calls": calls},
     )
@@ -109,11 +117,11 @@ async def put(call: Call) -> ModelOutput:
         config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, stop_seqs=list(call.prompt.stop))
         if call.choices:
             config.extra_body = constraints.Choices(call.choices).extra_body()
-        return await model.generate([question], config=config)
+        return await spelling.generate(model, [question], config)
     # Chat endpoints of several kinds refuse stop texts: what is behind them is cut off when it is scored. White
     # space around a message is no part of a continued text, as it would be above.
     config = GenerateConfig(max_tokens=CHAT_MAX_TOKENS, temperature=0)
-    output = await model.generate([ChatMessageSystem(content=call.system), question], config=config)
+    output = await spelling.generate(model, [ChatMessageSystem(content=call.system), question], config)
     output.completion = output.completion.strip()
     return output
 

@@ -37,6 +37,7 @@ def items(
         shown = {
             "question": _question(query),
             "humans": list(query.answers),
+            "words": words[query.image_key],
             "query_key": query.image_key,
             "other_key": other,
         }
@@ -57,6 +58,7 @@ def score(shown: Mapping[str, Any], answers: Mapping[str, str]) -> tuple[dict[st
         "question": shown["question"],
         "truth": most_said(shown["humans"]),
         "humans": shown["humans"],
+        "words": shown["words"],
         "query_key": shown["query_key"],
     }
     return values, metadata

@@ -31,6 +31,7 @@ class FakeModel:
         self.answer: Callable[[str], str] = lambda prompt: " beagle"
         self.prompts: list[str] = []
         self.systems: list[str] = []
+        self.contents: list = []
         self.configs: list = []
 
 
@@ -51,6 +52,7 @@ def fake_model(monkeypatch) -> FakeModel:
         async def generate(self, input, tools, tool_choice, config: GenerateConfig) -> ModelOutput:
             prompt = input[-1].text
             _state.prompts.append(prompt)
+            _state.contents += [message.content for message in input]
             _state.systems += [message.text for message in input if message.role == "system"]
             _state.configs.append(config)
             output = ModelOutput.from_content(self.model_name, _state.answer(prompt))

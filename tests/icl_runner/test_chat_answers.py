@@ -184,7 +184,7 @@ def test_any_text_is_an_answer(answer, names):
 
 
 def test_only_instructed_columns_unwrap():
-    shown = {"names": ["dog", "wolf"], "truth": "dog", "query_key": "b"}
+    shown = {"names": ["dog", "wolf"], "truth": "dog", "words": "fur", "query_key": "b"}
     keys = ("open", "constrained", "instructed", "open_other", "constrained_other", "instructed_other")
     values, _ = classify.score(shown, dict.fromkeys(keys, "The answer is dog"))
     assert values == {key: float(key.startswith("instructed")) for key in keys}

@@ -175,7 +175,9 @@ CASES = {
     "400 that passes": Case([BAD, BAD], asked=3),
     "401": Case([], 3, r"HTTP 401 .*: who\? \(the same 3 times\)", 0, refuse(401, "who?")),
     "403": Case([], 3, r"HTTP 403 .*: not you \(the same 3 times\)", 0, refuse(403, "not you")),
-    "404": Case([], 3, r"HTTP 404 .*: no such model \(the same 3 times\)", 0, refuse(404, "no such model")),
+    "404": Case(
+        [], 3, r"HTTP 404 .*: no such model: is the name .*\(the same 3", 0, refuse(404, "no such model")
+    ),
     "400 while retries are off": Case([], 1, r"HTTP 400 .* \(attempt 1, the last\)", 0, BAD, {}, 0),
     "redirected elsewhere": Case(
         [], 3, r"HTTP 307 .*\(the same 3 times\)", 0, reply({}, 307, {"Location": "http://127.0.0.1:9/"})

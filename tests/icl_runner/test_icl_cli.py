@@ -4,10 +4,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from icl_runner.arguments import TASKS
+from icl_runner.cells import collect
 from icl_runner.cli import main
+from icl_runner.pictures import from_base64
 from spae.errors import InputError
 from spae.frozen_lm import model_file
 
@@ -53,6 +57,7 @@ def test_help_imports_neither_jax_nor_inspect():
         ["run", "classify", "--data", "d", "--model", "fake/m", "--ways", "1"],
         ["run", "classify", "--data", "d", "--model", "fake/m", "--columns", "all"],
         ["run", "classify", "--data", "d", "--model", "fake/m", "-M", "dialect"],
+        ["run", "classify", "--data", "d", "--model", "fake/m", "--episodes", "5"],  # now --examples
         ["report"],
     ],
 )
@@ -75,7 +80,7 @@ def test_dry_run_asks_nothing(class_folders, tmp_path, capsys, fake_model):
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"fake/m": {"input": 1000, "output": 2000}}))
     given = classify(
-        class_folders, "--ways", "2", "3", "--episodes", "5", "--prices", str(prices), "--dry-run"
+        class_folders, "--ways", "2", "3", "--examples", "5", "--prices", str(prices), "--dry-run"
     )
     assert main(given) == 0
     out = capsys.readouterr().out
@@ -93,6 +98,16 @@ def test_dry_run_asks_nothing(class_folders, tmp_path, capsys, fake_model):
     assert "estimated: a token for each word" in out
 
 
+def test_which_split_was_taken_is_said(tmp_path, capsys):
+    images, labels = np.zeros((4, 28, 28), np.uint8), np.array([0, 0, 1, 1])
+    np.savez(tmp_path / "mnist.npz", x_test=images, y_test=labels)
+    given = classify(tmp_path, "--examples", "1", "--dry-run")
+    assert main(given) == 0
+    assert capsys.readouterr().err == "spae-icl: no --split was given, took test\n"
+    assert main([*given, "--split", "test"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_dry_run_without_a_price(class_folders, tmp_path, capsys):
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"other/model": {"input": 1, "output": 1}}))
@@ -103,7 +118,7 @@ def test_dry_run_without_a_price(class_folders, tmp_path, capsys):
 def test_run_and_report(class_folders, tmp_path, capsys, fake_model):
     fake_model.answer = lambda prompt: prompt.rpartition("Input:")[2].partition("\n")[0]
     logs = tmp_path / "logs"
-    assert main(classify(class_folders, "--episodes", "3", "--log-dir", str(logs))) == 0
+    assert main(classify(class_folders, "--examples", "3", "--log-dir", str(logs))) == 0
     printed = capsys.readouterr()
     assert "open-ended exact match" in printed.out
     assert "100.0" in printed.out
@@ -114,6 +129,14 @@ def test_run_and_report(class_folders, tmp_path, capsys, fake_model):
     (cell,) = json.loads(capsys.readouterr().out)["cells"]
     assert cell["scored"] == 3
     assert cell["figures"]["open"]["mean"] == 1
+    # Whoever reads the log sees what was asked about; the model does not.
+    (cell,) = collect([logs])
+    for sample in cell.samples:
+        picture = from_base64(sample.photograph.removeprefix("data:image/jpeg;base64,"))
+        truth = np.array(Image.open(class_folders / sample.metadata["query_key"]))
+        assert np.abs(picture.mean() - truth.mean()) < 8
+        assert picture.shape == truth.shape
+    assert {type(content) for content in fake_model.contents} == {str}
 
 
 def test_failed_samples_are_1_and_named(class_folders, tmp_path, capsys, fake_model):
@@ -121,7 +144,7 @@ def test_failed_samples_are_1_and_named(class_folders, tmp_path, capsys, fake_mo
         raise RuntimeError("no such luck")
 
     fake_model.answer = broken
-    assert main(classify(class_folders, "--episodes", "2", "--log-dir", str(tmp_path))) == 1
+    assert main(classify(class_folders, "--examples", "2", "--log-dir", str(tmp_path))) == 1
     out, err = capsys.readouterr()
     assert "no such luck" in out
     assert "2way-1shot-seed0-00001" in out

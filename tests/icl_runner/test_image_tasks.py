@@ -366,3 +366,7 @@ def test_a_transform_end_to_end_with_a_model_that_leaves_the_input_as_it_is(toke
         [score] = sample.scores.values()
         assert tuple(score.metadata["words"].split()) == drawings[sample.id].input_words
         assert score.value["psnr"] == score.value["psnr_nothing_words"]
+        # Whoever reads the log sees what was there and what was wanted; the model reads words only.
+        assert [part.type for part in sample.input[0].content] == ["text", *["text", "image"] * 2]
+        asked = [event.input for event in sample.events if event.event == "model"]
+        assert all(isinstance(message.content, str) for messages in asked for message in messages)

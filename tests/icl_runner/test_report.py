@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -17,15 +18,19 @@ from inspect_ai.log import (
     EvalSample,
     EvalSpec,
     EvalStats,
+    condense_sample,
     write_eval_log,
 )
-from inspect_ai.model import ModelOutput, ModelUsage
+from inspect_ai.model import ChatMessageUser, ContentImage, ContentText, ModelOutput, ModelUsage
 from inspect_ai.scorer import Score
 from PIL import Image
 from scipy.stats import binomtest
 
+from icl_runner.chart import chart, lines
 from icl_runner.figures import CONSTRAINED, figure
-from icl_runner.report import as_json, collect, markdown, read_prices, tables, write_html
+from icl_runner.gallery import Answered, answered
+from icl_runner.prices import read_prices
+from icl_runner.report import as_json, collect, markdown, tables, write_html
 from icl_runner.tables import COLUMNS
 from spae.errors import InputError
 
@@ -40,6 +45,15 @@ CELL = {
     "tokens_per_image": 5,
     "words": "image",
 }
+HEADS = (
+    "no induction, 1-shot",
+    "1-shot",
+    "3-shot",
+    "5-shot",
+    "1-shot, 1 repeat",
+    "1-shot, 3 repeats",
+    "1-shot, 5 repeats",
+)
 USED = ModelUsage(input_tokens=100, output_tokens=3, total_tokens=103)
 
 
@@ -102,15 +116,7 @@ def test_papers_table_has_its_columns_average_floor_controls_and_ceiling(tmp_pat
     write_log(tmp_path, "ceiling", binary(20, 9), cell=CELL | {"words": "class-name"})
     made = find(tables(collect([tmp_path])), "2-way")
     assert "constrained" in made.title
-    assert made.columns[:7] == (
-        "no induction, 1-shot",
-        "1-shot",
-        "3-shot",
-        "5-shot",
-        "1-shot, 1 repeat",
-        "1-shot, 3 repeats",
-        "1-shot, 5 repeats",
-    )
+    assert made.columns[:7] == HEADS
     result, control, ceiling, floor = made.rows
     assert [row.kind for row in made.rows] == ["result", "control", "ceiling", "floor"]
     assert [value.text() for value in result.values[:7]] == [f"{100 * right / 20:.1f}" for right in rights]
@@ -142,7 +148,7 @@ def test_scoring_rules_and_ways_are_never_in_one_table(tmp_path):
     for table in made:
         rule = "constrained" if "constrained" in table.title else "open"
         [row] = [row for row in table.rows if row.kind == "result"]
-        assert row.values[1].measure.key == rule
+        assert row.values[0].measure.key == rule
         [floor] = [row for row in table.rows if row.kind == "floor"]
         ways = 5 if table.title.startswith("5") else 2
         assert floor.values[0] == ("0.0" if rule == "open" else f"{100 / ways:.1f}")
@@ -151,9 +157,14 @@ def test_scoring_rules_and_ways_are_never_in_one_table(tmp_path):
 def test_cells_outside_the_papers_columns_stand_behind_them(tmp_path):
     write_log(tmp_path, "odd", binary(9, 5), cell=CELL | {"shots": 2, "repeats": 3, "induction": False})
     made = find(tables(collect([tmp_path])), "2-way")
-    assert made.columns[7:] == ("average", "no induction, 2-shot, 3 repeats", "episodes")
-    assert made.rows[0].values[8].text() == "45.0"
-    assert made.rows[0].values[7] == "–"
+    # Of the paper's columns and their average nothing was measured: they are not there.
+    assert made.columns == ("no induction, 2-shot, 3 repeats", "episodes")
+    assert made.rows[0].values[0].text() == "45.0"
+    assert made.rows[-1].values == ("50.0", "")
+    beside = find(tables(collect([tmp_path]), published=True), "2-way")
+    # Others report no more than the average by this rule.
+    assert beside.columns == ("average", "no induction, 2-shot, 3 repeats", "episodes")
+    assert beside.rows[0].values[0] == "–"
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 20), (20, 20), (7, 20), (1, 1)])
@@ -169,7 +180,7 @@ def test_controls_that_are_not_beaten_are_marked(tmp_path):
     write_log(tmp_path, "good", binary(20, 3))
     write_log(tmp_path, "bad", binary(11, 10), cell=CELL | {"shots": 3})
     control = find(tables(collect([tmp_path])), "2-way").rows[1]
-    assert (control.values[1].not_beaten, control.values[2].not_beaten) == (False, True)
+    assert (control.values[0].not_beaten, control.values[1].not_beaten) == (False, True)
     text = markdown(collect([tmp_path]))
     assert "50.0†" in text
     assert "† the result above" in text
@@ -219,19 +230,26 @@ def test_cost(tmp_path):
         model="x/y",
     )
     prices = tmp_path / "prices"
-    prices.write_text(json.dumps({MODEL: {"input": 2, "output": 10.0}}))
+    prices.write_text(json.dumps({"currency": "EUR", MODEL: {"input": 2, "output": 10.0}}))
     cells = collect([tmp_path])
-    rows = find(tables(cells, read_prices(prices)), "What it took").rows
+    took = find(tables(cells, read_prices(prices)), "What it took")
+    assert took.columns[-1] == "cost, EUR"
+    assert as_json(cells, read_prices(prices))["currency"] == "EUR"
+    rows = took.rows
     assert rows[0].values[3:5] == ("2,000", "60")
     assert rows[0].values[-1] == f"{2000 * 2 / 1e6 + 60 * 10 / 1e6:.4f}"
     # The log's usage says which model was paid, and that is the one with a price.
     assert rows[1].values[-1] == f"{100 * 2 / 1e6 + 3 * 10 / 1e6:.4f}"
-    assert tables(cells, {})[-2].rows[0].values[-1] == "no price"
+    prices.write_text("{}")
+    without = find(tables(cells, read_prices(prices)), "What it took")
+    assert without.columns[-1] == "cost"
+    assert without.rows[0].values[-1] == "no price"
     assert "cost" not in find(tables(cells), "What it took").columns
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"m": 1}', '{"m": {"input": 1}}', '{"m": {"input": -1, "output": 2}}']
+    "text",
+    ["{", "[]", '{"m": 1}', '{"currency": 1}', '{"m": {"input": 1}}', '{"m": {"input": -1, "output": 2}}'],
 )
 def test_bad_prices(tmp_path, text):
     (tmp_path / "prices").write_text(text)
@@ -308,6 +326,73 @@ def transform_samples(count=14):
         )
         for i in range(count)
     ]
+
+
+def test_charts_hold_results_with_their_controls_ceilings_and_floors(tmp_path):
+    write_log(tmp_path, "one", binary(13, 8))
+    write_log(tmp_path, "three", binary(16, 9), cell=CELL | {"shots": 3})
+    write_log(tmp_path, "ceiling", binary(20, 9), cell=CELL | {"words": "class-name"})
+    table = find(tables(collect([tmp_path])), "2-way")
+    drawn = lines(table)
+    assert [(line.kind, line.figure.mean, [one.mean for one in line.controls]) for line in drawn] == [
+        ("result", 13 / 20, [8 / 20]),
+        ("ceiling", 1.0, []),
+        ("result", 16 / 20, [9 / 20]),
+    ]
+    assert {line.floor for line in drawn} == {50.0}
+    assert [line.label.partition(",")[0] for line in drawn] == ["1-shot", "1-shot", "3-shot"]
+    html = chart(table)
+    wanted = binomtest(13, 20).proportion_ci(method="wilson")
+    assert f'x1="{wanted.low:.2%}" x2="{wanted.high:.2%}"' in html
+    assert 'class="result" cx="65.00%"' in html
+    Page().feed(html)
+    # What is no share has no place between 0 and 100.
+    write_log(tmp_path, "transform", transform_samples(2), task="transform", cell={"kind": "noise"})
+    assert chart(find(tables(collect([tmp_path])), "Images from images")) == ""
+
+
+def seen(id, right, photograph="data:image/jpeg;base64,/9j/"):
+    answers = {"open": " no\n\n", "constrained": "cat <b>" if right else "dog"}
+    shown = {"answers": answers, "truth": "cat <b>", "words": "fur tail", "query_key": "k"}
+    made = sample(id, {"open": 0, "constrained": int(right), "constrained_other": 0}, shown)
+    picture = ContentImage(image=photograph)
+    made.input = [ChatMessageUser(content=[picture, ContentText(text="Input: fur tail")])]
+    return made
+
+
+def test_the_gallery_shows_right_and_wrong_answers(tmp_path):
+    long = "data:image/jpeg;base64," + "A" * 4000  # inspect keeps it apart
+    samples = [seen(f"e{i:02}", right=i >= 6) for i in range(14)]
+    write_log(tmp_path, "a", [*samples, seen("e99", True, "https://elsewhere/x.jpg")])
+    write_log(tmp_path, "b", [condense_sample(seen("e00", False, long))], cell=CELL | {"shots": 3})
+    write_log(tmp_path, "ceiling", [seen("e00", True)], cell=CELL | {"words": "class-name"})
+    _, one, three = collect([tmp_path])
+    shown = answered(one, 8)
+    assert [(entry.right, entry.answer) for entry in shown] == [(True, "cat <b>")] * 4 + [(False, "dog")] * 4
+    assert {entry.words for entry in shown} == {"fur tail"}
+    assert answered(three, 8)[0].photograph == long
+    write_html([one, three], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert text.count("✓ cat &lt;b&gt;") == 4
+    assert text.count("✗ dog") == 5
+    page = Page()
+    page.feed(text)
+    assert len(page.links) == 9
+    # A log can name any address: the page asks for none.
+    write_html([replace(one, samples=one.samples[-1:])], tmp_path / "page.html")
+    assert "elsewhere" not in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_captions_are_neither_right_nor_wrong(tmp_path):
+    shown = {
+        "answer": "a dog",
+        "answers": {"caption": " a dog\n"},
+        "references": ["a wolf", "x"],
+        "words": "fur",
+    }
+    write_log(tmp_path, "a", [sample("e0", {"bleu4": 0.0}, shown)], task="caption", cell={"shots": 1})
+    cells = collect([tmp_path])
+    assert answered(cells[0], 8) == [Answered("", "fur", "", "a wolf", "a dog", None)]
 
 
 class Page(HTMLParser):

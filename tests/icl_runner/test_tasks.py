@@ -93,7 +93,7 @@ def test_classify_scores_each_answer_by_the_rule_of_its_key():
     }
     values, metadata = classify.score(item.shown, answers)
     assert values == {"open": 0, "constrained": 1, "open_other": 1, "constrained_other": 0}
-    assert metadata == {"answers": answers, "truth": "beagle", "query_key": "b2"}
+    assert metadata == {"answers": answers, "truth": "beagle", "words": "hound ear", "query_key": "b2"}
 
 
 PEOPLE = ("red", "red", "red", "red", "blue")

@@ -14,6 +14,8 @@ from PIL import Image
 from some_images import data_url, encoded
 
 import spae
+from icl_runner.retries import EndpointError
+from spae.errors import InputError
 from spae.service.app import create_app
 from spae.service.settings import Settings
 
@@ -137,3 +139,55 @@ def test_inspect_ai(service):
     assert words(service).startswith("What is this?\n<image> ")
     assert len(words(service).split()) == 6
     assert service.asked[-1][0]["temperature"] == 0
+
+
+# Of docs/in_context.md: --model, the variable of the base URL, that of the key, and arguments (-M).
+SPELLINGS = [
+    ("openai/gpt-4o", "OPENAI_BASE_URL", "OPENAI_API_KEY", {}),
+    ("openai/o3", "OPENAI_BASE_URL", "OPENAI_API_KEY", {"responses_api": False}),
+    ("openai-api/my-server/words-1", "MY_SERVER_BASE_URL", "MY_SERVER_API_KEY", {}),
+    ("vllm/words-1", "VLLM_BASE_URL", "VLLM_API_KEY", {}),
+    ("ollama/words-1", "OLLAMA_BASE_URL", None, {}),
+    ("llama-cpp-python/words-1", "LLAMA_CPP_PYTHON_BASE_URL", None, {}),
+    ("completions/words-1", "SPAE_COMPLETIONS_BASE_URL", "SPAE_COMPLETIONS_API_KEY", {}),
+]
+
+
+def put(spelling, address, monkeypatch, **arguments):
+    """What `spae-icl` gets for an answer to one question; the base URL and the key come from the environment."""
+    from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
+
+    import icl_runner.providers  # noqa: F401
+    from icl_runner.spelling import generate
+
+    name, base_url, key, given = spelling
+    for variable in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(base_url, f"{address}/v1")
+    if key:
+        monkeypatch.setenv(key, "none")
+
+    async def ask():
+        model = get_model(name, memoize=False, **given | arguments)
+        async with model:
+            config = GenerateConfig(max_tokens=9, temperature=0, max_retries=0)
+            return await generate(model, [ChatMessageUser(content="What is this?")], config)
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda spelling: spelling[0])
+def test_every_spelling_of_a_model_reaches_the_service(service, monkeypatch, spelling):
+    service.reset()
+    service.answer = "a square"
+    assert put(spelling, service.address, monkeypatch).completion == "a square"
+    assert len([body for body, _ in service.asked if body]) == 1  # vLLM's asks for the models, too
+
+
+def test_a_404_says_which_spelling_to_use(service, monkeypatch):
+    with pytest.raises(InputError, match=r"/v1/chat/completions is asked by .* -M responses_api=false"):
+        put(SPELLINGS[0], service.address, monkeypatch, responses_api=True)
+    with pytest.raises(InputError, match=r"does the base URL end in /v1\?"):
+        put(SPELLINGS[2], f"{service.address}/elsewhere", monkeypatch)
+    with pytest.raises(EndpointError, match=r"/v1/completions is asked by|does the base URL end in /v1\?"):
+        put(SPELLINGS[-1], f"{service.address}/elsewhere", monkeypatch, retry_base=0.001)
