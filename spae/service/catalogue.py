@@ -1,9 +1,10 @@
 """GET /v1/models and /v1/models/{name}: the tokenizer, and the language models behind the chat."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Path as PathParameter
 
 from spae.service import schemas
 from spae.service.chat_text import short
@@ -21,7 +22,9 @@ async def models(request: Request) -> Response:
 
 
 @router.get("/v1/models/{name:path}", response_model=schemas.ModelOut)
-async def model(request: Request, name: str) -> Response:
+async def model(
+    request: Request, name: Annotated[str, PathParameter(examples=["default"])]
+) -> Response:
     """One of them, by its name."""
     data, failure = await _listed(request)
     found = next((one for one in data if one.get("id") == name), None)

@@ -35,11 +35,12 @@ function card(path, method, route) {
     make("code", { textContent: path }));
   const element = make("section", { className: "route card" }, title);
   if (route.description) element.append(make("p", { textContent: route.description }));
-  const query = (route.parameters ?? []).filter((one) => one.in === "query").map((one) => {
-    const input = make("input", { value: one.schema.default ?? one.example ?? "" });
+  const inputs = (where) => (route.parameters ?? []).filter((one) => one.in === where).map((one) => {
+    const input = make("input", { value: one.schema.default ?? one.example ?? one.schema.examples?.[0] ?? "" });
     element.append(make("label", {}, `${one.name} `, input));
     return [one.name, input];
   });
+  const places = inputs("path"), query = inputs("query");
   let body = null;
   if (example !== undefined) {
     const text = JSON.stringify(example, null, 1);
@@ -57,7 +58,8 @@ function card(path, method, route) {
     run.disabled = true;
     answer.replaceChildren(make("p", { className: "faint", textContent: "Waiting for the answer .." }));
     const parameters = query.filter(([, input]) => input.value !== "").map(([name, input]) => [name, input.value]);
-    const address = path.slice(1) + (parameters.length ? `?${new URLSearchParams(parameters)}` : "");
+    const filled = places.reduce((text, [name, input]) => text.replace(`{${name}}`, encodeURI(input.value)), path);
+    const address = filled.slice(1) + (parameters.length ? `?${new URLSearchParams(parameters)}` : "");
     try {
       answer.replaceChildren(...await ask(address, method, body, file));
     } catch (error) {
