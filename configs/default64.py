@@ -1,4 +1,5 @@
-"""The embedded default: 64-px photographs, two views of SmolLM2's table, a trunk under the meaning head.
+"""The embedded default: 64-px photographs, words of meaning by what a trunk sees in each region, a learned map of
+SmolLM2's table under the rest.
 
 Command   spae vocab build --also QWEN2_5 cl100k_base o200k_base -o build/vocabulary64
           spae-train configs/default64.py                    one GPU
@@ -133,7 +134,7 @@ def linear() -> Config:
 
 
 def tiny() -> Config:
-    """What the tests run: every part once, nothing learned."""
+    """What the tests run: every part once, nothing learned; a head in the place of pursuit, which needs a trunk."""
     base = config()
     return dataclasses.replace(
         base,
@@ -145,6 +146,10 @@ def tiny() -> Config:
             blocks=1,
             downsamplings=2,
             patch=2,
+            block="depthwise",
+            skip=True,
+            codebook="mapped",
+            latents=4,
             meaning_layers=2,
             head_width=16,
             trunk="none",
@@ -152,13 +157,23 @@ def tiny() -> Config:
         data=dataclasses.replace(base.data, batch_size=8, threads=1, buffer=16),
         loss=dataclasses.replace(
             base.loss,
+            semantic=1.0,
+            hub_correction=True,
+            deal_pools=True,
+            temperature=0.1,
             thresholds=(0.9, 0.8),
             semantic_layers=2,
             perceptual_network="none",
             adversarial_start=0,
         ),
         optimizer=dataclasses.replace(base.optimizer, steps=20, warmup_steps=2),
-        run=RunConfig(output="build/default64-tiny", log_every=5, evaluate_every=10, checkpoint_every=10),
+        run=RunConfig(
+            output="build/default64-tiny",
+            start="principal",
+            log_every=5,
+            evaluate_every=10,
+            checkpoint_every=10,
+        ),
     )
 
 

@@ -113,7 +113,9 @@ def run(config: Config, requests: Requests) -> epath.Path:
 
     modules, state = create(config, vocabulary, words_vf, means_v, mesh, begun)
     run_id = f"{run_id} {frozen_identity(modules)}"
-    check_same(run_id, "the weights of the perceptual network or the language model")
+    if isinstance(seen, Chosen):
+        run_id = f"{run_id} {seen.fingerprint}"
+    check_same(run_id, "the weights of the perceptual network or the language model, or the words of meaning")
     train_step = make_step(config, modules, mesh)
 
     checkpoints: Checkpoints[TrainState] = Checkpoints(output / "checkpoints", config.run.keep)
