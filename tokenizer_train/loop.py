@@ -108,7 +108,9 @@ def run(config: Config, requests: Requests) -> epath.Path:
     images_nf, words_vf, means_v = features(config, seen, vocabulary, sources)
     trunk = guidance.tower if guidance is not None and config.tokenizer.trunk != "none" else None
     rows = local_rows(config.data.batch_size, mesh)
-    mirrored = mirrored_places(config.tokenizer.shape, config.tokenizer.meaning_layers) if pursuit else None
+    mirrored = None
+    if pursuit is not None:
+        mirrored = mirrored_places(config.tokenizer.shape, config.tokenizer.meaning_layers)
     batches = Batches(sources, images_nf, size, config.data, config.run.seed, rows, mirrored)
 
     modules, state = create(config, vocabulary, words_vf, means_v, mesh, begun)

@@ -94,7 +94,7 @@ def load(
 
     Raises:
         InputError: an image of the sample cannot be read (with `data.damaged` "skip": none can), or the patches or the
-            words' view have fewer dimensions than the latents.
+            words' view have fewer dimensions than the latents; or what was kept is damaged.
     """
     sight = guidance.fingerprint if guidance is not None else None
     view = hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest()
@@ -113,7 +113,11 @@ def load(
         write_file(file, safetensors.numpy.save(_compute(config, vocabulary, guidance, source, cache)))
     wait_for_all("start")
     with bucket_errors(file):
-        return safetensors.numpy.load(file.read_bytes())
+        data = file.read_bytes()
+    try:
+        return safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{file} is damaged ({error}): delete it, and it will be made again") from error
 
 
 def begin(params: nnx.State, start: Tensors) -> nnx.State:

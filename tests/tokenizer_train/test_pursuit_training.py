@@ -118,7 +118,7 @@ def test_a_run_does_not_go_on_with_other_words(
         assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "is of a run with other" in error
+    assert "give the config it was trained with" in error
 
 
 def test_the_decoder_alone_is_trained_and_the_words_stay(trained, config, image_folder, tmp_path) -> None:

@@ -170,10 +170,37 @@ def test_the_start_is_kept_and_images_that_cannot_be_read_are_left_out(
     assert "9.png" in capsys.readouterr().err
     for name, value in whole.items():
         np.testing.assert_array_equal(rest[name], value)
+    for kept in (tmp_path / "cache").iterdir():
+        kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"start-.*\.safetensors is damaged .*delete it"):
+        start.load(config, vocabulary, None, open_source(folder, 32), tmp_path / "cache")
     for one in folder.iterdir():
         one.write_bytes(b"nothing")
     with pytest.raises(InputError, match="none of 7 images could be read"):
         start.load(skipping, vocabulary, None, open_source(folder, 32), tmp_path / "cache")
+
+
+def test_too_few_candidates_for_the_places(config) -> None:
+    """Twelve words of four families, for the five places of two layers."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "components": np.zeros((48, 4), np.float32),
+        "pursuit.ids": np.arange(12, dtype=np.int32),
+        "pursuit.families": np.arange(12, dtype=np.int32) // 3,
+        "pursuit.vectors": rng.normal(size=(12, 6)).astype(np.float32),
+        "pursuit.image_mean": np.zeros(6, np.float32),
+        "pursuit.colours": np.zeros((12, 4), np.float32),
+        "pursuit.patch_kernel": np.zeros((48, 4), np.float32),
+        "pursuit.patch_bias": np.zeros(4, np.float32),
+    }
+    pursued = {"pyramid": (1, 2, 8), "meaning_layers": 2, "meaning": "pursuit", "trunk": "conse"}
+    for pools, message in (
+        ((1, 2), "5 families, .*got 4 among 12 candidates"),
+        ((1, 8), "each chosen among 8"),
+    ):
+        tokenizer = dataclasses.replace(config.tokenizer, **pursued, pools=pools)
+        with pytest.raises(InputError, match=message):
+            start.pursuit(dataclasses.replace(config, tokenizer=tokenizer), tensors)
 
 
 def test_the_floor_through_the_command_line(vocabulary_folder, image_folder, tmp_path, capsys) -> None:
