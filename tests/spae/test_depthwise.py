@@ -1,5 +1,6 @@
 """Depth-wise convolutions and the block made of them, against loops in NumPy, in both precisions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,11 +46,12 @@ def slow_depthwise(x_hwc: np.ndarray, kernel_khw: np.ndarray, bias_c: np.ndarray
 def test_one_filter_a_channel(kernel, stride):
     layer = filled(Depthwise(3, kernel, stride, rngs=nnx.Rngs(0)))
     x = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype(np.float32)
-    found = np.asarray(layer(jnp.asarray(x)))
+    run = jax.jit(lambda x: layer(x))
+    found = np.asarray(run(jnp.asarray(x)))
     for image, one in zip(x.astype(np.float64), found, strict=True):
         wanted = slow_depthwise(image, array(layer.kernel), array(layer.bias), stride)
         np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-4)
-    half = layer(jnp.asarray(x, jnp.bfloat16))
+    half = run(jnp.asarray(x, jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(half, np.float32), found, atol=0.2)
 
@@ -59,7 +61,7 @@ def test_the_block(dtype):
     """GroupNorm over groups of gcd(32, width) channels, the filters, to twice the width, relu, back, and the input."""
     block = filled(DepthwiseBlock(6, dtype=dtype, rngs=nnx.Rngs(0)))
     x = np.random.default_rng(0).normal(size=(2, 4, 5, 6)).astype(np.float32)
-    found = block(jnp.asarray(x, dtype))
+    found = jax.jit(lambda x: block(x))(jnp.asarray(x, dtype))
     assert found.dtype == dtype
     for image, one in zip(x.astype(np.float64), np.asarray(found, np.float64), strict=True):
         groups = image.reshape(20, 2, 3)  # gcd(32, 6) = 2 groups

@@ -125,15 +125,17 @@ def test_what_each_part_sees(tokenizer):
     """The trunk the square as it is, the encoder its small copy; of a small square both see the same."""
     config, vocabulary = tokenizer.config, tokenizer.vocabulary
     model = nnx.merge(tokenizer._graph, tokenizer.parameters)
+    choose = jax.jit(lambda images: tokenizer.pursuit(tokenizer.trunk, images))
+    encode = jax.jit(lambda images, words: model.encode(images, None, vocabulary.codebook("meaning"), words))
+    codebook = np.asarray(model.codebook(vocabulary.codebook("appearance")), np.float64)
     for image, side in ((PICTURES["larger"], 16), (PICTURES["as large"], 8), (PICTURES["smaller"], 8)):
         square = to_array(image, side)
-        words = tokenizer.pursuit(tokenizer.trunk, jnp.asarray(square[None] / 255, jnp.float32))
+        words = choose(jnp.asarray(square[None] / 255, jnp.float32))
         pyramid = tokenizer.encode(image)
         np.testing.assert_array_equal(np.concatenate([ids.ravel() for ids in pyramid.ids[:2]]), words[0])
         small = jnp.asarray(to_array(square, 8)[None] / 255, jnp.float32)
-        z_bhwc, meaning = model.encode(small, None, vocabulary.codebook("meaning"), words)
+        z_bhwc, meaning = encode(small, words)
         assert meaning.queries == ()
-        codebook = np.asarray(model.codebook(vocabulary.codebook("appearance")), np.float64)
         # The last two layers by hand: the last layer's place has the word of the one above already, and that of a
         # meaning layer where there is one.
         total, count = np.zeros((4, 4, 3)), np.zeros((4, 4, 1))
@@ -175,11 +177,11 @@ def test_decoding_goes_through_the_map(tokenizer):
     codebook = (2 * view @ kernel + bias).astype(
         np.float32
     )  # the view is 4 wide, and scaled by the root of it
-    pyramid = tokenizer.encode(PICTURES["larger"])
+    pyramid, decoder = tokenizer.encode(PICTURES["larger"]), jax.jit(lambda average: model.decoder(average))
     for layers in (2, 4):
         ids = tuple(jnp.asarray(one[None]) for one in pyramid.ids[:layers])
         average = prefix_averages(ids, jnp.asarray(codebook), tokenizer.shape)[-1]
-        direct = np.clip(np.asarray(model.decoder(average))[0], 0, 1) * 255
+        direct = np.clip(np.asarray(decoder(average))[0], 0, 1) * 255
         assert np.abs(tokenizer.decode(pyramid, layers) - direct).max() < 0.51
 
 
@@ -278,7 +280,7 @@ def test_parts_that_do_not_fit(tokenizer):
     with pytest.raises(InputError, match=r"wanted a pursuit as config\.meaning 'pursuit' says, got NoneType"):
         Tokenizer(CONFIG, tokenizer.vocabulary, model, tokenizer.trunk)
     # Finer than the trunk's map of 2 x 2 cells.
-    finer = tokenizer_of(dataclasses.replace(CONFIG, pyramid=(1, 4, 4, 4), pools=(1, 1)))
+    finer = tokenizer_of(dataclasses.replace(CONFIG, image_size=16, pyramid=(1, 4, 8, 8), pools=(1, 1)))
     with pytest.raises(InputError, match="a side of 1 to 2, got 4"):
         finer.encode(PICTURES["as large"])
 
