@@ -96,7 +96,7 @@ def load(
         InputError: an image of the sample cannot be read (with `data.damaged` "skip": none can), or the patches or the
             words' view have fewer dimensions than the latents; or what was kept is damaged.
     """
-    sight = guidance.fingerprint if guidance is not None else None
+    fingerprint = guidance.fingerprint if guidance is not None else None
     view = hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest()
     shown = (
         config.tokenizer.pyramid,
@@ -104,7 +104,7 @@ def load(
         config.tokenizer.latents,
         config.tokenizer.stride,
     )
-    content = (1, sight, view, source.identity, config.tokenizer.image_size, shown, *vocabulary.words)
+    content = (1, fingerprint, view, source.identity, config.tokenizer.image_size, shown, *vocabulary.words)
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     file = open_path(cache) / f"start-{name}.safetensors"
     if is_main() and not file.is_file():
