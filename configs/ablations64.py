@@ -1,4 +1,4 @@
-"""What each choice of the default is worth: one short run per variant, all else equal but for `one-table`.
+"""What each choice of the first bundle was worth: one short run per variant, all else equal but for `one-table`.
 
 Command   spae vocab build --components 16 -o build/vocabulary64-16
           spae vocab build --view raw -o build/vocabulary64-raw          (for one-table)
@@ -16,25 +16,76 @@ Expect    the table "Ablations" in docs/results.md
 """
 
 import dataclasses
+import os
 import runpy
 from pathlib import Path
 
-from tokenizer_train.config import Config, RunConfig, VocabularyConfig
+from spae.architecture import AutoencoderConfig
+from tokenizer_train.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    OptimizerConfig,
+    RunConfig,
+    VocabularyConfig,
+)
 
 DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
 
 
 def config(name: str = "base", tokenizer: dict | None = None, loss: dict | None = None) -> Config:
-    """The two-core variant of the default, cut to 150 steps, over the words of SmolLM2 alone, with some changes."""
-    base = DEFAULT["cpu"]()
-    return dataclasses.replace(
-        base,
+    """The two-core variant of the default as it was when these rows were measured, cut to 150 steps, over the words of
+    SmolLM2 alone, with some changes."""
+    base = AutoencoderConfig(
+        image_size=64,
+        pyramid=(1, 2, 4, 8, 16, 16),
+        filters=128,
+        multipliers=(1,),
+        blocks=2,
+        downsamplings=0,
+        patch=4,
+        skip=True,
+        meaning_layers=3,
+        head_width=512,
+        trunk="conse",
+    )
+    losses = LossConfig(
+        adversarial=0.0,
+        lecam=0.0,
+        perceptual=0.0,
+        hub_correction=True,
+        deal_pools=True,
+        temperature=0.1,
+        thresholds=(0.98, 0.95, 0.9),
+        semantic_layers=3,
+        semantic_positions=4,
+        prefix_dropout=0.2,
+        adversarial_start=5_000,
+    )
+    return Config(
         vocabulary=VocabularyConfig(path="build/vocabulary64-16", words=16_384, widths=(16, 576)),
-        tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
-        loss=dataclasses.replace(base.loss, **(loss or {})),
+        tokenizer=dataclasses.replace(base, **(tokenizer or {})),
+        data=DataConfig(
+            train=os.path.join(DEFAULT["DATA"], "base-train-*.tar"),
+            validation=os.path.join(DEFAULT["DATA"], "base-val-*.tar"),
+            batch_size=16,
+            threads=2,
+            buffer=64,
+            flip=False,
+        ),
+        loss=dataclasses.replace(losses, **(loss or {})),
         # So short a run needs a short memory of the weights.
-        optimizer=dataclasses.replace(base.optimizer, steps=150, warmup_steps=20, ema=0.98),
+        optimizer=OptimizerConfig(
+            steps=150,
+            learning_rate=2e-3,
+            betas=(0.9, 0.99),
+            warmup_steps=20,
+            decay="cosine",
+            clip_norm=1.0,
+            ema=0.98,
+        ),
         run=RunConfig(output=f"build/ablations64/{name}", evaluate_every=150, checkpoint_every=150),
+        guidance="conse",
     )
 
 

@@ -1,8 +1,8 @@
 """The tokenizers that the papers compare, each for the same short budget at 64 px.
 
-Networks (but LQAE's are transformers), images, batch, steps and learning rate are those of the two-core variant of
-the default; what differs is how words are chosen and what the loss asks of them. docs/paper.md says how near each is
-to what was published.
+Networks (but LQAE's are transformers), images, batch and learning rate are those of configs/ablations64.py; what
+differs is how words are chosen and what the loss asks of them. docs/paper.md says how near each is to what was
+published.
 
 Command   spae vocab build --components 16 -o build/vocabulary64-16
           spae vocab build --embed conse --view raw -o build/vocabulary64-v2l            (for v2l)
@@ -25,8 +25,7 @@ from pathlib import Path
 from spae.guidance.packages import package_file
 from tokenizer_train.config import Config, RunConfig, VocabularyConfig
 
-WORDS = VocabularyConfig(path="build/vocabulary64-16", words=16_384, widths=(16, 576))
-DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
+ABLATIONS = runpy.run_path(str(Path(__file__).with_name("ablations64.py")))
 
 
 def config(
@@ -36,20 +35,19 @@ def config(
     vocabulary: VocabularyConfig | None = None,
     language_model: str | None = None,
 ) -> Config:
-    """SPAE, the two-core variant of the default for 200 steps, with some fields changed."""
-    base = DEFAULT["cpu"]()
+    """SPAE, the ablations' base for 200 steps, with some fields changed."""
+    base = ABLATIONS["config"]()
     return dataclasses.replace(
         base,
-        vocabulary=vocabulary or WORDS,
+        vocabulary=vocabulary or base.vocabulary,
         tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
         loss=dataclasses.replace(base.loss, **(loss or {})),
         data=dataclasses.replace(
             base.data,
-            train=os.path.join(DEFAULT["DATA"], "base-train-00000-of-*.tar"),
+            train=os.path.join(ABLATIONS["DEFAULT"]["DATA"], "base-train-00000-of-*.tar"),
             cache="build/baselines64/guidance",
         ),
-        # So short a run needs a short memory of the weights.
-        optimizer=dataclasses.replace(base.optimizer, steps=200, warmup_steps=20, ema=0.98),
+        optimizer=dataclasses.replace(base.optimizer, steps=200),
         language_model=language_model,
         run=RunConfig(output=f"build/baselines64/{name}", evaluate_every=200, checkpoint_every=200),
     )
@@ -102,7 +100,7 @@ def lqae() -> Config:
 
 def tiny() -> Config:
     """What the tests run; the baselines' own tiny variants are those of vqgan128.py, v2l128.py and lqae256.py."""
-    return DEFAULT["tiny"]()
+    return ABLATIONS["tiny"]()
 
 
 VARIANTS = {

@@ -135,7 +135,7 @@ def linear() -> Config:
 
 
 def tiny() -> Config:
-    """What the tests run: every part once, nothing learned."""
+    """What the tests run: every part once, nothing learned; a head in the place of pursuit, which needs a trunk."""
     base = config()
     return dataclasses.replace(
         base,
@@ -147,6 +147,10 @@ def tiny() -> Config:
             blocks=1,
             downsamplings=2,
             patch=2,
+            block="depthwise",
+            skip=True,
+            codebook="mapped",
+            latents=4,
             meaning_layers=2,
             head_width=16,
             trunk="none",
@@ -154,13 +158,23 @@ def tiny() -> Config:
         data=dataclasses.replace(base.data, batch_size=8, threads=1, buffer=16),
         loss=dataclasses.replace(
             base.loss,
+            semantic=1.0,
+            hub_correction=True,
+            deal_pools=True,
+            temperature=0.1,
             thresholds=(0.9, 0.8),
             semantic_layers=2,
             perceptual_network="none",
             adversarial_start=0,
         ),
         optimizer=dataclasses.replace(base.optimizer, steps=20, warmup_steps=2),
-        run=RunConfig(output="build/default64-tiny", log_every=5, evaluate_every=10, checkpoint_every=10),
+        run=RunConfig(
+            output="build/default64-tiny",
+            start="principal",
+            log_every=5,
+            evaluate_every=10,
+            checkpoint_every=10,
+        ),
     )
 
 

@@ -115,13 +115,16 @@ class AutoencoderConfig:
             )
         if self.network == "vit":
             self._check_vit()
-        if self.network == "linear" and not self.skip:
-            raise InputError('network "linear" is the paths beside the networks alone: wanted skip True')
+        if self.network == "linear" and (not self.skip or self.cross_attention):
+            raise InputError(
+                'network "linear" is the paths beside the networks alone: wanted skip True and cross_attention False, '
+                f"got {self.skip} and {self.cross_attention}"
+            )
         if self.block == "depthwise" and self.frames > 1:
             raise InputError(f'block "depthwise" is one of images: wanted frames 1, got {self.frames}')
-        if (self.latents is not None) != (self.codebook == "mapped") or (self.latents or 1) < 1:
+        if (self.latents or 0) < 1 if self.codebook == "mapped" else self.latents is not None:
             raise InputError(
-                'codebook "mapped" needs latents, the width that it maps words to, and no other has it: '
+                'codebook "mapped" needs latents, the width of 1 or more that it maps words to, and no other has it: '
                 f"got codebook {self.codebook!r} and latents {self.latents}"
             )
         self._check_pursuit()

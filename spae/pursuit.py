@@ -78,16 +78,16 @@ class Pursuit(nnx.Module):
     def __call__(self, trunk: ImageTower, images_bhwc: Float[Array, "b h w 3"]) -> Int[Array, "b k"]:
         """Images in [0, 1], squares of any size, to int32 ids (B, k) of the meaning layers' words, layer by layer and
         row by row."""
-        return self.ids[...][self._chosen(trunk, images_bhwc)]
+        return self.ids[...][self._chosen(*self._regions(trunk, images_bhwc))]
 
     def rivals(
         self, trunk: ImageTower, images_bhwc: Float[Array, "b h w 3"], count: int
     ) -> Int[Array, "b k count"]:
-        """For every place the words that would have been chosen next there, had the chosen one and the rivals before
-        not been in the vocabulary, and all words above been the same. Words of other places are among them, words of
-        the chosen one's family are not."""
-        chosen_bk = self._chosen(trunk, images_bhwc)
+        """For every place the words that would have been chosen there, had the families of the chosen one and of the
+        rivals before not been in the vocabulary, and all words above been the same. Words that other places hold are
+        among them. At most `kinds - 1` different ones there are."""
         targets_brd, colours_brc = self._regions(trunk, images_bhwc)
+        chosen_bk = self._chosen(targets_brd, colours_brc)
         families_m = self.families[...]
 
         def place(score_m, colour_c, own, pool):
@@ -106,17 +106,23 @@ class Pursuit(nnx.Module):
         return self.ids[...][jnp.concatenate(parts, axis=1)]
 
     @property
+    def kinds(self) -> int:
+        """How many families the candidates are of: of each, one word can be chosen."""
+        return np.unique(np.asarray(self.families[...])).size
+
+    @property
     def _spans(self) -> list[tuple[int, int]]:
         """First and end place of every layer."""
         ends = np.cumsum([side**2 for side in self.sides]).tolist()
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
-    def _chosen(self, trunk: ImageTower, images_bhwc: Float[Array, "b h w 3"]) -> Int[Array, "b k"]:
+    def _chosen(
+        self, targets_brd: Float[Array, "b r d"], colours_brc: Float[Array, "b r c"]
+    ) -> Int[Array, "b k"]:
         """As candidates, 0 .. M - 1."""
-        targets_brd, colours_brc = self._regions(trunk, images_bhwc)
         families_m = self.families[...]
-        free_bm = jnp.ones((images_bhwc.shape[0], families_m.size), bool)
-        chosen_bk = jnp.zeros((images_bhwc.shape[0], 0), jnp.int32)
+        free_bm = jnp.ones((targets_brd.shape[0], families_m.size), bool)
+        chosen_bk = jnp.zeros((targets_brd.shape[0], 0), jnp.int32)
         for layer, (start, end) in enumerate(self._spans):
             score_bnm = self._scores(targets_brd[:, start:end], self._above(chosen_bk, layer))
 
@@ -168,6 +174,8 @@ class Pursuit(nnx.Module):
         return (dot(target_bnd) + own_bn1) * jax.lax.rsqrt(jnp.maximum(square_bnm, 1e-12))
 
     def _pick(self, score_m: Float[Array, " m"], colour_c: Float[Array, " c"], pool: int) -> Int[Array, ""]:
-        """Of the `pool` best the one nearest in appearance; the better one of equals."""
-        best_p = jax.lax.top_k(score_m, pool)[1]
-        return best_p[jnp.argmin(jnp.sum((self.colours[...][best_p] - colour_c) ** 2, axis=1))]
+        """Of the `pool` best the one nearest in appearance; the better one of equals. Words that are taken have a score
+        of minus infinity, and stay out of a pool that is larger than what is left."""
+        score_p, best_p = jax.lax.top_k(score_m, pool)
+        distance_p = jnp.sum((self.colours[...][best_p] - colour_c) ** 2, axis=1)
+        return best_p[jnp.argmin(jnp.where(score_p > -jnp.inf, distance_p, jnp.inf))]

@@ -201,7 +201,8 @@ class Tokenizer:
 
         Args:
             image: a PIL image or a uint8 array (H, W, 3) of any size, or a clip, as for `encode`.
-            count: rivals of each place, 1 .. V - 1 (of a ranking of K words: 1 .. V - K).
+            count: rivals of each place, 1 .. V - 1 (of a ranking of K words: 1 .. V - K; with pursuit
+                1 .. `pursuit.kinds` - 1).
 
         Returns:
             The pyramid that `encode` gives, and per layer int32 (*grid, count) ids, the nearest first, never the
@@ -211,9 +212,12 @@ class Tokenizer:
             InputError: not an image, or a bad count.
         """
         meaning_layers = self.config.meaning_layers
-        # The last word of a ranking has fewer words behind it.
-        ranked = self.config.meaning == "ranked"
-        most = len(self.vocabulary) - (self.shape.tokens(meaning_layers) if ranked else 1)
+        most, ranked = len(self.vocabulary) - 1, self.config.meaning == "ranked"
+        if ranked:
+            # The last word of a ranking has fewer words behind it.
+            most = len(self.vocabulary) - self.shape.tokens(meaning_layers)
+        elif self.pursuit is not None:
+            most = self.pursuit.kinds - 1
         if not 1 <= count <= most:
             raise InputError(f"wanted 1 to {most} rivals of each word, got {count}")
         seen_bhwc = self.square(image)[None]
@@ -225,13 +229,10 @@ class Tokenizer:
         ):
             if not layers:
                 continue
-            if name == "meaning" and self.pursuit is not None:
-                few = np.asarray(self._next_words(self._frozen_parts[1], seen_bhwc, count))[0]
-                ends = np.cumsum([found.ids[l][0].size for l in layers])[:-1]
-                rivals += np.split(few, ends)
-                continue
             query_nc = jnp.concatenate([found.queries[l][0] for l in layers])
-            if name == "meaning" and ranked:
+            if name == "meaning" and self.pursuit is not None:
+                others = np.asarray(self._next_words(self._frozen_parts[1], seen_bhwc, count))[0]
+            elif name == "meaning" and ranked:
                 few = self._nearest_few(query_nc[:1], self._codebooks[name], len(query_nc) + count, False)
                 others = np.asarray(few)[0, np.add.outer(np.arange(len(query_nc)), 1 + np.arange(count))]
             else:

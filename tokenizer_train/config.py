@@ -74,7 +74,8 @@ class DataConfig:
     batch_size: int = 256  # images per step over all devices of all processes together
     stride: int = 1  # of clips: frames of the film from one frame to the next
     fps: float | None = None  # of clips: frames a second instead of `stride`, where the film is a video file
-    flip: bool = True  # mirror half of the images, by the seed; the words stay those of the upright image
+    # Mirror half of the images, by the seed; the guidance's features stay, words of regions change places.
+    flip: bool = True
     # An image that cannot be read, or a film too short: end the run, or take another of the same source in its place,
     # which the seed draws.
     damaged: Literal["error", "skip"] = "error"
@@ -357,12 +358,17 @@ class Config:
             "a meaning",
             self.loss.semantic,
         )
-        _check(
-            self.loss.semantic == 0 or self.run.trains == "all",
-            "loss.semantic",
-            '0 where run.trains is "decoder": it trains the encoder',
-            self.loss.semantic,
-        )
+        for name, value in (
+            ("loss.semantic", self.loss.semantic),
+            ("loss.masked_lm", self.loss.masked_lm),
+            ("optimizer.weight_decay", self.optimizer.weight_decay),
+        ):
+            _check(
+                value == 0 or self.run.trains == "all",
+                name,
+                '0 where run.trains is "decoder": it changes the encoder',
+                value,
+            )
         _check(
             self.run.trains == "all" or self.run.initial is not None,
             "run.initial",

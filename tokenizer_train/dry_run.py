@@ -97,7 +97,9 @@ def estimate(config: Config, devices: int, device: str, utilisation: float = UTI
     }
     state = _placed(state, shardings(state, mesh))
     constants = _placed(constants, replicated(mesh))
-    batch = _batch(config, width, mesh)
+    pursuit = config.tokenizer.meaning == "pursuit"
+    seen = config.tokenizer.shape.tokens(config.tokenizer.meaning_layers) if pursuit else width
+    batch = _batch(config, seen, mesh)
     step: Any = make_step(config, dataclasses.replace(modules, constants=constants), mesh).func
     traced = step.trace(state, batch, constants=constants)
     lowered = traced.lower()
@@ -165,7 +167,8 @@ def _vocabulary(config: VocabularyConfig) -> Any:
 
 
 def _feature_width(config: Config) -> int:
-    if not looks_at_images(config):
+    """Of the words' vectors; with pursuit there are none."""
+    if not looks_at_images(config) or config.tokenizer.meaning == "pursuit":
         return 0
     return CONSE_WIDTH if config.guidance == "conse" else CLIP_WIDTH
 

@@ -76,8 +76,7 @@ def features(
 
     A film's features are those of its middle clip, the mean over its frames, wherever training reads it. The mean of
     scores is over the sources by their weights, as training sees them; zeros without hub correction. Without a
-    guidance there are no features: f = 0. Of `Chosen` an image's features are its words, and
-    words have none.
+    guidance there are no features: f = 0. Of `Chosen` an image's features are its words, and words have none.
 
     The processes of a run share the work; all must call this together and see the same folder.
 

@@ -108,12 +108,16 @@ def run(config: Config, requests: Requests) -> epath.Path:
     images_nf, words_vf, means_v = features(config, seen, vocabulary, sources)
     trunk = guidance.tower if guidance is not None and config.tokenizer.trunk != "none" else None
     rows = local_rows(config.data.batch_size, mesh)
-    mirrored = mirrored_places(config.tokenizer.shape, config.tokenizer.meaning_layers) if pursuit else None
+    mirrored = None
+    if pursuit is not None:
+        mirrored = mirrored_places(config.tokenizer.shape, config.tokenizer.meaning_layers)
     batches = Batches(sources, images_nf, size, config.data, config.run.seed, rows, mirrored)
 
     modules, state = create(config, vocabulary, words_vf, means_v, mesh, begun)
     run_id = f"{run_id} {frozen_identity(modules)}"
-    check_same(run_id, "the weights of the perceptual network or the language model")
+    if isinstance(seen, Chosen):
+        run_id = f"{run_id} {seen.fingerprint}"
+    check_same(run_id, "the weights of the perceptual network or the language model, or the words of meaning")
     train_step = make_step(config, modules, mesh)
 
     checkpoints: Checkpoints[TrainState] = Checkpoints(output / "checkpoints", config.run.keep)

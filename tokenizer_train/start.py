@@ -31,14 +31,16 @@ from spae.sources import Source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
+from tokenizer_train.damage import Damage
 from tokenizer_train.mesh import is_main, wait_for_all
+from tokenizer_train.squares import Squares
 
 SAMPLE = 4_096  # images behind the components, the mean and the candidates
 # Words are spread a little wider than patches, so that averages of two reach them; found on base-val.
 SPREAD = 1.3
 # A word is a candidate if it is among so many best of any image of the sample.
 BEST = 20
-_AT_ONCE = 64
+_AT_ONCE = 64  # images
 
 Tensors = dict[str, np.ndarray]
 
@@ -50,7 +52,7 @@ def beginning(
     one: the start's, or that of the bundle whose weights it begins with.
 
     Raises:
-        InputError: as `load`; or the bundle has no pursuit, or one of other layers or pools.
+        InputError: as `load` and `pursuit`; or the bundle has no pursuit, or one of other layers or pools.
         BundleError: no bundle is there, or it is damaged.
     """
     wanted = config.tokenizer.meaning == "pursuit"
@@ -91,10 +93,10 @@ def load(
         appearance view, c the latents; and with pursuit its arrays, "pursuit.NAME".
 
     Raises:
-        InputError: an image of the sample cannot be read, the patches have fewer dimensions than the latents, or too
-            few words fit the images.
+        InputError: an image of the sample cannot be read (with `data.damaged` "skip": none can), or the patches or the
+            words' view have fewer dimensions than the latents; or what was kept is damaged.
     """
-    sight = guidance.fingerprint if guidance is not None else None
+    fingerprint = guidance.fingerprint if guidance is not None else None
     view = hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest()
     shown = (
         config.tokenizer.pyramid,
@@ -102,7 +104,7 @@ def load(
         config.tokenizer.latents,
         config.tokenizer.stride,
     )
-    content = (1, sight, view, source.identity, config.tokenizer.image_size, shown, *vocabulary.words)
+    content = (1, fingerprint, view, source.identity, config.tokenizer.image_size, shown, *vocabulary.words)
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     file = open_path(cache) / f"start-{name}.safetensors"
     if is_main() and not file.is_file():
@@ -111,7 +113,11 @@ def load(
         write_file(file, safetensors.numpy.save(_compute(config, vocabulary, guidance, source, cache)))
     wait_for_all("start")
     with bucket_errors(file):
-        return safetensors.numpy.load(file.read_bytes())
+        data = file.read_bytes()
+    try:
+        return safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{file} is damaged ({error}): delete it, and it will be made again") from error
 
 
 def begin(params: nnx.State, start: Tensors) -> nnx.State:
@@ -136,28 +142,37 @@ def begin(params: nnx.State, start: Tensors) -> nnx.State:
 
 
 def pursuit(config: Config, start: Tensors) -> Pursuit:
-    """The frozen choice of meaning words that the start holds."""
+    """The frozen choice of meaning words that the start holds.
+
+    Raises:
+        InputError: it holds too few words, or words of too few families.
+    """
     prefix = "pursuit."
     words, width = start[f"{prefix}vectors"].shape
     sizes = Sizes(words, width, *start["components"].shape)
     own = {name: value for name, value in start.items() if name.startswith(prefix)}
-    return fill(lambda: Pursuit.of(config.tokenizer, sizes), own, prefix)
+    made: Pursuit = fill(lambda: Pursuit.of(config.tokenizer, sizes), own, prefix)
+    places = sum(side**2 for side in made.sides)
+    if made.kinds < places:
+        raise InputError(
+            f"wanted words of {places} families, one for each place of the meaning layers, got {made.kinds} among "
+            f"{words} candidates: take a larger vocabulary or fewer meaning layers"
+        )
+    return made
 
 
 def principal(
     images_nhwc: UInt8[np.ndarray, "n s s 3"], view_vw: Float[np.ndarray, "v w"], latents: int, patch: int
 ) -> Tensors:
     """Patch mean, components and map, see `load`. In float64, signs fixed: the same everywhere."""
-    n, side = images_nhwc.shape[0], images_nhwc.shape[1] // patch
-    cut = images_nhwc.reshape(n, side, patch, side, patch, 3).transpose(0, 1, 3, 2, 4, 5)
-    x_mp = cut.reshape(-1, patch * patch * 3).astype(np.float64) / 255 - 0.5
-    if latents > min(x_mp.shape[1], view_vw.shape[1]):
+    values = patch * patch * 3
+    if latents > min(values, view_vw.shape[1]):
         raise InputError(
-            f"latents of {latents} begin as so many components: wanted at most {x_mp.shape[1]} (values of a patch of "
+            f"latents of {latents} begin as so many components: wanted at most {values} (values of a patch of "
             f"{patch} x {patch} pixels) and {view_vw.shape[1]} (components of the words' appearance view)"
         )
-    mean_p = x_mp.mean(axis=0)
-    variances, axes = np.linalg.eigh(np.cov((x_mp - mean_p).T))
+    mean_p, covariance_pp = _moments(images_nhwc, patch)
+    variances, axes = np.linalg.eigh(covariance_pp)
     variances, axes = variances[::-1][:latents], axes[:, ::-1][:, :latents]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(latents)])
     # The map sees the view scaled as in `Autoencoder.codebook`.
@@ -165,23 +180,37 @@ def principal(
     deviations_c = view_vw[:, :latents].astype(np.float64).std(axis=0) * scale
     map_wc = np.zeros((view_vw.shape[1], latents))
     np.fill_diagonal(map_wc, SPREAD * np.sqrt(np.maximum(variances, 0)) / deviations_c)
-    values = {"patch_mean": mean_p, "components": axes, "map": map_wc}
-    return {name: np.ascontiguousarray(value, np.float32) for name, value in values.items()}
+    tensors = {"patch_mean": mean_p, "components": axes, "map": map_wc}
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+
+
+def _moments(
+    images_nhwc: UInt8[np.ndarray, "n s s 3"], patch: int
+) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, "p p"]]:
+    """Mean and covariance of the patches' values, less 0.5; a few images at a time, of which float64 is gigabytes."""
+    side = images_nhwc.shape[1] // patch
+    count = len(images_nhwc) * side**2
+    total_p, square_pp = np.zeros(patch * patch * 3), np.zeros((patch * patch * 3,) * 2)
+    for first in range(0, len(images_nhwc), _AT_ONCE):
+        part = images_nhwc[first : first + _AT_ONCE].reshape(-1, side, patch, side, patch, 3)
+        x_mp = part.transpose(0, 1, 3, 2, 4, 5).reshape(-1, patch * patch * 3) / 255 - 0.5
+        total_p += x_mp.sum(axis=0)
+        square_pp += x_mp.T @ x_mp
+    mean_p = total_p / count
+    return mean_p, (square_pp - count * np.outer(mean_p, mean_p)) / max(count - 1, 1)
 
 
 def _compute(
     config: Config, vocabulary: Vocabulary, guidance: Guidance | None, source: Source, cache: Any
 ) -> Tensors:
     tokenizer = config.tokenizer
-    chosen = np.random.default_rng(0).permutation(len(source))[:SAMPLE]
-    images = [source[int(i)].image for i in np.sort(chosen)]
-    squares = np.stack([to_array(image, tokenizer.image_size) for image in images])
+    pursued = guidance if tokenizer.meaning == "pursuit" else None
+    squares_nhwc, seen_nd = _sample(config, source, pursued)
     view_vw = vocabulary.codebook("appearance")
-    start = principal(squares, view_vw, tokenizer.latents or view_vw.shape[1], tokenizer.stride)
-    if tokenizer.meaning != "pursuit" or guidance is None:
+    start = principal(squares_nhwc, view_vw, tokenizer.latents or view_vw.shape[1], tokenizer.stride)
+    if pursued is None:
         return start
-    seen_nd = _seen(guidance, images)
-    words_vd = cached_word_features(guidance, vocabulary.words, cache)
+    words_vd = cached_word_features(pursued, vocabulary.words, cache)
     found = candidates(seen_nd, words_vd)
     colours_vc = view_vw * np.float32(view_vw.shape[1] ** 0.5) @ start["map"]
     families = families_of(vocabulary.words)
@@ -217,13 +246,38 @@ def families_of(words: Sequence[str]) -> np.ndarray:
     return np.unique(stems, return_inverse=True)[1].astype(np.int32)
 
 
-def _seen(guidance: Guidance, images: Sequence[np.ndarray]) -> Float32[np.ndarray, "n d"]:
-    """The guidance's vectors of images of any size, a batch at a time."""
-    size = guidance.image_size
-    rows = []
-    for first in range(0, len(images), _AT_ONCE):
-        part = np.stack([to_array(image, size) for image in images[first : first + _AT_ONCE]])
-        filler = np.zeros((_AT_ONCE - len(part), *part.shape[1:]), np.uint8)
-        batch = jnp.asarray(np.concatenate([part, filler]), jnp.float32) / 255
-        rows.append(np.asarray(guidance.images(batch))[: len(part)])
-    return np.concatenate(rows)
+def _sample(
+    config: Config, source: Source, guidance: Guidance | None
+) -> tuple[UInt8[np.ndarray, "n s s 3"], Float32[np.ndarray, "n d"]]:
+    """A sample of the images as the encoder sees them, and the guidance's vectors of what it sees of them, in another
+    order; none without a guidance. Images that cannot be read are left out, if the config allows it."""
+    size, damage = config.tokenizer.image_size, Damage(config.data.damaged)
+    looked_at = Squares(source, size, guidance.image_size if guidance is not None else size)
+    squares: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
+    waiting: dict[int, list[np.ndarray]] = {}  # by their sides, of which there are two
+    for index in np.sort(np.random.default_rng(0).permutation(len(source))[:SAMPLE]):
+        try:
+            square = looked_at[int(index)].image
+        except InputError as error:
+            damage.left_out(error)
+            continue
+        squares.append(to_array(square, size))
+        if guidance is not None:
+            batch = waiting.setdefault(len(square), [])
+            batch.append(square)
+            if len(batch) == _AT_ONCE:
+                rows.append(_seen(guidance, waiting.pop(len(square))))
+    if not squares:
+        raise InputError(f"none of {min(SAMPLE, len(source)):,} images could be read: are they still there?")
+    if guidance is None:
+        return np.stack(squares), np.zeros((len(squares), 0), np.float32)
+    rows += [_seen(guidance, batch) for batch in waiting.values()]
+    return np.stack(squares), np.concatenate(rows)
+
+
+def _seen(guidance: Guidance, squares: Sequence[np.ndarray]) -> Float32[np.ndarray, "n d"]:
+    """The guidance's vectors of at most `_AT_ONCE` squares of one size, for which one shape is compiled."""
+    filler = np.zeros((_AT_ONCE - len(squares), *squares[0].shape), np.uint8)
+    batch = jnp.asarray(np.concatenate([np.stack(squares), filler]), jnp.float32) / 255
+    return np.asarray(guidance.images(batch))[: len(squares)]

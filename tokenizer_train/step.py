@@ -52,7 +52,8 @@ def make_step(config: Config, modules: Modules, mesh: Mesh) -> partial[tuple[Tra
         update, optimizer = modules.transform.update(in_parts(gradient), state.optimizer, state.params)
         params = optax.apply_updates(state.params, update)
         decay = average_decay(config, state.step)
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        # In this form what is not trained stays as it is, to the last bit.
+        ema = jax.tree.map(lambda old, new: new + decay * (old - new), state.ema, params)
 
         discriminator, discriminator_optimizer, lecam = (
             state.discriminator,

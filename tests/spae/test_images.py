@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spae.errors import InputError
-from spae.images import MAX_PIXELS, open_image, to_array, to_float, to_uint8
+from spae.images import MAX_PIXELS, open_image, to_array, to_float, to_square, to_uint8
 
 RAMP = np.stack(np.broadcast_arrays(np.arange(0, 240, 5)[:, None], np.arange(0, 160, 5), 90), -1).astype(
     np.uint8
@@ -195,6 +195,22 @@ def test_to_array_takes_the_central_square():
         to_array(wide.transpose(1, 0, 2).copy(), 4), RAMP[:4, :4].transpose(1, 0, 2)
     )
     np.testing.assert_array_equal(to_array(RAMP[:8, :8, 0], 8)[..., 2], RAMP[:8, :8, 0])
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "side"),
+    [(1, 9, 4), (3, 4, 4), (4, 4, 4), (4, 30, 4), (5, 6, 8), (8, 8, 8), (30, 9, 8)],
+)
+def test_the_square_that_is_looked_at_has_one_of_two_sides(width, height, side):
+    """The smaller one, of 4 pixels, where the image has no more; else the larger one, of 8."""
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    for one in (image, Image.fromarray(image)):
+        np.testing.assert_array_equal(to_square(one, 4, 8), to_array(image, side))
+    # A network that sees less than is encoded gets what is encoded.
+    np.testing.assert_array_equal(to_square(image, 4, 2), to_array(image, 4))
+    for wrong in (image.astype(np.float32), "image", np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(InputError):
+            to_square(wrong, 4, 8)
 
 
 def test_to_array_averages_when_it_shrinks():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spae.nearest import CHUNK, log_sum_exp, nearest
+from spae.nearest import BLOCK, CHUNK, TILE, _nearest_narrow, _nearest_wide, log_sum_exp, nearest
 
 
 def distances(z: np.ndarray, codebook: np.ndarray) -> np.ndarray:
@@ -15,23 +15,48 @@ def distances(z: np.ndarray, codebook: np.ndarray) -> np.ndarray:
     return ((z[:, None] - codebook[None]) ** 2).sum(-1)
 
 
+@pytest.mark.parametrize("width", [7, 40])
 @pytest.mark.parametrize("words", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
-def test_nearest_is_the_full_search(words):
+def test_nearest_is_the_full_search(words, width):
     rng = np.random.default_rng(words)
-    z, codebook = rng.normal(size=(50, 7)).astype(np.float32), rng.normal(size=(words, 7)).astype(np.float32)
+    z, codebook = (rng.normal(size=(n, width)).astype(np.float32) for n in (50, words))
     ids = np.asarray(nearest(z, codebook))
     assert ids.dtype == np.int32
     np.testing.assert_array_equal(ids, distances(z, codebook).argmin(1))
 
 
 @settings(max_examples=20)
-@given(st.integers(1, 2 * CHUNK), st.integers(0, 2**32 - 1))
+@given(st.sampled_from([1, CHUNK - 1, CHUNK + 3, 2 * CHUNK]), st.integers(0, 2**32 - 1))
 def test_ties_go_to_the_lowest_id(words, seed):
     # Whole numbers, so that equal distances are equal in float32 too; few values, so that ties abound.
     rng = np.random.default_rng(seed)
-    z, codebook = rng.integers(-2, 3, (20, 3)), rng.integers(-2, 3, (words, 3))
+    z, codebook = rng.integers(-2, 3, (20, 40)), rng.integers(-2, 3, (words, 40))
+    z[:, 3:], codebook[:, 3:] = 0, 0  # wide enough for the search among wide ones
     ids = np.asarray(nearest(jnp.asarray(z, jnp.float32), jnp.asarray(codebook, jnp.float32)))
     np.testing.assert_array_equal(ids, distances(z, codebook).argmin(1))
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from([(1, 3), (20, BLOCK - 1), (TILE, BLOCK), (TILE + 5, 3 * BLOCK + 7)]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_both_ways_to_search_find_the_same(sizes, whole, seed):
+    """Fewer words than a block, rests of blocks and of tiles; equal words within a block and in two."""
+    (n, v), rng = sizes, np.random.default_rng(seed)
+    z = rng.integers(-2, 3, (n, 3)) if whole else rng.normal(size=(n, 3))
+    codebook = rng.integers(-2, 3, (v, 3)) if whole else rng.normal(size=(v, 3))
+    z, codebook = jnp.asarray(z, jnp.float32), jnp.asarray(codebook, jnp.float32)
+    narrow, wide = jax.jit(_nearest_narrow)(z, codebook), jax.jit(_nearest_wide)(z, codebook)
+    np.testing.assert_array_equal(narrow, wide)
+    np.testing.assert_array_equal(narrow, distances(np.asarray(z), np.asarray(codebook)).argmin(1))
+    assert narrow.dtype == wide.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("width", [3, 40])
+def test_no_vectors_find_nothing(width):
+    assert nearest(np.zeros((0, width), np.float32), np.zeros((9, width), np.float32)).shape == (0,)
 
 
 @pytest.mark.parametrize("words", [1, CHUNK, CHUNK + 5, 2 * CHUNK + 1])

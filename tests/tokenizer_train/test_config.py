@@ -32,7 +32,7 @@ def test_every_config_and_variant_loads(file: Path) -> None:
         (LossConfig, {"perceptual_network": "vgg"}, r"one of stlpips-vgg, .*got 'vgg'"),
         (LossConfig, {"thresholds": (0.9,)}, r"semantic_layers must be 0 \.\. 1"),
         (LossConfig, {"prefix_dropout": 1.5}, r"prefix_dropout must be within \[0, 1\]"),
-        (OptimizerConfig, {"steps": 0}, r"optimizer\.steps must be at least 1"),
+        (OptimizerConfig, {"steps": -1}, r"optimizer\.steps must be at least 0, got -1"),
         (OptimizerConfig, {"learning_rate": float("inf")}, r"optimizer\.learning_rate must be above 0"),
         (OptimizerConfig, {"decay": "linear"}, r"rsqrt, cosine or constant"),
         (
@@ -42,6 +42,8 @@ def test_every_config_and_variant_loads(file: Path) -> None:
         ),
         (RunConfig, {"output": "a", "seed": -1}, r"run\.seed must be within"),
         (RunConfig, {"output": "a", "precision": "float16"}, r"float32 or bfloat16"),
+        (RunConfig, {"output": "a", "start": "zeros"}, r"run\.start must be random or principal"),
+        (RunConfig, {"output": "a", "trains": "encoder"}, r"run\.trains must be all or decoder"),
     ],
 )
 def test_bad_values_are_refused(section, changes, message: str) -> None:
@@ -55,10 +57,51 @@ def test_sections_must_fit_each_other() -> None:
         dataclasses.replace(config, optimizer=OptimizerConfig(steps=5))
     with pytest.raises(InputError, match=r"guidance must be .*clip-jax:NAME_OR_PATH"):
         dataclasses.replace(config, guidance="dino")
-    words = dataclasses.replace(config.tokenizer, trunk="none")
+    words = dataclasses.replace(config.tokenizer, trunk="none", meaning="head", pools=())
     assert dataclasses.replace(config, tokenizer=words, guidance="clip-jax:x").guidance == "clip-jax:x"
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.guidance = "clip:x"
+
+
+def test_what_a_start_and_a_decoder_alone_need() -> None:
+    cpu, finish = (load_config(CONFIGS / "default64.py", name) for name in ("cpu", "finish"))
+
+    def changed(config, **sections):
+        return dataclasses.replace(
+            config,
+            **{
+                name: dataclasses.replace(getattr(config, name), **fields)
+                for name, fields in sections.items()
+            },
+        )
+
+    mapped = {"codebook": "frozen", "latents": None}
+    head = {"meaning": "head", "pools": ()}
+    for config, sections, message in [
+        (
+            cpu,
+            {"run": {"start": "random"}},
+            r'run\.start must be principal where tokenizer\.meaning is "pursuit"',
+        ),
+        (cpu, {"loss": {"semantic": 1.0}}, r"loss\.semantic must be 0 .*nothing there learns a meaning"),
+        (cpu, {"tokenizer": {**head, "skip": False}}, r"run\.start must be random unless tokenizer\.skip"),
+        (cpu, {"tokenizer": {**head, **mapped}}, r"run\.start must be random unless tokenizer\.skip"),
+        (cpu, {"run": {"trains": "decoder"}}, r"run\.initial must be a bundle"),
+        (finish, {"run": {"initial": None}}, r"run\.initial must be a bundle"),
+        (finish, {"loss": {"masked_lm": 1.0}}, r'loss\.masked_lm must be 0 where run\.trains is "decoder"'),
+        (
+            finish,
+            {"optimizer": {"weight_decay": 0.1}},
+            r"optimizer\.weight_decay must be 0 where run\.trains",
+        ),
+        (
+            finish,
+            {"tokenizer": head, "loss": {"semantic": 1.0}},
+            r"loss\.semantic must be 0 where run\.trains",
+        ),
+    ]:
+        with pytest.raises(InputError, match=message):
+            changed(config, **sections)
 
 
 def test_the_command_line_refuses_what_it_does_not_know(capsys, tmp_path) -> None:
@@ -73,7 +116,7 @@ def test_the_command_line_refuses_what_it_does_not_know(capsys, tmp_path) -> Non
         assert message in " ".join(capsys.readouterr().err.split())
     for arguments, message in [
         (["nowhere.py"], "wanted a config file"),
-        ([file, "--variant", "huge"], "--variant must be one of cpu, tiny"),
+        ([file, "--variant", "huge"], "--variant must be one of cpu, finish, linear, tiny"),
     ]:
         assert main(arguments) == 1
         error = capsys.readouterr().err

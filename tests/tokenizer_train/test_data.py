@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from spae.errors import InputError
+from spae.pyramid import PyramidShape
 from spae.sources import Source, open_source
 from tokenizer_train.config import DataConfig
 from tokenizer_train.damage import Damage
-from tokenizer_train.data import Batches, fixed_images
+from tokenizer_train.data import Batches, fixed_images, mirrored_places
 
 COUNT = 10
 CONFIG = DataConfig(train="t", validation="v", batch_size=4, flip=False, threads=2, buffer=8)
@@ -55,6 +56,36 @@ def test_flips_about_half(source: Source) -> None:
     left_bright = images[:, 0, 0, 0].astype(int) > images[:, 0, 7, 0]
     assert 0.3 < left_bright.mean() < 0.7
     assert (np.minimum(images[:, 0, 0], images[:, 0, 7]) < COUNT).all()
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_words_of_a_mirrored_image_stand_where_the_mirror_shows_them(layers: int) -> None:
+    shape = PyramidShape((1, 2, 4, 8))
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+
+    def words(image: np.ndarray) -> np.ndarray:
+        """Of every place the sum over its square, which a mirror does not change."""
+        cells = [(r, c, 8 // side) for side in (1, 2, 4)[:layers] for r in range(side) for c in range(side)]
+        return np.array([image[r * n : (r + 1) * n, c * n : (c + 1) * n].sum() for r, c, n in cells])
+
+    places = mirrored_places(shape, layers)
+    np.testing.assert_array_equal(words(image)[places], words(image[:, ::-1]))
+    np.testing.assert_array_equal(places[places], np.arange(len(places)))
+
+
+def test_a_flipped_image_carries_the_mirrored_words(source: Source) -> None:
+    mirrored = mirrored_places(PyramidShape((1, 2, 4)), 2)
+    features = np.arange(5 * COUNT, dtype=np.float32).reshape(COUNT, 5)
+    config = dataclasses.replace(CONFIG, flip=True)
+    stream = Batches([(source, 1.0)], [features], 8, config, 0, np.arange(4), mirrored)
+    flipped = 0
+    for batch in (next(stream) for _ in range(8)):
+        for image, words in zip(batch["images"], batch["features"], strict=True):
+            turned = int(image[0, 0, 0]) > image[0, 7, 0]  # in the sources the right side is the brighter one
+            number = int(min(image[0, 0, 0], image[0, 7, 0]))
+            np.testing.assert_array_equal(words, features[number][[0, 2, 1, 4, 3] if turned else slice(None)])
+            flipped += turned
+    assert 0 < flipped < 32
 
 
 def test_resumes_exactly(source: Source) -> None:

@@ -63,8 +63,15 @@ def test_the_papers_network_has_its_parameters(tmp_path, monkeypatch) -> None:
 
 
 def test_the_estimate_of_a_tiny_run(tiny_config) -> None:
+    """Of one with pursuit: neither trunk nor words of meaning are looked at."""
     semantic = {"semantic": 0.0, "semantic_layers": 0, "hub_correction": False}
-    config = dataclasses.replace(tiny_config, loss=dataclasses.replace(tiny_config.loss, **semantic))
+    pursuit = {"meaning": "pursuit", "pools": (1, 4), "trunk": "conse"}
+    config = dataclasses.replace(
+        tiny_config,
+        tokenizer=dataclasses.replace(tiny_config.tokenizer, **pursuit),
+        loss=dataclasses.replace(tiny_config.loss, **semantic),
+        run=dataclasses.replace(tiny_config.run, start="principal"),
+    )
     result = estimate(config, 1, "h100", 0.5)
     vocabulary = Vocabulary.load(config.vocabulary.path)
     mesh = make_mesh(config.mesh, jax.devices()[:1])
@@ -75,7 +82,7 @@ def test_the_estimate_of_a_tiny_run(tiny_config) -> None:
     assert (frozen["codebook_vc"], frozen["meaning_codebook_vd"]) == (60 * 4, 60 * 8)
     # Parameters, their average and two moments of Adam; 4 bytes each.
     state_bytes = 4 * 4 * scalars(state.params)
-    batch_bytes = 8 * 32 * 32 * 3
+    batch_bytes = 8 * (32 * 32 * 3 + 4 * 5)  # pixels and words
     constants = 4 * sum(frozen.values())
     assert result["memory"]["arguments"] == pytest.approx(state_bytes + batch_bytes + constants, rel=0.02)
     seconds = (result["flops"] - result["exact_flops"]) / 494e12 + result["exact_flops"] / 67e12

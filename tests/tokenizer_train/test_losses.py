@@ -129,20 +129,46 @@ def test_prefix_dropout_shows_prefixes_and_lets_gradients_through_where_words_ar
         np.testing.assert_array_equal(gradient[i, ..., 0] > 0, SHAPE.coverage(int(lengths[i]) + 1) > 0)
 
 
-def test_words_that_z_did_not_choose_pass_no_gradient_to_it():
-    z, codebook = jnp.asarray(normal(64, 4, 4, 3)), jnp.asarray(normal(9, 3))
-    averages = streaming_average(z, codebook, SHAPE).averages
+def slow_gradient(weight_hwc: np.ndarray, length: int, first_layer: int, fill: str) -> np.ndarray:
+    """Of sum(weight * seen) by z, place by place: each place hands its weight to the place whose words it shows, if a
+    layer that quantizes z has a word there."""
+    places = [tuple(place) for place in np.ndindex(SHAPE.grid)]
+    layers = [{tuple(place) for place in SHAPE.positions(layer)} for layer in range(1, length + 1)]
+    covered = [place for place in places if any(place in layer for layer in layers)]
+    own = {place for layer in layers[first_layer - 1 :] for place in layer}
+    gradient = np.zeros_like(weight_hwc)
+    for row, column in places:
+        shown = (row, column)
+        if fill == "nearest":
+            shown = min(covered, key=lambda place: ((place[0] - row) ** 2 + (place[1] - column) ** 2, place))
+        if shown in own:
+            gradient[shown] += weight_hwc[row, column]
+    return gradient
+
+
+@pytest.mark.parametrize(
+    ("first_layer", "fill"), [(1, "nearest"), (1, "zeros"), (3, "nearest"), (3, "zeros")]
+)
+def test_the_gradient_of_every_prefix_goes_to_the_words_that_are_shown(first_layer, fill):
+    z, codebook, weight = jnp.asarray(normal(64, 4, 4, 3)), jnp.asarray(normal(9, 3)), normal(64, 4, 4, 3)
+    averages = streaming_average(z, codebook, SHAPE, fill=fill).averages
     key = jax.random.key(0)
-    seen = np.asarray(losses.draw_prefix(z, averages, SHAPE, 1.0, key, first_layer=3))
-    gradient = jax.grad(lambda z: jnp.sum(losses.draw_prefix(z, averages, SHAPE, 1.0, key, first_layer=3)))(z)
-    lengths = (
-        np.stack([np.abs(seen - np.asarray(a)).max((1, 2, 3)) < 1e-5 for a in averages])[:3].argmax(0) + 1
-    )
+
+    def total(z, rate):
+        seen = losses.draw_prefix(z, averages, SHAPE, rate, key, first_layer, fill)
+        return jnp.sum(weight * seen), seen
+
+    gradient, seen = jax.grad(total, has_aux=True)(z, 1.0)
+    gaps = np.stack([np.abs(seen - one).max((1, 2, 3)) for one in averages])
+    assert (gaps.min(0) < 1e-5).all()
+    lengths = gaps.argmin(0) + 1
     assert set(lengths) == {1, 2, 3}
-    own = np.zeros((4, 4), bool)
-    own[tuple(SHAPE.positions(3).T)] = True
-    for i in range(64):
-        np.testing.assert_array_equal(gradient[i, ..., 0], own * (lengths[i] == 3))
+    for i, length in enumerate(lengths):
+        expected = slow_gradient(weight[i], length, first_layer, fill)
+        np.testing.assert_allclose(gradient[i], expected, rtol=1e-5, atol=1e-5)
+        # Of prefixes of meaning layers alone: nothing.
+        assert np.any(expected) == (length >= first_layer)
+    np.testing.assert_allclose(jax.grad(total, has_aux=True)(z, 0.0)[0], weight)
 
 
 @pytest.mark.parametrize("decay", ["rsqrt", "cosine", "constant"])
