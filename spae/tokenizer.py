@@ -102,10 +102,9 @@ class Tokenizer:
     @property
     def sight(self) -> int:
         """Side in pixels of the squares that are looked at, where an image has as much: its trunk may see more than is
-        encoded. To give encode more is of no use."""
-        return (
-            self.image_size if self.config.trunk == "none" else max(self.image_size, trunks.side(self.trunk))
-        )
+        encoded. To give encode more is of no use. Of clips `image_size`."""
+        seen = trunks.side(self.config.trunk, trunks.sizes(self._trunk)) if self.frames == 1 else 0
+        return max(self.image_size, seen)
 
     @property
     def frames(self) -> int:
