@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import spae
-from icl_runner import class_names
 from icl_runner.examples import Example, ExampleSet
+from spae import class_names
 from spae.errors import InputError
 from spae.files import file_size
 from spae.guidance.packages import package_file
@@ -32,8 +32,7 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
     """
     folder = Path(path)
     name = folder.name if folder.is_dir() else f"{folder.resolve().parent.name}/{folder.name}"
-    place = folder if folder.is_dir() else folder.parent
-    table = class_names.read_table(place / "classes.tsv") if (place / "classes.tsv").is_file() else {}
+    table = class_names.table_beside(path)
     by_class = False
     if split is None:
         opened = open_source(path)

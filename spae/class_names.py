@@ -37,6 +37,16 @@ def read_table(path: Path) -> dict[str, tuple[str, str]]:
         raise InputError(f"wanted the columns wnid, split and name in {path}, a line is too short") from error
 
 
+def table_beside(path: str | Path) -> dict[str, tuple[str, str]]:
+    """`read_table` of the `classes.tsv` in a folder, or in that of a file or of a glob; empty where there is none.
+
+    Raises:
+        InputError: as `read_table`.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return read_table(folder / "classes.tsv") if (folder / "classes.tsv").is_file() else {}
+
+
 def imagenet_names() -> dict[str, str]:
     """wnid -> English name of the 1,000 classes of ImageNet.
 
