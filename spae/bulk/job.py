@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from spae import bundle
 from spae.errors import InputError
-from spae.guidance import trunks
+from spae.guidance.sight import trunk_side
 from spae.pyramid import PyramidShape
 from spae.sources import Source, open_source
 
@@ -96,7 +96,7 @@ def open_job(
         )
     shipped = (bundle.SHIPPED / bundle_name / "bundle.json").is_file()
     # What the tokenizer will look at, told by its header alone: networks are for those who do the parts.
-    sight = max(config["image_size"], trunks.side(config.get("trunk", "none"), info.get("trunk", {})))
+    sight = max(config["image_size"], trunk_side(config.get("trunk", "none"), info.get("trunk", {})))
     # Absolute, because workers are started in other folders than this process.
     place = str(path) if "://" in str(path) else os.path.abspath(path)
     return Job(

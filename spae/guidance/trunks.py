@@ -32,18 +32,6 @@ def check(kind: str, trunk: nnx.Module | None) -> None:
         )
 
 
-def side(kind: str, sizes: Mapping[str, Any]) -> int:
-    """Side in pixels of the square that a trunk reads; 0: there is no trunk.
-
-    Args:
-        kind: "conse", "clip" or "none".
-        sizes: as `sizes` gave them.
-    """
-    if kind == "none":
-        return 0
-    return ConseImageTower.image_size if kind == "conse" else sizes["image_size"]
-
-
 def sizes(trunk: nnx.Module | None) -> dict[str, Any]:
     """What a bundle must say of the trunk's architecture, as JSON; ConSE's is always the same."""
     return dataclasses.asdict(trunk.sizes) if isinstance(trunk, ClipImageTower) else {}
