@@ -84,10 +84,9 @@ def _measured(engine: str, shard: Path, bundle: str, part_size: int) -> list[flo
 
 def _in_memory(job: Job) -> Iterator[Any]:
     import spae
-    from spae.images import to_array
 
     tokenizer = spae.load(job.bundle)
-    squares = [to_array(job.source[index].image, tokenizer.image_size) for index in job.indices(0)]
+    squares = [tokenizer.square(job.source[index].image) for index in job.indices(0)]
     for _ in range(len(job)):
         yield tokenizer.encode(squares)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.timing import Result, interleaved, rates, result, spread
 from spae.demo import PHOTOGRAPHS
-from spae.images import open_image, to_array
+from spae.images import open_image
 from spae.tokenizer import Tokenizer
 
 BATCHES = (8, 16, 32)  # the service is compared with the fastest
@@ -34,7 +34,7 @@ def under_load(
         seconds: of each kind of load in a round.
         options: more options of `spae serve`.
     """
-    squares = [to_array(open_image(path), tokenizer.image_size) for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
+    squares = [tokenizer.square(open_image(path)) for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
     largest_bhwc = np.stack([squares[i % len(squares)] for i in range(BATCHES[-1])])
     calls = {
         f"in process, batch {batch}": partial(tokenizer.encode, largest_bhwc[:batch]) for batch in BATCHES

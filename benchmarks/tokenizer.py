@@ -9,15 +9,13 @@ import numpy as np
 
 from benchmarks.timing import Result, interleaved, rates, result, timed
 from spae.demo import PHOTOGRAPHS
-from spae.images import open_image, to_array
+from spae.images import open_image
 from spae.tokenizer import Tokenizer
 
 
 def encode_and_decode(tokenizer: Tokenizer, batches: Sequence[int], repeats: int) -> dict[str, Result]:
     """Images/s of both for every batch size: real photographs, all layers, from and to NumPy arrays."""
-    photographs = [
-        to_array(open_image(path), tokenizer.image_size) for path in sorted(PHOTOGRAPHS.glob("*.jpg"))
-    ]
+    photographs = [tokenizer.square(open_image(path)) for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
     calls: dict[str, Callable[[], Any]] = {}
     sizes: dict[str, int] = {}
     first: dict[str, float] = {}
@@ -33,6 +31,7 @@ def encode_and_decode(tokenizer: Tokenizer, batches: Sequence[int], repeats: int
     facts: dict[str, Any] = {
         "dtype": "float32",
         "resolution": tokenizer.image_size,
+        "looked_at": tokenizer.sight,
         "words_per_image": tokenizer.shape.tokens(),
         "vocabulary": len(tokenizer.vocabulary),
         "architecture": dataclasses.asdict(tokenizer.config),

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import spae
-from icl_runner import class_names
 from icl_runner.examples import Example, ExampleSet
+from spae import class_names
 from spae.errors import InputError
 from spae.files import file_size
 from spae.guidance.packages import package_file
@@ -32,8 +32,7 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
     """
     folder = Path(path)
     name = folder.name if folder.is_dir() else f"{folder.resolve().parent.name}/{folder.name}"
-    place = folder if folder.is_dir() else folder.parent
-    table = class_names.table_beside(place)
+    table = class_names.table_beside(path)
     by_class = False
     if split is None and (folder / "dataset_info.json").is_file():
         split = "train"  # as `open_source` has it
@@ -63,7 +62,7 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
             )
             raise InputError(f"{path}: wanted {what} for every image, {key} has none")
         examples.append(Example(key, label, (caption,) if caption else ()))
-    names = class_names.english((example.label for example in examples if example.label), place, table)
+    names = class_names.english((example.label for example in examples if example.label), folder, table)
     return ExampleSet(
         f"{name} {split}" if split else name,
         examples,

@@ -26,7 +26,7 @@ from spae.tokenizer import Tokenizer
 # Images between two writes of the file: what a killed run loses at most.
 _CHUNK = 256
 # Part of the name: raise it when the same tokenizer would give other words.
-_VERSION = "pyramids 1"
+_VERSION = "pyramids 2"
 
 
 class Pyramids:

@@ -59,8 +59,9 @@ def write_demo(tokenizer: "Tokenizer", name: str, folder: str | Path) -> Path:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
     credits = read_credits()
     photographs = [(PHOTOGRAPHS / name).read_bytes() for name in credits]
-    originals = np.stack([to_array(open_image(data), tokenizer.image_size) for data in photographs])
-    pyramids = tokenizer.encode(originals)
+    squares = [tokenizer.square(open_image(data)) for data in photographs]
+    originals = np.stack([to_array(square, tokenizer.image_size) for square in squares])
+    pyramids = tokenizer.encode(squares)
     print(f"{len(photographs)} photographs encoded", flush=True)
     # All photographs at once: one compiled decoder for each prefix.
     prefixes = []

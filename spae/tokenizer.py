@@ -24,6 +24,7 @@ from spae.files import cache_folder
 from spae.frozen_lm.masked_lm import BertEncoder, BertSizes
 from spae.guidance import trunks
 from spae.guidance.conse import image_tower
+from spae.guidance.sight import trunk_side
 from spae.images import to_array, to_float, to_square, to_uint8
 from spae.nearest import nearest_few
 from spae.parameters import cast, fill, flatten
@@ -115,10 +116,9 @@ class Tokenizer:
     @property
     def sight(self) -> int:
         """Side in pixels of the squares that are looked at, where an image has as much: its trunk may see more than is
-        encoded. To give encode more is of no use."""
-        return (
-            self.image_size if self.config.trunk == "none" else max(self.image_size, trunks.side(self.trunk))
-        )
+        encoded. To give encode more is of no use. Of clips `image_size`."""
+        seen = trunk_side(self.config.trunk, trunks.sizes(self._trunk)) if self.frames == 1 else 0
+        return max(self.image_size, seen)
 
     @property
     def frames(self) -> int:

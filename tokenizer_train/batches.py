@@ -39,18 +39,18 @@ def mapped(
 def read(
     source: Source,
     indices_n: Int[np.ndarray, " n"],
-    square: Callable[[Any], UInt8[np.ndarray, "*t H W 3"]],
+    square: Callable[[Any], UInt8[np.ndarray, "*t s s 3"]],
     size: int,
     what: str,
-) -> Iterator[tuple[Int[np.ndarray, " b"], UInt8[np.ndarray, "size *t H W 3"]]]:
+) -> Iterator[tuple[Int[np.ndarray, " b"], list[UInt8[np.ndarray, "*t s s 3"]]]]:
     """The images of a source in batches, read ahead by threads: for each batch the places in `indices_n` of its
-    images, and `size` images, filled up as in `batches`.
+    images, and `size` images, filled up with the last one.
 
     They come in the order of the source, not of `indices_n`: files are read from front to back, and a row group of
     parquet is decoded once.
 
     Args:
-        square: makes an array of one shape of every image.
+        square: makes of every image what is handed out; arrays of several sizes, if it likes (see `by_side`).
         what: the name of the progress bar.
 
     Raises:
@@ -59,13 +59,24 @@ def read(
     order_n = np.argsort(indices_n)
     images = grain.MapDataset.source(_Images(source, indices_n[order_n], square))
     options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD * size)
-    done = 0
+    squares = iter(images.to_iter_dataset(options))
     with tqdm(total=len(order_n), desc=what, unit="image", disable=None, leave=False) as progress:
-        for batch in images.to_iter_dataset(options).batch(size):
-            count = len(batch)
-            yield order_n[done : done + count], _filled(batch, size)
-            done += count
-            progress.update(count)
+        for start in range(0, len(order_n), size):
+            places_b = order_n[start : start + size]
+            batch = [next(squares) for _ in places_b]
+            yield places_b, batch + batch[-1:] * (size - len(batch))
+            progress.update(len(places_b))
+
+
+def by_side(
+    squares: Sequence[UInt8[np.ndarray, "*t _s _s 3"]], size: int
+) -> Iterator[tuple[Int[np.ndarray, " b"], UInt8[np.ndarray, "size *t s s 3"]]]:
+    """At most `size` squares of several sizes, those of each together: their places, and `size` of them, filled up as
+    in `batches`."""
+    sides_n = np.array([one.shape[-2] for one in squares])
+    for side in np.unique(sides_n):
+        places_b = np.flatnonzero(sides_n == side)
+        yield places_b, _filled(np.stack([squares[place] for place in places_b.tolist()]), size)
 
 
 class _Images:

@@ -1,8 +1,9 @@
 """`spae-train eval`: what a bundle does on images, in figures. Knows bundles and sources, not training.
 
 Per prefix of the pyramid: reconstruction, bits, and codecs at those bits. Per layer: use of the vocabulary,
-and how well the words fit the image by the guidance. Over the upper words: the few-shot check with its
-controls. Means are over images; every draw follows the seed. What is not measured is listed with the reason.
+and how well the words fit the image by the guidance. Over the upper words of labelled images: the few-shot check,
+naming, and mosaics, with their controls. Means are over images; every draw follows the seed. What is not measured is
+listed with the reason.
 """
 
 import dataclasses
@@ -11,7 +12,6 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import spae
 from spae import lpips
-from spae.clips import Sampling, open_clips, to_clip, trained_sampling
+from spae.clips import Sampling, open_clips, trained_sampling
 from spae.errors import InputError
 from spae.files import write_file
 from spae.guidance.choice import load_clip
@@ -32,7 +32,8 @@ from spae.images import to_array
 from spae.sources import Source, open_source
 from spae.tokenizer import Tokenizer
 from tokenizer_train.batches import batches, read
-from tokenizer_train.few_shot import draw_episodes
+from tokenizer_train.classes import OF_CLASSES, Classes
+from tokenizer_train.mosaics import GRID
 from tokenizer_train.pair_measures import Measure, pair_measures
 from tokenizer_train.rates import FORMATS, best_within
 from tokenizer_train.reconstruction import Reconstruction
@@ -41,9 +42,9 @@ from tokenizer_train.tables import comparison, markdown
 from tokenizer_train.word_fit import WordFit
 from tokenizer_train.words import Words
 
-SETTINGS = ((2, 1), (5, 1), (5, 5))  # ways, shots of the few-shot check
 UPPER_LAYERS = (2, 3)  # whose words it looks at: 5 and 21 words of the default pyramid
-FEW_SHOT_IMAGES = 10_000  # it draws from the first so many, which are kept in memory for it
+# Labels matter for the first so many images alone; for the few-shot check these are kept, at the encoded size.
+LABELLED_IMAGES = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,9 @@ class Options:
     # a smaller limit are among those of a larger one. All of them if not given, or if there are no more.
     limit: int | None = None
     codec_images: int = 300  # the first of them, for JPEG and WebP: 101 quality settings each
-    episodes: int = 2_000  # of each few-shot setting, among the first 10,000 of the drawn images
+    episodes: int = (
+        2_000  # of each few-shot setting, among the first 10,000 of the drawn images; so naming and mosaics
+    )
     batch_size: int = 32  # images at once
     seed: int = 0  # of the drawn images and episodes
     lpips: str | None = None  # folder with torchvision's AlexNet or VGG16 and the heads of the package lpips
@@ -70,7 +73,9 @@ class Options:
     # A CLIP: its folder or safetensors file, clip:PATH or clip-jax:NAME_OR_PATH; the paper's is ViT-L/14.
     clip: str | None = None
     # Parts to leave out, such as those whose weight packages are not installed.
-    skip: tuple[Literal["stlpips", "frechet", "guidance", "few-shot", "codecs"], ...] = ()
+    skip: tuple[
+        Literal["stlpips", "frechet", "guidance", "few-shot", "naming", "mosaics", "codecs"], ...
+    ] = ()
     json: bool = False  # print JSON instead of Markdown tables
     output: str | None = None  # file that gets the JSON as well
 
@@ -140,16 +145,14 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
     indices = _drawn(source, options)
     count, size, shape = len(indices), tokenizer.image_size, tokenizer.shape
     not_measured = _without_words(tokenizer, options)
-    episodes: list[np.ndarray] = []
-    if "few_shot" not in not_measured:
-        # Drawn first: too few labelled images should not show after hours of work.
-        episodes = _episodes(source, indices[:FEW_SHOT_IMAGES], options)
-        if not episodes:
-            not_measured["few_shot"] = "not every image has a label"
-    # So are networks loaded first.
+    # Drawn first: what cannot be measured should not show after hours of work.
+    wanted = OF_CLASSES.keys() - not_measured.keys()
+    labelled = indices[:LABELLED_IMAGES]
+    classes = Classes(source, labelled, options.data, wanted, options.episodes, options.seed)
+    # For the same reason networks are loaded now.
     pairs, missing = pair_measures(size, options.lpips, "stlpips" not in options.skip)
     sets = SetMeasures(count * tokenizer.frames, len(shape), options.inception, "frechet" not in options.skip)
-    not_measured = missing | sets.missing | not_measured
+    not_measured = missing | sets.missing | not_measured | classes.not_measured
     conse = clip = None
     if "conse_score" not in not_measured:
         conse = WordFit(Conse(), tokenizer.vocabulary, count)
@@ -159,19 +162,18 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
     reconstruction = Reconstruction(tokenizer, pairs, sets)
     words = Words(count, shape, len(tokenizer.vocabulary))
     codec_images = 0 if "codecs" in not_measured else options.codec_images
-    kept = min(count, max(codec_images, FEW_SHOT_IMAGES if episodes else 0))
+    kept = min(count, max(codec_images, LABELLED_IMAGES if classes.episodes else 0))
     clip_or_image = (size, size, 3) if tokenizer.frames == 1 else (tokenizer.frames, size, size, 3)
     first_images = np.empty((kept, *clip_or_image), np.uint8)
-    square = partial(to_array, size=size)
-    if tokenizer.frames > 1:
-        square = partial(to_clip, size=size, frames=tokenizer.frames)
-    for places_b, images in read(source, indices, square, options.batch_size, "images"):
-        pyramids = tokenizer.encode(images)
+    for places_b, squares in read(source, indices, tokenizer.square, options.batch_size, "images"):
+        pyramids = tokenizer.encode(squares)
+        # What is decoded is compared at its own size.
+        images = np.stack(squares if tokenizer.frames > 1 else [to_array(one, size) for one in squares])
         reconstruction.add(len(places_b), images, pyramids)
         words.add(places_b, pyramids)
         for fit in (conse, clip):
             if fit is not None:
-                fit.add(places_b, images)
+                fit.add(places_b, squares)
         early_b = places_b < kept
         first_images[places_b[early_b]] = images[: len(places_b)][early_b]
 
@@ -195,36 +197,32 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
     if conse is not None:
         result["guidance"] = conse.guidance.name
         conse.add_figures(words.ids_nk, prefixes, layers, percentiles=True)
-        if episodes:
+        if classes.episodes:
             upper = [shape.tokens(n) for n in UPPER_LAYERS if n <= len(shape)]
-            drawn = first_images[:FEW_SHOT_IMAGES]
-            result["few_shot"] = conse.few_shot(words.ids_nk, upper, drawn, episodes, options.seed)
+            drawn = first_images[:LABELLED_IMAGES]
+            result["few_shot"] = conse.few_shot(words.ids_nk, upper, drawn, classes.episodes, options.seed)
+        result |= classes.named(tokenizer, conse, words.ids_nk)
     if clip is not None:
         result["clip"] = clip.guidance.fingerprint
         clip.add_figures(words.ids_nk, prefixes, layers, percentiles=False)
     return result | {"not_measured": not_measured}
 
 
-def _episodes(source: Source, indices: Int[np.ndarray, " n"], options: Options) -> list[np.ndarray]:
-    """The few-shot episodes of each setting over these images; none if one of them has no label."""
-    progress = tqdm(indices, "labels", unit="label", disable=None, leave=False)
-    labels = [source.label(int(index)) for index in progress]
-    if None in labels:
-        return []
-    numbers_n = np.unique([str(label) for label in labels], return_inverse=True)[1]
-    return [draw_episodes(numbers_n, *setting, options.episodes, options.seed) for setting in SETTINGS]
-
-
 def _without_words(tokenizer: Tokenizer, options: Options) -> dict[str, str]:
     """What of the words and codecs is not measured, and why."""
     reasons: dict[str, str] = {}
     if tokenizer.config.codebook == "learned":
-        of_words = ("percentile", "conse_score", "clip_score", "few_shot")
+        of_words = ("percentile", "conse_score", "clip_score", *OF_CLASSES)
         reasons |= dict.fromkeys(of_words, "the codes of a learned codebook are no words")
     elif "guidance" in options.skip:
-        reasons |= dict.fromkeys(("percentile", "conse_score", "few_shot"), "left out by --skip guidance")
-    elif "few-shot" in options.skip:
-        reasons["few_shot"] = "left out by --skip few-shot"
+        reasons |= dict.fromkeys(("percentile", "conse_score", *OF_CLASSES), "left out by --skip guidance")
+    else:
+        skipped = {
+            key: f"left out by --skip {name}" for key, name in OF_CLASSES.items() if name in options.skip
+        }
+        if "mosaics" not in skipped and tokenizer.shape.layers[1:2] != (GRID,):
+            skipped["mosaics"] = "the second layer is no grid of 2 x 2 words of an image"
+        reasons |= skipped
     if options.clip is None and "clip_score" not in reasons:
         reasons["clip_score"] = "needs --clip PATH with the weights of a CLIP"
     if "codecs" in options.skip:
@@ -240,7 +238,7 @@ def _opened(tokenizer: Tokenizer, options: Options) -> Source:
     if tokenizer.frames == 1:
         if paced:
             raise InputError("--stride and --fps are of clips, and the bundle is of images: leave them out")
-        return open_source(options.data, tokenizer.image_size, options.split)
+        return open_source(options.data, tokenizer.sight, options.split)
     if options.split is not None:
         raise InputError("--split is of images of a TFDS directory, and the bundle is of clips: leave it out")
     sampling = trained_sampling(tokenizer)

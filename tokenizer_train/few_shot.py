@@ -37,7 +37,7 @@ def draw_episodes(
     if len(members) < ways:
         raise InputError(
             f"{ways}-way {shots}-shot episodes need {ways} classes of at least {shots + 1} images, "
-            f"got {len(members)}; evaluate more images, or leave it out (--skip few-shot)"
+            f"got {len(members)}"
         )
     generator = np.random.default_rng((seed, ways, shots))
     drawn = np.empty((episodes, ways, shots + 1), np.int64)

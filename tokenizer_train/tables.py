@@ -27,12 +27,14 @@ NAMES = MEASURES | {
     "inception_score": "Inception Score",
     "percentile": "percentiles",
     "few_shot": "few-shot check",
+    "naming": "naming",
+    "mosaics": "mosaics",
     "codecs": "JPEG and WebP",
 }
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Tables of reconstruction, of the use of words, and of the few-shot check; and what was not measured."""
+    """Tables of reconstruction, of the use of words, of the few-shot check and of naming; and what was not measured."""
     blocks = [
         f"{result['bundle']} on {result['images']:,} {'images' if result['frames'] == 1 else 'clips'} of "
         f"{result['data']}, "
@@ -44,6 +46,12 @@ def markdown(result: dict[str, Any]) -> str:
         blocks.append(f"Inception Score of the images themselves: {originals['inception_score']:.2f}.")
     if "few_shot" in result:
         blocks.append(_few_shot(result["few_shot"]))
+    if "naming" in result:
+        blocks.append(_shares(f"named, of {result['naming']['names']:,}", result["naming"]))
+    if "mosaics" in result:
+        blocks.append(
+            _shares(f"quadrants named, of {result['mosaics']['mosaics']:,} mosaics", result["mosaics"])
+        )
     if not_measured := result["not_measured"]:
         blocks.append(
             "Not measured: " + "; ".join(f"{NAMES[key]} ({why})" for key, why in not_measured.items()) + "."
@@ -100,6 +108,13 @@ def _few_shot(settings: Sequence[dict[str, Any]]) -> str:
     for name in settings[0]["accuracy"]:
         rows.append([name, *(f"{s['accuracy'][name]:.3f} ± {s['interval'][name]:.3f}" for s in settings)])
     return _table(titles, rows)
+
+
+def _shares(title: str, result: dict[str, Any]) -> str:
+    rows = [["chance", f"{result['chance']:.3f}"]]
+    for name, share in result["accuracy"].items():
+        rows.append([name, f"{share:.3f} ± {result['interval'][name]:.3f}"])
+    return _table(["represented by", title], rows)
 
 
 def _number(key: str, value: float) -> str:

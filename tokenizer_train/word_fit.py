@@ -15,7 +15,7 @@ from spae.guidance.protocol import Guidance
 from spae.guidance.scores import percentile, scores, word_means
 from spae.images import to_float
 from spae.vocabulary import Vocabulary
-from tokenizer_train.batches import mapped
+from tokenizer_train.batches import by_side, mapped
 from tokenizer_train.few_shot import mean_of_words, nearest_centroid
 
 ORACLE_WORDS = 5
@@ -28,6 +28,9 @@ class WordFit:
 
     Of the images only the guidance's vectors are kept, f numbers each.
 
+    Attributes:
+        words_vf, images_nf: the guidance's vectors of the vocabulary and of the images.
+
     Args:
         guidance: it need not be the bundle's own. ConSE's classifier has seen the ImageNet classes and may be
             the bundle's trunk: its scores then say only how well the words follow the guidance.
@@ -38,13 +41,18 @@ class WordFit:
     def __init__(self, guidance: Guidance, vocabulary: Vocabulary, count: int) -> None:
         self.guidance = guidance
         self.words_vf = cached_word_features(guidance, vocabulary.words)
-        self._images_nf = np.empty((count, guidance.width), np.float32)
+        self.images_nf = np.empty((count, guidance.width), np.float32)
 
-    def add(self, places_b: Int[np.ndarray, " b"], images: UInt8[np.ndarray, "_b *t H W 3"]) -> None:
-        """Images (of clips the mean vector of the frames counts) by their places; what is beyond those is filler."""
-        vectors = np.asarray(self.guidance.images(to_float(images.reshape(-1, *images.shape[-3:]))))
-        of_images_bf = vectors.reshape(len(images), -1, self.guidance.width).mean(axis=1)
-        self._images_nf[places_b] = of_images_bf[: len(places_b)]
+    def add(
+        self, places_b: Int[np.ndarray, " b"], squares: Sequence[UInt8[np.ndarray, "*t _s _s 3"]]
+    ) -> None:
+        """Images as they are looked at, of several sizes (of clips the mean vector of the frames counts), by their
+        places; what is beyond those is filler."""
+        for rows, images in by_side(squares, len(squares)):
+            vectors = np.asarray(self.guidance.images(to_float(images.reshape(-1, *images.shape[-3:]))))
+            of_images_bf = vectors.reshape(len(images), -1, self.guidance.width).mean(axis=1)
+            rows = rows[rows < len(places_b)]
+            self.images_nf[places_b[rows]] = of_images_bf[: len(rows)]
 
     def add_figures(
         self,
@@ -85,7 +93,7 @@ class WordFit:
         on_device = [jnp.asarray(x) for x in (self.words_vf, self._means_v)]
         values_nlm = mapped(
             lambda images_bf, ids_bk: fit(images_bf, ids_bk, *on_device),
-            [self._images_nf, ids_nk],
+            [self.images_nf, ids_nk],
             SCORE_BATCH,
             f"{self.guidance.name} of words",
         )
@@ -99,7 +107,7 @@ class WordFit:
 
     @cached_property
     def _means_v(self) -> Float32[np.ndarray, " v"]:
-        return word_means(self._images_nf, self.words_vf)
+        return word_means(self.images_nf, self.words_vf)
 
     def few_shot(
         self,
@@ -128,9 +136,9 @@ class WordFit:
         pixels = "raw pixels, centred"
         represented[pixels] = images.reshape(count, -1)
         for name, means_v in (("", 0 * self._means_v), (", hub-corrected", self._means_v)):
-            best_nk = self._best_words(self._images_nf[:count], means_v)
+            best_nk = self._best_words(self.images_nf[:count], means_v)
             represented[f"{ORACLE_WORDS} best-scored words{name}"] = mean_of_words(self.words_vf, best_nk)
-        represented[f"{self.guidance.name} vector of the image"] = self._images_nf[:count]
+        represented[f"{self.guidance.name} vector of the image"] = self.images_nf[:count]
         origins = {pixels: represented[pixels].mean(axis=0)}
 
         results: list[dict[str, Any]] = []

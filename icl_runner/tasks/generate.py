@@ -88,7 +88,7 @@ def cell(
                     shown=text,
                     condition=text,
                     pairs=pairs,
-                    target=to_array(examples.image(query), tokenizer.image_size),
+                    target=to_array(tokenizer.square(examples.image(query)), tokenizer.image_size),
                     target_words=words[query.image_key],
                     copied_words=one_of(pairs, seed, id_).words,
                     digit=int(query.label or 0) if digits and judge is not None else None,

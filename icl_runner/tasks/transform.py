@@ -52,8 +52,8 @@ def cell(
     Args:
         examples: images; their labels are not used.
         pyramids: image keys -> pyramids of the clean images.
-        kind: one of `KINDS`: a corruption of the image (`icl_runner.corruptions`), or "words": that share of the words
-            is replaced by others.
+        kind: one of `KINDS`: a corruption of the image (`icl_runner.corruptions`), at the size that the tokenizer looks
+            at; or "words": that share of the words is replaced by others.
         context: "leak-free", or "published-leaking": corrupted copies of the query itself, with the answer beside them.
         shots: examples in context.
 
@@ -134,7 +134,8 @@ class _Corrupted:
         self.kind, self.layers, self.seed = kind, layers, seed
 
     def clean(self, one: Example) -> UInt8[np.ndarray, "s s 3"]:
-        return to_array(self.examples.image(one), self.tokenizer.image_size)
+        """At the size that is decoded."""
+        return to_array(self.tokenizer.square(self.examples.image(one)), self.tokenizer.image_size)
 
     def clean_words(self, one: Example) -> tuple[str, ...]:
         return flat_words(self.pyramids[one.image_key], self.layers)
@@ -155,13 +156,13 @@ class _Corrupted:
             ]
             made = self.tokenizer.decode(pyramids, self.layers)
         else:
-            made = np.stack(
-                [
-                    corrupt(self.clean(one), self.kind, strength, own)
-                    for (one, strength), own in zip(wanted, seeds, strict=True)
-                ]
-            )
-            pyramids = self.tokenizer.encode(made)
+            # Of what the tokenizer looks at, as the words of the clean images are.
+            squares = [
+                corrupt(self.tokenizer.square(self.examples.image(one)), self.kind, strength, own)
+                for (one, strength), own in zip(wanted, seeds, strict=True)
+            ]
+            pyramids = self.tokenizer.encode(squares)
+            made = np.stack([to_array(square, self.tokenizer.image_size) for square in squares])
         return [(picture, flat_words(p, self.layers)) for picture, p in zip(made, pyramids, strict=True)]
 
     def pairs(self, wanted: Sequence[tuple[Example, float]]) -> tuple[Pair, ...]:

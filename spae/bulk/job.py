@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from spae import bundle
 from spae.errors import InputError
+from spae.guidance.sight import trunk_side
 from spae.pyramid import PyramidShape
 from spae.sources import Source, open_source
 
@@ -86,18 +87,21 @@ def open_job(
         raise InputError("writing parquet needs pyarrow: pip install pyarrow, or write jsonl")
     if part_size < 1:
         raise InputError(f"wanted at least 1 image a part, got {part_size}")
-    config = bundle.read(bundle_name)[0]["config"]
+    info = bundle.read(bundle_name)[0]
+    config = info["config"]
     shape = PyramidShape(tuple(config["pyramid"]))
     if len(shape.grid) != 2:
         raise InputError(
             f"spae bulk works on images, and the bundle {bundle_name} is of clips: give one of images"
         )
     shipped = (bundle.SHIPPED / bundle_name / "bundle.json").is_file()
+    # What the tokenizer will look at, told by its header alone: networks are for those who do the parts.
+    sight = max(config["image_size"], trunk_side(config.get("trunk", "none"), info.get("trunk", {})))
     # Absolute, because workers are started in other folders than this process.
     place = str(path) if "://" in str(path) else os.path.abspath(path)
     return Job(
         path=place,
-        source=open_source(place, config["image_size"], split),
+        source=open_source(place, sight, split),
         bundle=bundle_name if shipped or "://" in bundle_name else os.path.abspath(bundle_name),
         bundle_sha256=bundle.sha256(bundle_name),
         layers=shape.check_layers(layers),

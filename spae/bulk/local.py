@@ -22,7 +22,7 @@ def parts(job: Job, numbers: Sequence[int], advance: Callable[[int], object]) ->
     indices = (index for number in numbers for index in job.indices(number))
     with (
         ThreadPoolExecutor(cores()) as pool,
-        closing(read_ahead(job.source, indices, tokenizer.image_size, pool)) as records,
+        closing(read_ahead(job.source, indices, tokenizer.square, pool)) as records,
     ):
         for number in numbers:
             yield encode_part(tokenizer, job, number, islice(records, len(job.indices(number))), advance)

@@ -121,7 +121,7 @@ class Worker:
 
         number = int(batch["item"][0])
         job, tokenizer = self._job, self._tokenizer
-        images = read_ahead(job.source, job.indices(number), tokenizer.image_size, self._readers)
+        images = read_ahead(job.source, job.indices(number), tokenizer.square, self._readers)
         with closing(images) as records:
             part = encode_part(tokenizer, job, number, records)
         return pa.table(

@@ -11,10 +11,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from spae.bulk.job import Format, Job
 from spae.errors import InputError
-from spae.images import to_array
 from spae.sources import Record, Source
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
     from spae.tokenizer import Tokenizer
 
+# What a tokenizer looks at of an image.
+Square = Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "s s 3"]]
+
 BATCH = 32
-# Images that wait, already reduced to the tokenizer's size, while a batch is encoded.
+# Images that wait, already reduced to what the tokenizer looks at, while a batch is encoded.
 AHEAD = 4 * BATCH
 
 
@@ -44,13 +47,13 @@ class Part:
 
 
 def read_ahead(
-    source: Source, indices: Iterable[int], size: int, pool: ThreadPoolExecutor
+    source: Source, indices: Iterable[int], square: Square, pool: ThreadPoolExecutor
 ) -> Generator[Record | Bad]:
-    """The records in order, their images squares of `size` pixels; at most AHEAD of them wait in memory."""
+    """The records in order, their images made `Tokenizer.square`s; at most AHEAD of them wait in memory."""
     waiting: deque[Future[Record | Bad]] = deque()
     try:
         for index in indices:
-            waiting.append(pool.submit(_read, source, index, size))
+            waiting.append(pool.submit(_read, source, index, square))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -145,12 +148,12 @@ def _table(rows: list[dict[str, Any]]) -> "pa.Table":
     return pa.table({**texts, "layers": of_rows})
 
 
-def _read(source: Source, index: int, size: int) -> Record | Bad:
+def _read(source: Source, index: int, square: Square) -> Record | Bad:
     try:
         record = source[index]
         for text in (record.key, record.label, record.caption):
             (text or "").encode()
-        return dataclasses.replace(record, image=to_array(record.image, size))
+        return dataclasses.replace(record, image=square(record.image))
     except InputError as error:
         reason = str(error)
     except UnicodeEncodeError:

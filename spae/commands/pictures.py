@@ -127,12 +127,13 @@ def reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
         sampling = trained_sampling(tokenizer)
         return lambda path: read_clip(path, size, sampling)
 
-    def read(path: str) -> "Image.Image":
+    def read(path: str) -> Any:
         if is_film(path) or os.path.isdir(path):
             raise InputError(
                 f"the bundle is of images, and {path} is a film or a folder: give a bundle of clips"
             )
-        return open_image(path, size)
+        # Cut at once: a batch of whole photographs would take gigabytes.
+        return tokenizer.square(open_image(path, tokenizer.sight))
 
     return read
 

@@ -16,10 +16,11 @@ from jaxtyping import Array, Float
 from spae.convolution import Depthwise, same_padding
 from spae.errors import InputError
 from spae.guidance.packages import package_file
+from spae.guidance.sight import CONSE_SIDE
 from spae.guidance.torch_file import read_torch_file
 from spae.guidance.weights import StateDict, constant, fill, hollow, normal
 
-IMAGE_SIZE = 224
+IMAGE_SIZE = CONSE_SIDE
 CLASSES = 1000
 _BATCH_NORM_EPSILON = 1e-3
 

@@ -32,11 +32,6 @@ def check(kind: str, trunk: nnx.Module | None) -> None:
         )
 
 
-def side(trunk: nnx.Module) -> int:
-    """Side in pixels of the square that a trunk reads."""
-    return trunk.image_size if isinstance(trunk, ClipImageTower | ConseImageTower) else 0
-
-
 def sizes(trunk: nnx.Module | None) -> dict[str, Any]:
     """What a bundle must say of the trunk's architecture, as JSON; ConSE's is always the same."""
     return dataclasses.asdict(trunk.sizes) if isinstance(trunk, ClipImageTower) else {}

@@ -20,7 +20,7 @@ from spae.tokenizer import BUCKETS, Tokenizer
 
 LOG = logging.getLogger("spae.service")
 
-# "encode", "rivals", or ("decode", layers): what can be done in one call.
+# ("encode", side in pixels), ("rivals", None), or ("decode", layers): what can be done in one call.
 Kind = tuple[str, int | None]
 # What Tokenizer.rivals gives: a pyramid, and of every layer the ids of each place's rivals.
 Ranked = tuple[Pyramid, tuple[Int[np.ndarray, "*grid count"], ...]]
@@ -81,6 +81,8 @@ class Batcher:
         self.queue = queue
         self.max_wait_s = max_wait_s
         self.sizes = tuple(sizes)
+        # Of the squares that the tokenizer looks at: of photographs, then of smaller images if those differ.
+        self.sides = tuple(sorted({tokenizer.sight, tokenizer.image_size}, reverse=True))
         self.ready = False
         self._taken = 0
         self._rate = 1.0  # images/s, a running mean
@@ -92,15 +94,14 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="spae-batches", daemon=True)
 
     def warm_up(self) -> None:
-        """Compile every batch size, of encoding and of decoding from every prefix, and the search of rivals; then keep
-        the sizes up to the largest that is worth it.
+        """Compile every batch size, of encoding and of decoding from every prefix, and the search of rivals; keep the
+        sizes up to the largest that is worth it, and compile those for smaller squares too.
 
         Larger batches only wait longer where they are no faster for each image, as on CPUs, whose caches they leave.
         """
-        self._rivals(self._blank())
         rates = {}
         for batch in self.sizes:
-            images = [self._blank()] * batch
+            images = [self._blank(self.sides[0])] * batch
             pyramids = self.tokenizer.encode(images)
             for layers in range(1, len(self.tokenizer.shape) + 1):
                 self.tokenizer.decode(pyramids, layers)
@@ -108,6 +109,11 @@ class Batcher:
         largest = max(size for size in self.sizes if rates[size] >= _WORTH_IT * max(rates.values()))
         self.sizes = tuple(size for size in self.sizes if size <= largest)
         self._rate = rates[largest]
+        for side in self.sides:
+            self._rivals(self._blank(side))
+        for side in self.sides[1:]:
+            for batch in self.sizes:
+                self.tokenizer.encode([self._blank(side)] * batch)
         facts = {"largest_batch": largest, "images_per_s": round(self._rate, 1)}
         LOG.info("warmed up", extra={"facts": facts})
 
@@ -160,20 +166,22 @@ class Batcher:
     async def encode(
         self, images: Sequence[UInt8[np.ndarray, "s s 3"]], held: Places | None = None
     ) -> list[Pyramid]:
-        """Images at the tokenizer's size to their pyramids, all layers.
+        """Squares that the tokenizer looks at (`Tokenizer.square`) to their pyramids, all layers. Those of one size
+        share a batch.
 
         `held`: the request's places, if it has taken any.
 
         Raises InputError: another size or dtype; Overloaded, Unavailable.
         """
         self._check_images(images)
-        return await self._submit(("encode", None), images, held)
+        kinds: list[Kind] = [("encode", len(image)) for image in images]
+        return await self._submit(kinds, images, held)
 
     async def rivals(self, image: UInt8[np.ndarray, "s s 3"], held: Places | None = None) -> Ranked:
         """An image's pyramid, and of every place the next nearest words, `MOST_RIVALS` if there are so many; see
         `Tokenizer.rivals`. Raises like `encode`."""
         self._check_images([image])
-        return (await self._submit(("rivals", None), [image], held))[0]
+        return (await self._submit([("rivals", None)], [image], held))[0]
 
     async def decode(
         self, pyramids: Sequence[Pyramid], layers: int, held: Places | None = None
@@ -185,17 +193,19 @@ class Batcher:
         for pyramid in pyramids:
             if pyramid.shape != self.tokenizer.shape or pyramid.vocabulary is not self.tokenizer.vocabulary:
                 raise InputError("the pyramid is of another tokenizer: pass its text through parse")
-        return await self._submit(("decode", layers), [one.prefix(layers) for one in pyramids], held)
+        kinds: list[Kind] = [("decode", layers)] * len(pyramids)
+        return await self._submit(kinds, [one.prefix(layers) for one in pyramids], held)
 
-    async def _submit(self, kind: Kind, values: Sequence[Any], held: Places | None) -> list[Any]:
+    async def _submit(self, kinds: Sequence[Kind], values: Sequence[Any], held: Places | None) -> list[Any]:
         if held is None:
             with self.places(len(values)) as held:
-                return await self._submit(kind, values, held)
+                return await self._submit(kinds, values, held)
         self.grow(held, len(values))
         loop = asyncio.get_running_loop()
-        jobs = [_Job(kind, value, loop.create_future()) for value in values]
+        jobs = [_Job(kind, value, loop.create_future()) for kind, value in zip(kinds, values, strict=True)]
         with self._changed:
-            self._waiting.setdefault(kind, deque()).extend(jobs)
+            for job in jobs:
+                self._waiting.setdefault(job.kind, deque()).append(job)
             self._changed.notify()
         try:
             return list(await asyncio.gather(*(job.done for job in jobs)))
@@ -210,7 +220,7 @@ class Batcher:
         while True:
             try:
                 if not self.ready:
-                    self.tokenizer.encode([self._blank()])
+                    self.tokenizer.encode([self._blank(self.sides[0])])
                     self.ready = True
                     LOG.info("recovered")
                     pause = _FIRST_PAUSE_S
@@ -290,13 +300,14 @@ class Batcher:
         return self.tokenizer.rivals(image, min(MOST_RIVALS, len(self.tokenizer.vocabulary) - 1))
 
     def _check_images(self, images: Sequence[Any]) -> None:
-        shape = (self.tokenizer.image_size, self.tokenizer.image_size, 3)
+        shapes = [(side, side, 3) for side in self.sides]
         for image in images:
-            if image.dtype != np.uint8 or image.shape != shape:
-                raise InputError(f"wanted uint8 images of shape {shape}, got {image.dtype} {image.shape}")
+            if image.dtype != np.uint8 or image.shape not in shapes:
+                wanted = " or ".join(map(str, shapes))
+                raise InputError(f"wanted uint8 images of shape {wanted}, got {image.dtype} {image.shape}")
 
-    def _blank(self) -> UInt8[np.ndarray, "s s 3"]:
-        return np.zeros((self.tokenizer.image_size, self.tokenizer.image_size, 3), np.uint8)
+    def _blank(self, side: int) -> UInt8[np.ndarray, "side side 3"]:
+        return np.zeros((side, side, 3), np.uint8)
 
 
 def _give(finished: Sequence[tuple[_Job, Any]]) -> None:

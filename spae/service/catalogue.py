@@ -22,9 +22,7 @@ async def models(request: Request) -> Response:
 
 
 @router.get("/v1/models/{name:path}", response_model=schemas.ModelOut)
-async def model(
-    request: Request, name: Annotated[str, PathParameter(examples=["default"])]
-) -> Response:
+async def model(request: Request, name: Annotated[str, PathParameter(examples=["default"])]) -> Response:
     """One of them, by its name."""
     data, failure = await _listed(request)
     found = next((one for one in data if one.get("id") == name), None)

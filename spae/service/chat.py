@@ -175,6 +175,6 @@ async def _open(state: Any, url: str, place: str) -> Any:
             data = await asyncio.to_thread(from_data_url, url, state.settings)
         else:
             data = await state.remote_images.fetch(url)
-        return await asyncio.to_thread(open_square, data, state.settings, state.tokenizer.image_size)
+        return await asyncio.to_thread(open_square, data, state.settings, state.tokenizer)
     except ApiError as error:
         raise error.at(place) from error

@@ -16,10 +16,11 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from spae.errors import InputError
-from spae.images import open_image, to_array
+from spae.images import open_image
 from spae.service.errors import ApiError
 from spae.service.limits import Share
 from spae.service.settings import Settings
+from spae.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -31,8 +32,8 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _LONGEST_FIELD = 64  # bytes of a form's field that is no file; `layers` is a number
 
 
-def open_square(data: bytes, settings: Settings, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An encoded image as the square that the tokenizer takes; runs in a thread, it is work.
+def open_square(data: bytes, settings: Settings, tokenizer: Tokenizer) -> UInt8[np.ndarray, "s s 3"]:
+    """An encoded image as the square that the tokenizer looks at; runs in a thread, it is work.
 
     What the image is, its bytes say: labels may be wrong.
 
@@ -44,7 +45,7 @@ def open_square(data: bytes, settings: Settings, size: int) -> UInt8[np.ndarray,
         message = "wanted a JPEG, PNG or WebP image, got something else: convert it to one of these"
         raise ApiError(415, message, code="unsupported_image")
     try:
-        return to_array(open_image(data, size, max_pixels=settings.max_pixels), size)
+        return tokenizer.square(open_image(data, tokenizer.sight, max_pixels=settings.max_pixels))
     except InputError as error:
         raise ApiError(422, str(error), code="invalid_image") from error
 

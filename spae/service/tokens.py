@@ -272,7 +272,7 @@ def _open(image: bytes | str, request: Request, param: str) -> UInt8[np.ndarray,
     state = request.app.state
     try:
         data = from_data_url(image, state.settings) if isinstance(image, str) else image
-        return open_square(data, state.settings, state.tokenizer.image_size)
+        return open_square(data, state.settings, state.tokenizer)
     except ApiError as error:
         raise error.at(param) from error
 

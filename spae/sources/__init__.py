@@ -24,9 +24,9 @@ def open_source(path: str | Path, size: int | None = None, split: str | None = N
     """The images at `path`: which kind it is, is seen from what lies there.
 
     - A folder of .jpg (.jpeg, .jpe, .jfif), .png and .webp files, at any depth, behind links too, but not in hidden
-      folders. The folder directly around a file is its label (none for files at the top); `name.txt` beside
-      `name.jpg` is its caption. WebDataset's fields count too, see `spae.sources.fields`: `name.cls` is the label,
-      `name.json` may hold what is not said otherwise.
+      folders. The folder directly around a file is its label (of files at the top the WordNet id that the names of
+      ImageNet's files begin with, or none); `name.txt` beside `name.jpg` is its caption. WebDataset's fields count
+      too, see `spae.sources.fields`: `name.cls` is the label, `name.json` may hold what is not said otherwise.
     - Tar shards, uncompressed: one .tar, a glob (`train-*.tar`), or a folder with .tar files. Members
       `<label>/<name>.jpg` and fields, as in a folder. Indexed once, then read by offset.
     - Parquet files, in the same three ways: a column `image` (bytes, or Hugging Face's struct of bytes and

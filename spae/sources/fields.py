@@ -5,6 +5,7 @@ on for each of FIELDS (WebDataset's convention: a key ends at the first point of
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -15,6 +16,8 @@ from spae.sources.columns import CAPTION_COLUMNS, LABEL_COLUMNS, column_of
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 # A class, as a number or a name; a caption; a JSON object with either, under the names that columns have.
 FIELDS = ("cls", "txt", "json")
+
+_WORDNET_ID = re.compile(r"(n\d{8})_")
 
 # Field -> its bytes; None where an image has none.
 Field = Callable[[str], bytes | None]
@@ -44,13 +47,16 @@ def keys_of(name: str) -> list[str]:
 
 
 def label_of(name: str, field: Field) -> str | None:
-    """The class of an image: what its field `cls` says, else the folder around it, else its field `json`."""
+    """The class of an image: what its field `cls` says, else the folder around it, else its field `json`, else the
+    WordNet id that its name begins with, as the names of ImageNet's files do (`n01440764_10026.JPEG`)."""
     if (content := field("cls")) is not None:
         return class_name(_text(content)) or None
     if folder := PurePosixPath(name).parent.name:
         return class_name(folder) or None
-    value = _value(field, LABEL_COLUMNS)
-    return None if value is None else class_name(str(value)) or None
+    if (value := _value(field, LABEL_COLUMNS)) is not None:
+        return class_name(str(value)) or None
+    found = _WORDNET_ID.match(PurePosixPath(name).name)
+    return found[1] if found else None
 
 
 def caption_of(field: Field) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl_runner import class_names, data, layouts
+from icl_runner import data, layouts
 from icl_runner.data import Example, ExampleSet
 from spae.errors import InputError
 from spae.guidance.packages import package_file

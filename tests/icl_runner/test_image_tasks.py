@@ -36,6 +36,9 @@ class Levels:
     views = {"meaning": View.raw(), "appearance": View.raw()}  # noqa: RUF012
     vocabulary = Vocabulary(WORDS, np.arange(8, dtype=np.int32), np.eye(8, dtype=np.float32), views, {})
 
+    def square(self, image):
+        return to_array(image, 32)
+
     def encode(self, images):
         return [self._encode(one) for one in images]
 

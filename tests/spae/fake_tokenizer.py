@@ -17,7 +17,7 @@ WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
 
 class FakeTokenizer:
     shape = PyramidShape((1, 2, 4))
-    image_size = 16
+    image_size = sight = 16
     frames = 1
     fingerprint = "fake"
     config = SimpleNamespace(meaning_layers=2)
@@ -28,6 +28,9 @@ class FakeTokenizer:
         provenance = {"model": {"name": "Tiny <b>LM</b>"}, "filters": [{"filter": "all", "left": 8}]}
         self.vocabulary = Vocabulary(WORDS, np.arange(8, dtype=np.int32), embeddings, views, provenance)
         self.info = {"training": {"images": 1200, "config": {"optimizer": {"steps": 3400}}}}
+
+    def square(self, image):
+        return to_array(image, self.image_size)
 
     def encode(self, image):
         if not isinstance(image, list) and (isinstance(image, Image.Image) or image.ndim == 3):

@@ -344,7 +344,7 @@ def test_reading_ahead_is_bounded_and_in_order(tmp_path):
     source = Counting(write_folder(tmp_path, ["good"] * 3), 16)
     before = set(threading.enumerate())
     with ThreadPoolExecutor(2) as pool:
-        records = read_ahead(source, (index % 3 for index in range(10 * AHEAD)), 16, pool)
+        records = read_ahead(source, (index % 3 for index in range(10 * AHEAD)), FakeTokenizer().square, pool)
         for taken in range(1, 40):
             assert next(records).key == source.key((taken - 1) % 3)
             assert len(opened) <= taken + AHEAD

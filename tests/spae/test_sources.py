@@ -260,6 +260,22 @@ def test_folder_of_shards_and_one_shard(shards):
     assert len(open_source(shards.parent / "s-1.tar")) == 2
 
 
+def test_imagenets_own_names_tell_the_class_where_nothing_else_does(tmp_path):
+    image = png(PICTURES["cat/a.png"])
+    names = (
+        "n01440764_10026.png",
+        "n01440764_tench.png",
+        "n0144076_4.png",
+        "xn01440764_1.png",
+        "n01440764.png",
+    )
+    write_tar(tmp_path / "flat.tar", dict.fromkeys(names, image) | {"n01440764_tench.cls": b"fish"})
+    found = ["n01440764", "fish", None, None, None]
+    assert open_source(tmp_path / "flat.tar").labels == found
+    write_tar(tmp_path / "cats.tar", {f"cat/{name}": image for name in names})
+    assert open_source(tmp_path / "cats.tar").labels == ["cat"] * 5
+
+
 def test_flat_members_have_no_label(tmp_path):
     write_tar(
         tmp_path / "red_green.tar",

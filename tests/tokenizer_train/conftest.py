@@ -68,6 +68,12 @@ class HashGuidance:
         colour_bc = np.asarray(images_bhwc).mean(axis=(1, 2))
         return self._unit(np.cos(colour_bc @ np.random.default_rng(1).normal(size=(3, 12)) * 6))
 
+    def regions(self, images_bhwc, sides):
+        (side,) = sides
+        b, size = images_bhwc.shape[0], images_bhwc.shape[1] // side
+        cut = np.asarray(images_bhwc).reshape(b, side, size, side, size, 3).swapaxes(2, 3)
+        return self.images(cut.reshape(-1, size, size, 3)).reshape(b, side * side, -1)
+
     def texts(self, texts):
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts]
         return self._unit(np.stack([np.random.default_rng(seed).normal(size=12) for seed in seeds]))

@@ -7,7 +7,7 @@ import pytest
 
 from spae.errors import InputError
 from spae.sources import Source
-from tokenizer_train.batches import batches, read
+from tokenizer_train.batches import batches, by_side, read
 
 
 class Numbers(Source):
@@ -40,12 +40,20 @@ def test_places_are_those_of_the_indices(size: int) -> None:
     indices = np.random.default_rng(0).permutation(40)[:20]
     seen, read_order = {}, []
     for places, images in read(Numbers(40), indices, np.asarray, size, "images"):
-        assert images.shape == (size, 4, 4, 3)
-        assert (images[len(places) :] == images[len(places) - 1]).all()
+        assert [image.shape for image in images] == [(4, 4, 3)] * size
+        assert all(image is images[len(places) - 1] for image in images[len(places) :])
         seen |= {int(place): int(image[0, 0, 0]) for place, image in zip(places, images, strict=False)}
         read_order += indices[places].tolist()
     assert [seen[place] for place in range(20)] == indices.tolist()
     assert read_order == sorted(indices)
+
+
+def test_squares_of_one_size_go_together() -> None:
+    squares = [np.full((side, side, 3), number, np.uint8) for number, side in enumerate((4, 8, 4, 4, 8))]
+    found = [
+        (places.tolist(), images.shape, images[:, 0, 0, 0].tolist()) for places, images in by_side(squares, 4)
+    ]
+    assert found == [([0, 2, 3], (4, 4, 4, 3), [0, 2, 3, 3]), ([1, 4], (4, 8, 8, 3), [1, 4, 4, 4])]
 
 
 def test_few_images_are_in_memory() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -16,7 +17,7 @@ from flax import nnx
 from PIL import Image
 
 import spae
-from spae.clips import Sampling, open_clips
+from spae.clips import Sampling, open_clips, to_clip
 from spae.errors import InputError
 from spae.guidance.clip import Clip
 from spae.guidance.efficientnet import IMAGE_SIZE
@@ -46,7 +47,7 @@ class Brightness:
     """Each layer holds the brightness of its places; the last one is what is decoded."""
 
     shape = PyramidShape((1, 2, 8))
-    image_size = SIDE
+    image_size = sight = SIDE
     frames = 1
 
     def __init__(self, codebook: str = "frozen") -> None:
@@ -56,6 +57,9 @@ class Brightness:
         self.vocabulary = Vocabulary(
             words, np.arange(8), np.eye(8, dtype=np.float32), views, {"model": "none"}
         )
+
+    def square(self, image):
+        return to_array(image, SIDE)
 
     def encode(self, images):
         pyramids = []
@@ -78,6 +82,7 @@ class Films(Brightness):
 
     shape = PyramidShape(((1, 1, 1), (3, 4, 4)))
     frames = 3
+    square = staticmethod(partial(to_clip, size=SIDE, frames=3))
     info: ClassVar = {"training": {"config": {"data": {"stride": 2, "fps": None}}}}
 
     def encode(self, images):
@@ -162,11 +167,11 @@ def test_every_figure(brightness, image_folder, tmp_path, capsys, hash_guidance,
         "--clip",
         f"clip:{GOLDEN / 'clip_openai'}",
     ]
-    assert main([*arguments, "--skip", "stlpips", "few-shot", "codecs", "--json"]) == 0
+    assert main([*arguments, "--skip", "stlpips", "few-shot", "naming", "mosaics", "codecs", "--json"]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""  # no progress bars where there is no terminal
     result = json.loads(shown.out)
-    assert set(result["not_measured"]) == {"stlpips", "few_shot", "codecs"}
+    assert set(result["not_measured"]) == {"stlpips", "few_shot", "naming", "mosaics", "codecs"}
     files = {"inception.pth", "alexnet-owt-7be5be79.safetensors", "alex.safetensors"}
     assert set(result["weights"]) == files
 
@@ -248,9 +253,10 @@ def test_what_is_not_measured_is_said(brightness, image_folder, capsys) -> None:
 
 
 def test_few_images_and_labels_are_kept(brightness, image_folder, monkeypatch) -> None:
-    """The few-shot check looks at the first so many of the images, and nothing else at any label."""
-    monkeypatch.setattr("tokenizer_train.evaluate.FEW_SHOT_IMAGES", 20)
-    monkeypatch.setattr("tokenizer_train.evaluate.SETTINGS", ((2, 1), (3, 2)))
+    """The few-shot check looks at the first so many of the images and their labels; else a label is seen only where its
+    image is read."""
+    monkeypatch.setattr("tokenizer_train.evaluate.LABELLED_IMAGES", 20)
+    monkeypatch.setattr("tokenizer_train.classes.SETTINGS", ((2, 1), (3, 2)))
     source = open_source(image_folder)
     asked: list[int] = []
     label = type(source).label
@@ -260,7 +266,11 @@ def test_few_images_and_labels_are_kept(brightness, image_folder, monkeypatch) -
     )
     result = evaluate(brightness, source, options)
     order = np.random.default_rng(0).permutation(30)
-    assert asked == order[:20].tolist()
+    in_mosaics = 4 * result["mosaics"]["mosaics"]
+    assert asked[:20] == order[:20].tolist()
+    assert sorted(asked[20:50]) == list(range(30))
+    assert set(asked[50:]) <= set(order[:20].tolist())
+    assert len(set(asked[50:])) == len(asked[50:]) == in_mosaics
     assert [setting["images"] for setting in result["few_shot"]] == [20] * 2
     assert result["images"] == 30
     assert result["prefixes"][2]["jpeg"]["images"] == 2
@@ -272,14 +282,14 @@ def test_few_images_and_labels_are_kept(brightness, image_folder, monkeypatch) -
             assert accuracy == alone["accuracy"][name] or "corrected" in name
 
     asked.clear()
-    skip = ("stlpips", "frechet", "few-shot", "codecs")
+    skip = ("stlpips", "frechet", "few-shot", "naming", "mosaics", "codecs")
     evaluate(brightness, source, dataclasses.replace(options, skip=skip))
-    assert asked == []
+    assert sorted(asked) == list(range(30))
 
 
 def test_the_images_of_a_limit(brightness, image_folder) -> None:
     source = open_source(image_folder)
-    skip = ("stlpips", "frechet", "few-shot", "codecs", "guidance")
+    skip = ("stlpips", "frechet", "few-shot", "naming", "mosaics", "codecs", "guidance")
 
     def psnr_of(limit: int | None) -> float:
         options = Options(bundle="words", data="here", limit=limit, batch_size=8, skip=skip)
@@ -296,7 +306,10 @@ def test_the_images_of_a_limit(brightness, image_folder) -> None:
 def test_several_bundles_in_one_table(brightness, image_folder, tmp_path, capsys) -> None:
     output = tmp_path / "all.json"
     arguments = ["eval", "words", str(image_folder), "--compare", "codes", "--output", str(output)]
-    assert main([*arguments, "--limit", "4", "--skip", "stlpips", "few-shot", "codecs"]) == 0
+    assert (
+        main([*arguments, "--limit", "4", "--skip", "stlpips", "few-shot", "naming", "mosaics", "codecs"])
+        == 0
+    )
     *_, titles, _, first, second = capsys.readouterr().out.strip().splitlines()
     assert titles.startswith("| bundle | side | words | bits | PSNR dB | SSIM | Frechet Lite0 | percentile |")
     assert first.startswith("| words | 32 | 69 | 207 |")
@@ -318,7 +331,7 @@ def test_what_cannot_be_printed_is_in_the_file_all_the_same(
 
     output = tmp_path / "one.json"
     monkeypatch.setattr("builtins.print", gone)
-    skip = ("stlpips", "frechet", "guidance", "few-shot", "codecs")
+    skip = ("stlpips", "frechet", "guidance", "few-shot", "naming", "mosaics", "codecs")
     options = Options(bundle="words", data=str(image_folder), output=str(output), limit=1, skip=skip)
     with pytest.raises(BrokenPipeError):
         run(options)
@@ -343,6 +356,8 @@ def test_one_image_has_no_distribution(brightness, image_folder, capsys) -> None
         "--skip",
         "stlpips",
         "few-shot",
+        "naming",
+        "mosaics",
         "codecs",
     ]
     assert main([*arguments, "--json"]) == 0
@@ -366,6 +381,8 @@ def test_json_has_no_infinity(brightness, tmp_path, capsys) -> None:
         "--skip",
         "stlpips",
         "few-shot",
+        "naming",
+        "mosaics",
         "codecs",
         "frechet",
     ]

@@ -21,6 +21,7 @@ class Watched(FakeTokenizer):
     def __init__(self):
         super().__init__()
         self.batches = []
+        self.squares = []  # of every call of encode, the sides
         self.entered = 0  # calls, also those that wait
         self.gate = threading.Event()
         self.gate.set()
@@ -38,6 +39,7 @@ class Watched(FakeTokenizer):
             raise RuntimeError("out of memory while at Ada's holiday photograph")
 
     def encode(self, images):
+        self.squares.append([len(image) for image in images])
         self._enter("encode", len(images))
         return super().encode(images)
 
@@ -88,6 +90,38 @@ def test_every_shape_is_compiled_before_it_is_ready():
     assert set(warm) == {
         (what, n) for n in (1, 2, 4) for what in ("encode", *(("decode", l) for l in (1, 2, 3)))
     }
+
+
+class FarSighted(Watched):
+    """Looks at photographs at a larger size than is encoded."""
+
+    sight = 32
+
+
+def test_squares_of_both_sizes_are_compiled_and_batched_apart():
+    tokenizer = FarSighted()
+
+    async def run():
+        batcher = Batcher(tokenizer, Telemetry(), queue=64, max_wait_s=0.02, sizes=(1, 2))
+        await batcher.start()
+        kept = batcher.sizes
+        assert {(len(one), one[0]) for one in tokenizer.squares} >= {
+            (n, side) for n in kept for side in (16, 32)
+        }
+        batcher.sizes = (1, 2)
+        tokenizer.squares.clear()
+        try:
+            large = square(200).repeat(2, axis=0).repeat(2, axis=1)
+            images = [square(40), large, square(90), large, large]
+            found = await asyncio.wait_for(batcher.encode(images), PATIENCE_S)
+            assert [p.ids[0].item() for p in found] == [1, 6, 2, 6, 6]
+            assert sorted(map(tuple, tokenizer.squares)) == [(16, 16), (32,), (32, 32)]
+            with pytest.raises(InputError, match=r"\(32, 32, 3\) or \(16, 16, 3\), got uint8 \(24, 24, 3\)"):
+                await batcher.encode([np.zeros((24, 24, 3), np.uint8)])
+        finally:
+            await batcher.close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

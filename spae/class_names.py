@@ -43,10 +43,14 @@ def read_table(path: Path) -> dict[str, tuple[str, str]]:
         raise InputError(f"wanted {_COLUMNS} in {path}, a line is too short") from error
 
 
-def table_beside(folder: Path) -> dict[str, tuple[str, str]]:
-    """`read_table` of the folder's `classes.tsv`; {} where there is none."""
-    path = folder / TABLE
-    return read_table(path) if path.is_file() else {}
+def table_beside(path: str | Path) -> dict[str, tuple[str, str]]:
+    """`read_table` of the `classes.tsv` in a folder, or in that of a file or of a glob; empty where there is none.
+
+    Raises:
+        InputError: as `read_table`.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return read_table(folder / TABLE) if (folder / TABLE).is_file() else {}
 
 
 def imagenet_names() -> dict[str, str]:
