@@ -13,6 +13,7 @@ from PIL import Image
 
 from icl_runner import data, layouts
 from icl_runner.data import Example, ExampleSet
+from spae import class_names
 from spae.errors import InputError
 from spae.guidance.packages import package_file
 
