@@ -85,8 +85,11 @@ def features(
             be read; the processes do not see the same folder.
     """
     no_means_v = np.zeros(len(vocabulary), np.float32)
-    if guidance is None:
-        nothing: list[Rows] = [np.zeros((len(source), 0), np.float32) for source, _ in sources]
+    if guidance is None or (
+        isinstance(guidance, Chosen) and config.optimizer.steps == 0
+    ):  # no image is drawn
+        width = guidance.width if guidance is not None else 0
+        nothing: list[Rows] = [np.zeros((len(source), width), np.float32) for source, _ in sources]
         return nothing, np.zeros((len(vocabulary), 0), np.float32), no_means_v
     if config.tokenizer.meaning == "ranked" and not isinstance(guidance, Chosen):
         check_embedded(vocabulary, guidance)

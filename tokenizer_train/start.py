@@ -98,13 +98,9 @@ def load(
     """
     fingerprint = guidance.fingerprint if guidance is not None else None
     view = hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest()
-    shown = (
-        config.tokenizer.pyramid,
-        config.tokenizer.pools,
-        config.tokenizer.latents,
-        config.tokenizer.stride,
-    )
-    content = (1, fingerprint, view, source.identity, config.tokenizer.image_size, shown, *vocabulary.words)
+    own = config.tokenizer
+    shown = (own.image_size, own.latents, own.stride, own.meaning == "pursuit")
+    content = (2, fingerprint, view, source.identity, *shown, *vocabulary.words)
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     file = open_path(cache) / f"start-{name}.safetensors"
     if is_main() and not file.is_file():

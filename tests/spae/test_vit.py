@@ -116,7 +116,7 @@ def test_bfloat16_computes_nearly_the_same():
         ({"downsamplings": 1, "pyramid": (2,)}, "wanted downsamplings 0"),
         ({"skip": True}, "wanted skip False"),
         ({"heads": 3}, "heads must divide filters, got 3 and 8"),
-        ({"network": "mlp"}, "network is cnn or vit"),
+        ({"network": "mlp"}, "network is one of cnn, vit, linear"),
     ],
 )
 def test_a_vit_that_does_not_fit_is_an_error(change, message):

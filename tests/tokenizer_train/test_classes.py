@@ -144,7 +144,7 @@ def test_why_not(photographs, tmp_path):
     numbers = reasons(renamed("numbers", "0123"))
     assert numbers["naming"] == numbers["mosaics"] == "the classes have numbers and no names"
     unknown = renamed("unknown", ("n00000001", "n00000002", "n00000003", "n00000004"))
-    assert "put a classes.tsv with its name beside the images" in reasons(unknown)["naming"]
+    assert f"give its name in {unknown / 'classes.tsv'}" in reasons(unknown)["naming"]
     lines = [f"n0000000{i + 1}\ttest\t{name}\t{name}\n" for i, name in enumerate(SEEN)]
     (unknown / "classes.tsv").write_text("wnid\tsplit\tname\tsynonyms\n" + "".join(lines))
     assert set(reasons(unknown)) == {"few_shot"}

@@ -88,8 +88,13 @@ def test_a_tiny_step_by_hand(tiny_config) -> None:
             blocks=1,
             downsamplings=0,
             patch=8,
+            block="residual",
+            skip=False,
+            codebook="frozen",
+            latents=None,
             meaning_layers=0,
         ),
+        run=dataclasses.replace(tiny_config.run, start="random"),
         loss=dataclasses.replace(
             tiny_config.loss, semantic=0.0, semantic_layers=0, prefix_dropout=0.0, hub_correction=False
         ),
