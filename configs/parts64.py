@@ -8,8 +8,8 @@ Variants  of the words, nothing trained: words-1-1-1, words-1-1-128, words-1-4-6
           weak-commitment, zeros
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  two CPU cores
-Time      four to eight minutes each
-Expect    the tables "Parts" in docs/results.md
+Time      not known yet; words-1-4-64 some two minutes
+Expect    only words-1-4-64 has been measured: docs/results.md, "The second generation: first figures"
 """
 
 import dataclasses

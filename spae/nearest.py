@@ -40,7 +40,7 @@ def nearest(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[
 def _nearest_narrow(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[Array, " n"]:
     """A tile of positions at a time against the whole codebook: the best block of words, then the word in it.
 
-    Three times as fast as `_nearest_wide` at 12 to 16 components, and slower at hundreds.
+    Faster than `_nearest_wide` at a dozen components, and slower at hundreds.
     """
     (n, c), v = z_nc.shape, codebook_vc.shape[0]
     block, tile = min(BLOCK, v), min(TILE, max(n, 1))

@@ -36,7 +36,7 @@ from tokenizer_train.mesh import is_main, wait_for_all
 from tokenizer_train.squares import Squares
 
 SAMPLE = 4_096  # images behind the components, the mean and the candidates
-# Words are spread a little wider than patches, so that averages of two reach them; found on base-val.
+# Words are spread a little wider than patches, so that averages of two reach them. From probes, not by a command.
 SPREAD = 1.3
 # A word is a candidate if it is among so many best of any image of the sample.
 BEST = 20
