@@ -196,7 +196,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
 
 
 def _add_transform(command: argparse.ArgumentParser) -> None:
-    from icl_runner.corruptions import CORRUPTIONS
+    from icl_runner.pictures.corruptions import CORRUPTIONS
 
     command.add_argument(
         "--kind",

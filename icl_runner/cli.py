@@ -36,8 +36,8 @@ def _run(options: argparse.Namespace) -> int:
             print(line)
         return 0
 
-    from icl_runner.cells import collect
     from icl_runner.report import markdown
+    from icl_runner.report.results import collect
     from icl_runner.run import run
 
     log_dir = options.log_dir or Path("logs") / options.task

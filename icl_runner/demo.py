@@ -6,8 +6,9 @@ from html import escape
 from pathlib import Path
 
 import spae
-from icl_runner import data, showpieces
-from icl_runner.pictures import to_base64
+from icl_runner import showpieces
+from icl_runner.data import sets
+from icl_runner.pictures.comparison import to_base64
 from icl_runner.prompts import Prompt
 from icl_runner.showpieces import Answered, Captions, Painting
 from spae import frozen_lm
@@ -53,7 +54,7 @@ def write_demo(folder: str | Path, bundle: str = "default", model: str = "defaul
 
     tokenizer, lm = spae.load(bundle), frozen_lm.load(name)
     print(f"the tokenizer and {lm.name} are ready", flush=True)
-    photographs = data.captioned("photographs")
+    photographs = sets.captioned("photographs")
     examples = photographs.examples
     pyramids = tokenizer.encode([photographs.image(one) for one in examples])
     words = {one.image_key: pyramid.text(LAYERS) for one, pyramid in zip(examples, pyramids, strict=True)}

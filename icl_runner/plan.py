@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_runner import constraints, episodes, nonsense
+from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.episodes import Episode, Names
-from icl_runner.examples import Example, ExampleSet
 from icl_runner.settings import Settings
 from icl_runner.tasks import Cell, TextCell, caption, classify, interpret, shuffled, vqa
 from spae import bundle
 from spae.errors import InputError
 
 if TYPE_CHECKING:
-    from icl_runner.pyramids import Pyramids
+    from icl_runner.data.pyramids import Pyramids
     from icl_runner.tasks.drawing import Judge, Progress
     from spae.tokenizer import Tokenizer
 
@@ -84,18 +84,18 @@ class Plan:
     @cached_property
     def examples(self) -> ExampleSet:
         """The data."""
-        from icl_runner import data
+        from icl_runner.data import sets
 
         settings = self.settings
         if settings.task == "caption":
-            return data.captioned(settings.data, settings.split)
+            return sets.captioned(settings.data, settings.split)
         if settings.task == "vqa":
-            return data.asked(settings.data, settings.split)
+            return sets.asked(settings.data, settings.split)
         if settings.task == "generate" and settings.drawing.condition == "caption":
-            return data.captioned(settings.data, settings.split)
+            return sets.captioned(settings.data, settings.split)
         if settings.task in ("interpret", "transform") or _is_frozen(settings.episodes_file):
-            return data.pictured(settings.data, settings.split)
-        return data.labelled(settings.data, settings.split)
+            return sets.pictured(settings.data, settings.split)
+        return sets.labelled(settings.data, settings.split)
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
@@ -105,7 +105,7 @@ class Plan:
 
     @cached_property
     def pyramids(self) -> "Pyramids":
-        from icl_runner.pyramids import Pyramids
+        from icl_runner.data.pyramids import Pyramids
 
         return Pyramids(self.tokenizer, self.examples)
 
@@ -118,7 +118,7 @@ class Plan:
 
     def photograph(self, image_key: str) -> str:
         """An image as those see it who read the log: a data URL, no more than a few kilobytes."""
-        from icl_runner.pictures import thumbnail
+        from icl_runner.pictures.comparison import thumbnail
 
         if image_key not in self._photographs:
             self._photographs[image_key] = thumbnail(self.examples.image(image_key))
@@ -342,7 +342,7 @@ class Plan:
         path = Path(self.settings.data)
         if path.suffix != ".npz" and not (path / "mnist.npz").is_file():
             return None
-        from icl_runner import digits
+        from icl_runner.pictures import digits
 
         digits.train(path)
         return digits.classify

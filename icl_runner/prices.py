@@ -8,7 +8,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from icl_runner.cells import Cell
+from icl_runner.report.results import Cell
 from spae.errors import InputError
 
 _WANTED = (

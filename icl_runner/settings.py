@@ -47,7 +47,7 @@ class Settings:
     Args:
         task: "classify", "caption", "vqa", "interpret", "generate" or "transform".
         model: "provider/name", as inspect-ai calls it.
-        data, split: as `icl_runner.data` takes them.
+        data, split: as `icl_runner.data.sets` takes them.
         bundle: the tokenizer, as `spae.load` takes it.
         layers: of the pyramid; each number is a cell of its own.
         seed: of every choice of images.

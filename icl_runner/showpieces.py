@@ -13,10 +13,10 @@ from jaxtyping import Float, UInt8
 
 from icl_runner import prompts, scoring
 from icl_runner.constraints import spaced
+from icl_runner.data.examples import Example
 from icl_runner.episodes import Episode, Shot
-from icl_runner.examples import Example
-from icl_runner.pictures import random_words
-from icl_runner.progressive import Pair, Segment, flat_words, make_plan, prompt_for
+from icl_runner.pictures.comparison import random_words
+from icl_runner.pictures.progressive import Pair, Segment, flat_words, make_plan, prompt_for
 from icl_runner.tasks import Call, caption, classify
 from spae.frozen_lm import FrozenLM
 from spae.frozen_lm.constraint import TokenSet, Trie

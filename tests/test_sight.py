@@ -11,8 +11,8 @@ from flax import nnx
 from PIL import Image
 
 import spae
-from icl_runner.data import labelled
-from icl_runner.pyramids import Pyramids
+from icl_runner.data.pyramids import Pyramids
+from icl_runner.data.sets import labelled
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder
 from spae.bulk.job import open_job

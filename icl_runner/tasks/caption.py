@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icl_runner import prompts, scoring
-from icl_runner.examples import Example
+from icl_runner.data.examples import Example
 from icl_runner.tasks import Call, Item
 
 MAX_TOKENS = 40

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from icl_runner import pictures, prompts
-from icl_runner.progressive import (
+from icl_runner import prompts
+from icl_runner.pictures import comparison
+from icl_runner.pictures.progressive import (
     Decoded,
     Pair,
     Plan,
@@ -36,7 +37,7 @@ Judge = Callable[[UInt8[np.ndarray, "n h w 3"]], Int[np.ndarray, "n"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How pictures are decoded; see `icl_runner.progressive`.
+    """How pictures are decoded; see `icl_runner.pictures.progressive`.
 
     Args:
         layers: of the pyramid that are written: 4 are 85 words.
@@ -161,7 +162,7 @@ class DrawingCell:
             self.tokenizer.shape,
             self.tokenizer.vocabulary,
         )
-        chance = pictures.random_words(shape, layers, vocabulary, number(self.seed, drawing.id))
+        chance = comparison.random_words(shape, layers, vocabulary, number(self.seed, drawing.id))
         words = {"": decoded.words, "_oracle": drawing.target_words, "_copy": drawing.copied_words}
         if drawing.input_words is not None:
             words["_nothing_words"] = drawing.input_words
@@ -170,7 +171,7 @@ class DrawingCell:
         drawn = dict(zip(pyramids, self.tokenizer.decode(list(pyramids.values())), strict=True))
         if drawing.input is not None:
             drawn["_nothing"] = drawing.input
-        values = pictures.compare(drawn, drawing.target, pictures.stlpips())
+        values = comparison.compare(drawn, drawing.target, pictures.stlpips())
         if self.judge is not None and drawing.digit is not None:
             judged = self.judge(np.stack(list(drawn.values())))
             values |= {f"digit{s}": float(one == drawing.digit) for s, one in zip(drawn, judged, strict=True)}
@@ -179,8 +180,8 @@ class DrawingCell:
             "words": " ".join(decoded.words),
             "layers": layers,
             "repairs": dict(decoded.repairs),
-            "target_png": pictures.to_base64(drawing.target),
-            "input_png": None if drawing.input is None else pictures.to_base64(drawing.input),
+            "target_png": comparison.to_base64(drawing.target),
+            "input_png": None if drawing.input is None else comparison.to_base64(drawing.input),
             "target_words": " ".join(drawing.target_words),
         }
         return values, metadata

@@ -22,8 +22,9 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from icl_runner import constraints, pictures, prompts, scoring, spelling
-from icl_runner.progressive import Answer, Ask, Decoded, decode, max_tokens
+from icl_runner import constraints, prompts, scoring, spelling
+from icl_runner.pictures import comparison
+from icl_runner.pictures.progressive import Answer, Ask, Decoded, decode, max_tokens
 from icl_runner.prompts import Prompt
 from icl_runner.tasks.drawing import Drawing, DrawingCell, number
 from icl_runner.tasks.texts import CHAT_MAX_TOKENS
@@ -51,7 +52,7 @@ def _shown(drawing: Drawing) -> list[ChatMessage]:
     content: list[Content] = [ContentText(text=drawing.shown)]
     for name, picture in (("input", drawing.input), ("target", drawing.target)):
         if picture is not None:
-            content += [ContentText(text=name), ContentImage(image=pictures.thumbnail(picture))]
+            content += [ContentText(text=name), ContentImage(image=comparison.thumbnail(picture))]
     return [ChatMessageUser(content=content)]
 
 

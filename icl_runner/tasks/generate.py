@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from icl_runner import prompts
-from icl_runner.examples import Example, ExampleSet
-from icl_runner.progressive import Pair, flat_words
+from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.pictures.progressive import Pair, flat_words
 from icl_runner.tasks import shuffled
 from icl_runner.tasks.drawing import Drawing, DrawingCell, Judge, Progress, number, one_of
 from spae.errors import InputError

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from icl_runner import prompts
-from icl_runner.corruptions import CORRUPTIONS, corrupt, replace_words, strengths
-from icl_runner.examples import Example, ExampleSet
-from icl_runner.progressive import Pair, flat_words
+from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.pictures.corruptions import CORRUPTIONS, corrupt, replace_words, strengths
+from icl_runner.pictures.progressive import Pair, flat_words
 from icl_runner.tasks import shuffled
 from icl_runner.tasks.drawing import Drawing, DrawingCell, Progress, number, one_of
 from spae.errors import InputError
@@ -52,8 +52,8 @@ def cell(
     Args:
         examples: images; their labels are not used.
         pyramids: image keys -> pyramids of the clean images.
-        kind: one of `KINDS`: a corruption of the image (`icl_runner.corruptions`), at the size that the tokenizer looks
-            at; or "words": that share of the words is replaced by others.
+        kind: one of `KINDS`: a corruption of the image (`icl_runner.pictures.corruptions`), at the size that the
+            tokenizer looks at; or "words": that share of the words is replaced by others.
         context: "leak-free", or "published-leaking": corrupted copies of the query itself, with the answer beside them.
         shots: examples in context.
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_runner.corruptions import CORRUPTIONS, corrupt, replace_words, strengths
+from icl_runner.pictures.corruptions import CORRUPTIONS, corrupt, replace_words, strengths
 from spae.errors import InputError
 from spae.pyramid import Pyramid, PyramidShape
 from spae.vocabulary import View, Vocabulary

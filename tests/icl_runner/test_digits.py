@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from icl_runner import digits
+from icl_runner.pictures import digits
 from spae.errors import InputError
 from spae.images import to_array
 

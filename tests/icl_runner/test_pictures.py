@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from skimage.metrics import structural_similarity
 
-from icl_runner.pictures import EQUAL, compare, from_base64, random_words, stlpips, to_base64
+from icl_runner.pictures.comparison import EQUAL, compare, from_base64, random_words, stlpips, to_base64
 from spae.errors import InputError
 from spae.guidance.packages import package_file
 from spae.images import to_float

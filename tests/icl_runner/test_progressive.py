@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_runner.progressive import (
+from icl_runner.pictures.progressive import (
     Answer,
     Pair,
     Segment,

@@ -17,10 +17,10 @@ from inspect_ai.model import ChatMessageSystem, ChatMessageUser, GenerateConfig,
 from misbehaving_server import completion, refuse, reply, serve
 
 import icl_runner.providers  # noqa: F401, where the package was installed before it had this entry point
-from icl_runner import dialects, embedded
 from icl_runner.constraints import Choices, Words
-from icl_runner.dialects import fields, pattern
-from icl_runner.retries import Attempts, EndpointError, RetryPolicy, retry_after
+from icl_runner.providers import dialects, embedded
+from icl_runner.providers.dialects import fields, pattern
+from icl_runner.providers.retries import Attempts, EndpointError, RetryPolicy, retry_after
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import Generation

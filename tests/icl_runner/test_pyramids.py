@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from icl_runner.examples import Example, ExampleSet
-from icl_runner.pyramids import Pyramids
+from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.data.pyramids import Pyramids
 from spae.errors import InputError
 
 # The fake of the tokenizer's own tests, taken by its path: no folder of tests is a package.

@@ -26,12 +26,12 @@ from inspect_ai.scorer import Score
 from PIL import Image
 from scipy.stats import binomtest
 
-from icl_runner.chart import chart, lines
-from icl_runner.figures import CONSTRAINED, figure
-from icl_runner.gallery import Answered, answered
 from icl_runner.prices import read_prices
 from icl_runner.report import as_json, collect, markdown, tables, write_html
-from icl_runner.tables import COLUMNS
+from icl_runner.report.chart import chart, lines
+from icl_runner.report.figures import CONSTRAINED, figure
+from icl_runner.report.gallery import Answered, answered
+from icl_runner.report.tables import COLUMNS
 from spae.errors import InputError
 
 MODEL = "spae-lm/default"

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from icl_runner import prompts
+from icl_runner.data.examples import Example
 from icl_runner.episodes import Episode, Shot
-from icl_runner.examples import Example
 from icl_runner.tasks import TextCell, caption, classify, interpret, shuffled, vqa
 from spae.errors import InputError
 from spae.frozen_lm.constraint import encode_behind

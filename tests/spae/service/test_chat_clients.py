@@ -14,7 +14,7 @@ from PIL import Image
 from some_images import data_url, encoded
 
 import spae
-from icl_runner.retries import EndpointError
+from icl_runner.providers.retries import EndpointError
 from spae.errors import InputError
 from spae.service.app import create_app
 from spae.service.settings import Settings

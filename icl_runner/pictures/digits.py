@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from icl_runner.layouts import mnist_arrays
+from icl_runner.data.layouts import mnist_arrays
 from spae.errors import InputError
 from spae.files import cache_folder, write_file
 
@@ -127,7 +127,8 @@ def _load(path: Path) -> tuple[nnx.GraphDef, nnx.State]:
         params = safetensors.numpy.load(path.read_bytes())
     except FileNotFoundError:
         raise InputError(
-            f"the digit classifier is not in {path.parent} yet: run icl_runner.digits.train with mnist.npz, once"
+            f"the digit classifier is not in {path.parent} yet: run icl_runner.pictures.digits.train with mnist.npz, "
+            "once"
         ) from None
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"cannot read {path} ({error}): delete it and train again") from error

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 from tqdm import tqdm
 
-from icl_runner.examples import ExampleSet
+from icl_runner.data.examples import ExampleSet
 from spae.errors import InputError
 from spae.files import cache_folder, write_file
 from spae.pyramid import Pyramid

@@ -9,9 +9,9 @@ from itertools import groupby
 from math import fsum
 from typing import Any
 
-from icl_runner.cells import Cell
-from icl_runner.figures import DIGIT, MEASURES, OPEN, Figure, Measure, figure, figures
 from icl_runner.prices import Prices, cost
+from icl_runner.report.figures import DIGIT, MEASURES, OPEN, Figure, Measure, figure, figures
+from icl_runner.report.results import Cell
 
 # (task induction, inner shots, repeats): the columns of the paper's table, then the average over them.
 COLUMNS = ((False, 1, 0), (True, 1, 0), (True, 3, 0), (True, 5, 0), (True, 1, 1), (True, 1, 3), (True, 1, 5))

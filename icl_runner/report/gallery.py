@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from icl_runner import prompts, scoring
-from icl_runner.cells import Cell, Sample
-from icl_runner.pictures import to_base64
+from icl_runner.pictures.comparison import to_base64
+from icl_runner.report.results import Cell, Sample
 from spae.errors import InputError
 
 

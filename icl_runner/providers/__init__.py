@@ -10,7 +10,7 @@ from inspect_ai.model import ModelAPI, modelapi
 @modelapi(name="spae-lm")
 def spae_lm() -> type[ModelAPI]:
     """The embedded frozen language model, in JAX: `spae-lm/default`, or a GGUF file or Hugging Face folder."""
-    from icl_runner.embedded import EmbeddedAPI
+    from icl_runner.providers.embedded import EmbeddedAPI
 
     return EmbeddedAPI
 
@@ -18,6 +18,6 @@ def spae_lm() -> type[ModelAPI]:
 @modelapi(name="completions")
 def completions() -> type[ModelAPI]:
     """Text completions of an OpenAI-compatible endpoint, `POST {base url}/completions`."""
-    from icl_runner.completions import CompletionsAPI
+    from icl_runner.providers.completions import CompletionsAPI
 
     return CompletionsAPI

@@ -10,12 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from icl_runner.cells import Cell, collect
-from icl_runner.chart import chart
-from icl_runner.figures import Figure, figures
-from icl_runner.gallery import Answered, Exhibit, answered, exhibits
 from icl_runner.prices import Prices, cost
-from icl_runner.tables import CONTROLS, DRAWN, SPENT, Row, Table, describe, is_ceiling, tables
+from icl_runner.report.chart import chart
+from icl_runner.report.figures import Figure, figures
+from icl_runner.report.gallery import Answered, Exhibit, answered, exhibits
+from icl_runner.report.results import Cell, collect
+from icl_runner.report.tables import CONTROLS, DRAWN, SPENT, Row, Table, describe, is_ceiling, tables
 from spae.files import write_file
 from spae.template import fill
 

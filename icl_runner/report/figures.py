@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from icl_runner.cells import Cell
+from icl_runner.report.results import Cell
 from icl_runner.scoring import caption_scores, normal_interval, wilson
 
 

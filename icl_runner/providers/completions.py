@@ -33,9 +33,9 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from icl_runner.constraints import KEY, from_extra_body
-from icl_runner.dialects import DIALECTS, fields
-from icl_runner.raw_prompt import raw_prompt
-from icl_runner.retries import Attempts, EndpointError, RetryPolicy, retry_after
+from icl_runner.providers.dialects import DIALECTS, fields
+from icl_runner.providers.raw_prompt import raw_prompt
+from icl_runner.providers.retries import Attempts, EndpointError, RetryPolicy, retry_after
 from icl_runner.spelling import SPELLINGS
 from spae.errors import InputError
 

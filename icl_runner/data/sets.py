@@ -1,13 +1,13 @@
 """What the experiments look at: labelled images, captioned images, and images with questions.
 
 Doors: `labelled`, `captioned`, `asked` and `pictured`, each taking a path or the name of an installed set. What lies at
-a path is recognised by its files; `icl_runner.layouts` reads each layout.
+a path is recognised by its files; `icl_runner.data.layouts` reads each layout.
 """
 
 from pathlib import Path
 
-from icl_runner import layouts
-from icl_runner.examples import Example, ExampleSet
+from icl_runner.data import layouts
+from icl_runner.data.examples import Example, ExampleSet
 from spae.errors import InputError
 
 __all__ = ["Example", "ExampleSet", "asked", "captioned", "labelled", "pictured"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import spae
-from icl_runner.examples import Example, ExampleSet
+from icl_runner.data.examples import Example, ExampleSet
 from spae import class_names
 from spae.errors import InputError
 from spae.files import file_size

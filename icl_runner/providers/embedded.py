@@ -20,8 +20,8 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from icl_runner.constraints import Choices, Words, from_extra_body, spaced
-from icl_runner.dialects import vocabulary_words
-from icl_runner.raw_prompt import raw_prompt
+from icl_runner.providers.dialects import vocabulary_words
+from icl_runner.providers.raw_prompt import raw_prompt
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM, Generation
