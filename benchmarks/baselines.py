@@ -20,8 +20,8 @@ from spae.errors import BundleError, InputError
 from spae.files import write_file
 from spae.tokenizer import keep_compiled
 from tokenizer_train.cli import load_config
-from tokenizer_train.evaluate import Options, measured
-from tokenizer_train.tables import comparison
+from tokenizer_train.evaluation.evaluate import Options, measured
+from tokenizer_train.evaluation.tables import comparison
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "baselines64.py"
 VARIANTS = tuple(name for name in runpy.run_path(str(CONFIG))["VARIANTS"] if name != "tiny")

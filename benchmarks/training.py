@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.timing import Result, interleaved, rates, result, timed
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
-from tokenizer_train.mesh import make_mesh, split
+from tokenizer_train.processes.mesh import make_mesh, split
 from tokenizer_train.state import create
 from tokenizer_train.step import make_step
 

@@ -26,8 +26,8 @@ from spae.service.settings import Settings
 from spae.sources import open_source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
-from tokenizer_train import evaluate
-from tokenizer_train.words import Words
+from tokenizer_train.evaluation import evaluate
+from tokenizer_train.evaluation.word_use import Words
 
 SIDE, SIGHT = 16, 32
 CONFIG = AutoencoderConfig(

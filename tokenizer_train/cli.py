@@ -92,8 +92,8 @@ def _train(file: str, arguments: Sequence[str]) -> int:
         return _dry_run(config, options)
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
     from spae.tokenizer import keep_compiled
-    from tokenizer_train.mesh import start
-    from tokenizer_train.peers import together
+    from tokenizer_train.processes.mesh import start
+    from tokenizer_train.processes.peers import together
 
     # Orbax logs pages of tracebacks for a disk that is full; the run says it in a line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -110,9 +110,9 @@ def _to_the_end(config: Config) -> int:
     from jax.errors import JaxRuntimeError
 
     from tokenizer_train.loop import Diverged, train
-    from tokenizer_train.mesh import is_main
-    from tokenizer_train.peers import leave
-    from tokenizer_train.preemption import Stopped
+    from tokenizer_train.processes.mesh import is_main
+    from tokenizer_train.processes.peers import leave
+    from tokenizer_train.processes.preemption import Stopped
 
     try:
         folder = train(config)
@@ -152,7 +152,7 @@ def _dry_run(config: Config, options: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    from tokenizer_train.evaluate import Options, run
+    from tokenizer_train.evaluation.evaluate import Options, run
 
     run(
         tyro.cli(

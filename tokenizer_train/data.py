@@ -155,7 +155,7 @@ class Batches(Iterator[Batch]):
         image_size: Side of the images handed out, in pixels.
         config: Global batch size, flips, what is done about images that cannot be read, threads.
         seed: Of the order and the flips.
-        rows: This process's rows of a global batch, see `tokenizer_train.mesh.local_rows`.
+        rows: This process's rows of a global batch, see `tokenizer_train.processes.mesh.local_rows`.
         mirrored: The order of the features of an image that is mirrored (`mirrored_places`); None: they stay.
 
     Raises:

@@ -17,13 +17,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spae.errors import InputError
 from spae.files import bucket_errors, open_path
 from spae.frozen_lm.masked_lm import BertSizes, MaskedLM, read_masked_lm
-from tokenizer_train import language_model
 from tokenizer_train.config import Config, VocabularyConfig
 from tokenizer_train.flops import DEVICES, PEAKS, exact_flops, step_flops
 from tokenizer_train.guidance import looks_at_images
-from tokenizer_train.mesh import BATCH_AXES, check_batch_size, make_mesh, replicated, shardings
-from tokenizer_train.perceptual import LogitDistance
-from tokenizer_train.resnet import ResNet
+from tokenizer_train.networks import language_model
+from tokenizer_train.networks.perceptual import LogitDistance
+from tokenizer_train.networks.resnet import ResNet
+from tokenizer_train.processes.mesh import BATCH_AXES, check_batch_size, make_mesh, replicated, shardings
 from tokenizer_train.state import build, perceptual_network
 from tokenizer_train.step import make_step
 

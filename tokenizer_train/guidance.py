@@ -24,7 +24,7 @@ from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
 from tokenizer_train.damage import Damage
 from tokenizer_train.data import Rows
-from tokenizer_train.mesh import is_main, wait_for_all
+from tokenizer_train.processes.mesh import is_main, wait_for_all
 from tokenizer_train.squares import Squares
 
 IMAGES_PER_DEVICE = 64  # in one call of the guidance

@@ -41,7 +41,7 @@ from tokenizer_train.data import Batches, fixed_images, mirrored_places, open_da
 from tokenizer_train.flops import step_flops
 from tokenizer_train.guidance import Chosen, features, load
 from tokenizer_train.inflate import initial
-from tokenizer_train.mesh import (
+from tokenizer_train.processes.mesh import (
     check_batch_size,
     check_same,
     is_main,
@@ -51,7 +51,7 @@ from tokenizer_train.mesh import (
     start,
     wait_for_all,
 )
-from tokenizer_train.preemption import Requests, Stopped, listen
+from tokenizer_train.processes.preemption import Requests, Stopped, listen
 from tokenizer_train.speed import Speed
 from tokenizer_train.start import beginning
 from tokenizer_train.state import Modules, TrainState, create, tokenizer

@@ -32,7 +32,7 @@ from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
 from tokenizer_train.damage import Damage
-from tokenizer_train.mesh import is_main, wait_for_all
+from tokenizer_train.processes.mesh import is_main, wait_for_all
 from tokenizer_train.squares import Squares
 
 SAMPLE = 4_096  # images behind the components, the mean and the candidates

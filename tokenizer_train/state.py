@@ -18,10 +18,10 @@ from spae.pursuit import Pursuit
 from spae.rematerialize import rematerialize
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
-from tokenizer_train import language_model
 from tokenizer_train.config import Config, OptimizerConfig
-from tokenizer_train.discriminator import Discriminator
-from tokenizer_train.mesh import replicate, shardings, to_host
+from tokenizer_train.networks import language_model
+from tokenizer_train.networks.discriminator import Discriminator
+from tokenizer_train.processes.mesh import replicate, shardings, to_host
 from tokenizer_train.start import Tensors, begin
 
 Network = TypeVar("Network", bound=nnx.Module)
@@ -261,6 +261,6 @@ def perceptual_network(config: Config) -> nnx.Module | None:
     """The perceptual distance with its weights; None where its weight in the loss is 0."""
     if config.loss.perceptual == 0 or config.loss.perceptual_network == "none":
         return None
-    from tokenizer_train.perceptual import load
+    from tokenizer_train.networks.perceptual import load
 
     return load(config.loss.perceptual_network, config.loss.perceptual_weights)

@@ -12,9 +12,10 @@ from jaxtyping import Array
 
 from spae.guidance.scores import pools, scores
 from spae.quantize import QUANTIZERS, normalised
-from tokenizer_train import language_model, losses
+from tokenizer_train import losses
 from tokenizer_train.config import Config
-from tokenizer_train.mesh import replicated, shardings
+from tokenizer_train.networks import language_model
+from tokenizer_train.processes.mesh import replicated, shardings
 from tokenizer_train.state import Constants, Modules, TrainState
 
 Metrics = dict[str, Array]

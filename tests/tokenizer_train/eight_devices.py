@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.config import MeshConfig
-from tokenizer_train.mesh import make_mesh, shardings
+from tokenizer_train.processes.mesh import make_mesh, shardings
 
 
 def state(value: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tokenizer_train import guidance, loop
 from tokenizer_train.board import Board
 from tokenizer_train.cli import load_config
 from tokenizer_train.config import Config, MeshConfig
-from tokenizer_train.mesh import make_mesh
+from tokenizer_train.processes.mesh import make_mesh
 
 
 def config_of(fields: dict[str, dict[str, Any]]) -> Config:

@@ -7,7 +7,7 @@ import pytest
 
 from spae.errors import InputError
 from spae.sources import Source
-from tokenizer_train.batches import batches, by_side, read
+from tokenizer_train.evaluation.batches import batches, by_side, read
 
 
 class Numbers(Source):

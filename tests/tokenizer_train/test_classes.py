@@ -15,10 +15,10 @@ from spae.images import to_square
 from spae.pyramid import Pyramid, PyramidShape
 from spae.sources import open_source
 from spae.vocabulary import View, Vocabulary
-from tokenizer_train.classes import Classes
 from tokenizer_train.cli import main
-from tokenizer_train.mosaics import MOST, draw_groups, mosaic
-from tokenizer_train.naming import another, naming
+from tokenizer_train.evaluation.classes import Classes
+from tokenizer_train.evaluation.mosaics import MOST, draw_groups, mosaic
+from tokenizer_train.evaluation.naming import another, naming
 
 WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
 SMALL, LARGE = 32, 64
@@ -84,7 +84,7 @@ def photographs(tmp_path):
 def test_both_through_the_command(photographs, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(spae, "load", lambda name: Levels())
-    monkeypatch.setattr("tokenizer_train.evaluate.Conse", Eye)
+    monkeypatch.setattr("tokenizer_train.evaluation.evaluate.Conse", Eye)
     output = tmp_path / "figures.json"
     skip = ["--skip", "stlpips", "frechet", "codecs"]
     assert main(["eval", "levels", str(photographs), "--output", str(output), *skip]) == 0

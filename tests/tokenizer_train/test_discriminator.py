@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tokenizer_train.discriminator import Discriminator
+from tokenizer_train.networks.discriminator import Discriminator
 
 
 def test_the_paper_s_size_has_23_9_million_parameters():

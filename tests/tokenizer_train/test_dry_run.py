@@ -16,7 +16,7 @@ from spae.vocabulary import Vocabulary
 from tokenizer_train.cli import load_config, main
 from tokenizer_train.config import VocabularyConfig
 from tokenizer_train.dry_run import ShapedVocabulary, estimate, table
-from tokenizer_train.mesh import make_mesh
+from tokenizer_train.processes.mesh import make_mesh
 from tokenizer_train.state import build, create
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -29,8 +29,8 @@ from spae.pyramid import Pyramid, PyramidShape
 from spae.sources import open_source
 from spae.vocabulary import View, Vocabulary
 from tokenizer_train.cli import main
-from tokenizer_train.evaluate import Options, _opened, evaluate, run
-from tokenizer_train.tables import comparison
+from tokenizer_train.evaluation.evaluate import Options, _opened, evaluate, run
+from tokenizer_train.evaluation.tables import comparison
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SIDE = 32
@@ -129,9 +129,11 @@ class Colours(nnx.Module):
 def brightness(monkeypatch, hash_guidance, tmp_path):
     tokenizers = {"words": Brightness(), "codes": Brightness("learned"), "films": Films()}
     monkeypatch.setattr(spae, "load", lambda name: tokenizers[name])
-    monkeypatch.setattr("tokenizer_train.evaluate.Conse", lambda: hash_guidance)
-    monkeypatch.setattr("tokenizer_train.set_measures.efficientnet.packaged", lambda: (Colours(), "sha"))
-    monkeypatch.setattr("tokenizer_train.set_measures._WIDTHS", {"fid": 12, "frechet_lite0": 12})
+    monkeypatch.setattr("tokenizer_train.evaluation.evaluate.Conse", lambda: hash_guidance)
+    monkeypatch.setattr(
+        "tokenizer_train.evaluation.set_measures.efficientnet.packaged", lambda: (Colours(), "sha")
+    )
+    monkeypatch.setattr("tokenizer_train.evaluation.set_measures._WIDTHS", {"fid": 12, "frechet_lite0": 12})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tokenizers["words"]
 
@@ -145,7 +147,7 @@ def frechet(first_nd: np.ndarray, second_nd: np.ndarray) -> float:
 
 
 def test_every_figure(brightness, image_folder, tmp_path, capsys, hash_guidance, monkeypatch) -> None:
-    monkeypatch.setattr("tokenizer_train.set_measures.inception.load", lambda file: Colours())
+    monkeypatch.setattr("tokenizer_train.evaluation.set_measures.inception.load", lambda file: Colours())
     (tmp_path / "inception.pth").write_bytes(b"weights")
     network, heads = load_maker("make_lpips").weights("alex")
     safetensors.numpy.save_file(network, tmp_path / "alexnet-owt-7be5be79.safetensors")
@@ -255,8 +257,8 @@ def test_what_is_not_measured_is_said(brightness, image_folder, capsys) -> None:
 def test_few_images_and_labels_are_kept(brightness, image_folder, monkeypatch) -> None:
     """The few-shot check looks at the first so many of the images and their labels; else a label is seen only where its
     image is read."""
-    monkeypatch.setattr("tokenizer_train.evaluate.LABELLED_IMAGES", 20)
-    monkeypatch.setattr("tokenizer_train.classes.SETTINGS", ((2, 1), (3, 2)))
+    monkeypatch.setattr("tokenizer_train.evaluation.evaluate.LABELLED_IMAGES", 20)
+    monkeypatch.setattr("tokenizer_train.evaluation.classes.SETTINGS", ((2, 1), (3, 2)))
     source = open_source(image_folder)
     asked: list[int] = []
     label = type(source).label

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spae.errors import InputError
-from tokenizer_train.few_shot import draw_episodes, mean_of_words, nearest_centroid
+from tokenizer_train.evaluation.few_shot import draw_episodes, mean_of_words, nearest_centroid
 
 
 def test_episodes_hold_distinct_classes_and_images() -> None:

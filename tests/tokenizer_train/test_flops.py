@@ -12,7 +12,7 @@ from spae.nearest import CHUNK, log_sum_exp, nearest
 from spae.vocabulary import Vocabulary
 from tokenizer_train import speed
 from tokenizer_train.flops import DEVICES, PEAKS, exact_flops, peak, step_flops
-from tokenizer_train.mesh import make_mesh, split
+from tokenizer_train.processes.mesh import make_mesh, split
 from tokenizer_train.speed import Speed, peak_memory
 from tokenizer_train.state import create
 from tokenizer_train.step import make_step

@@ -19,7 +19,7 @@ from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.cli import main
 from tokenizer_train.config import Config
 from tokenizer_train.loop import Diverged, train
-from tokenizer_train.mesh import make_mesh
+from tokenizer_train.processes.mesh import make_mesh
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "default64.py"
 
@@ -194,7 +194,7 @@ def test_evaluation_of_a_bundle(
     tiny_config, image_folder, tmp_path, hash_guidance, monkeypatch, capsys
 ) -> None:
     folder = train(changed(tiny_config, optimizer={"steps": 1, "warmup_steps": 0}))
-    monkeypatch.setattr("tokenizer_train.evaluate.Conse", lambda: hash_guidance)
+    monkeypatch.setattr("tokenizer_train.evaluation.evaluate.Conse", lambda: hash_guidance)
     capsys.readouterr()
     arguments = ["eval", str(folder), str(image_folder), "--batch-size", "8", "--codec-images", "3"]
     arguments += ["--episodes", "200", "--skip", "stlpips", "frechet"]

@@ -21,11 +21,12 @@ from spae.images import to_array
 from spae.sources import open_source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
-from tokenizer_train import language_model, losses
+from tokenizer_train import losses
 from tokenizer_train.board import Board
 from tokenizer_train.cli import load_config
 from tokenizer_train.config import Config, OptimizerConfig, VocabularyConfig
 from tokenizer_train.loop import train
+from tokenizer_train.networks import language_model
 from tokenizer_train.state import _transform
 
 ROOT = Path(__file__).resolve().parents[2]

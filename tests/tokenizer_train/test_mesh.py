@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 
 from spae.errors import InputError
 from tokenizer_train.config import MeshConfig
-from tokenizer_train.mesh import (
+from tokenizer_train.processes.mesh import (
     check_batch_size,
     local_rows,
     make_mesh,

@@ -14,8 +14,8 @@ from flax import nnx
 from spae.errors import InputError
 from spae.stlpips import Stlpips
 from tokenizer_train.config import LossConfig
-from tokenizer_train.perceptual import LogitDistance, load
-from tokenizer_train.resnet import ResNet, from_torch
+from tokenizer_train.networks.perceptual import LogitDistance, load
+from tokenizer_train.networks.resnet import ResNet, from_torch
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BLOCKS, WIDTH, CLASSES = (2, 1, 1, 1), 4, 10

@@ -15,11 +15,11 @@ from eight_devices import state
 from jax.sharding import AxisType, SingleDeviceSharding
 
 from spae.sources import Source
-from tokenizer_train.batches import read
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.config import DataConfig, MeshConfig
 from tokenizer_train.data import Batches
-from tokenizer_train.mesh import make_mesh, shardings
+from tokenizer_train.evaluation.batches import read
+from tokenizer_train.processes.mesh import make_mesh, shardings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,7 @@ from jax._src import distributed
 from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.cli import main
-from tokenizer_train.preemption import Stopped, listen
+from tokenizer_train.processes.preemption import Stopped, listen
 
 # 20, half of them during a save. More with this variable, for whoever has the time.
 TRIALS = int(os.environ.get("SPAE_KILLS", "20"))

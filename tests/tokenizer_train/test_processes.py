@@ -31,7 +31,7 @@ from one_process import config_of
 
 from tokenizer_train import loop
 from tokenizer_train.board import Board
-from tokenizer_train.mesh import make_mesh
+from tokenizer_train.processes.mesh import make_mesh
 
 WORKER = Path(__file__).with_name("one_process.py")
 ROOT = Path(__file__).resolve().parents[2]

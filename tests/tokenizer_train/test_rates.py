@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenizer_train.rates import FORMATS, best_within
+from tokenizer_train.evaluation.codecs import FORMATS, best_within
 
 
 @pytest.fixture

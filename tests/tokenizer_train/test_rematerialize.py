@@ -15,10 +15,10 @@ from spae.rematerialize import rematerialize
 from spae.transformer import Block
 from spae.vocabulary import Vocabulary
 from tokenizer_train.cli import load_config
-from tokenizer_train.discriminator import Discriminator
 from tokenizer_train.dry_run import estimate
-from tokenizer_train.mesh import make_mesh
-from tokenizer_train.resnet import ResNet
+from tokenizer_train.networks.discriminator import Discriminator
+from tokenizer_train.networks.resnet import ResNet
+from tokenizer_train.processes.mesh import make_mesh
 from tokenizer_train.state import create
 from tokenizer_train.step import make_step
 

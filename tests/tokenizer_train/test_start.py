@@ -18,7 +18,7 @@ from spae.vocabulary import Vocabulary
 from tokenizer_train import start
 from tokenizer_train.cli import main
 from tokenizer_train.config import Config, DataConfig, LossConfig, RunConfig, VocabularyConfig
-from tokenizer_train.mesh import make_mesh
+from tokenizer_train.processes.mesh import make_mesh
 from tokenizer_train.start import SPREAD, candidates, families_of, principal
 from tokenizer_train.state import create, tokenizer
 

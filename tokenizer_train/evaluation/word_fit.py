@@ -15,8 +15,8 @@ from spae.guidance.protocol import Guidance
 from spae.guidance.scores import percentile, scores, word_means
 from spae.images import to_float
 from spae.vocabulary import Vocabulary
-from tokenizer_train.batches import by_side, mapped
-from tokenizer_train.few_shot import mean_of_words, nearest_centroid
+from tokenizer_train.evaluation.batches import by_side, mapped
+from tokenizer_train.evaluation.few_shot import mean_of_words, nearest_centroid
 
 ORACLE_WORDS = 5
 ORACLE_BATCH = 256

@@ -13,10 +13,10 @@ from spae.errors import InputError
 from spae.guidance.scores import word_features
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
-from tokenizer_train.few_shot import draw_episodes
-from tokenizer_train.mosaics import draw_groups, mosaics
-from tokenizer_train.naming import WORDS, centred, naming
-from tokenizer_train.word_fit import WordFit
+from tokenizer_train.evaluation.few_shot import draw_episodes
+from tokenizer_train.evaluation.mosaics import draw_groups, mosaics
+from tokenizer_train.evaluation.naming import WORDS, centred, naming
+from tokenizer_train.evaluation.word_fit import WordFit
 
 SETTINGS = ((2, 1), (5, 1), (5, 5))  # ways, shots of the few-shot check
 # What needs labels: its key among the figures -> its name in --skip.

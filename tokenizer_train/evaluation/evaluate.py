@@ -31,16 +31,16 @@ from spae.guidance.conse import Conse
 from spae.images import to_array
 from spae.sources import Source, open_source
 from spae.tokenizer import Tokenizer
-from tokenizer_train.batches import batches, read
-from tokenizer_train.classes import OF_CLASSES, Classes
-from tokenizer_train.mosaics import GRID
-from tokenizer_train.pair_measures import Measure, pair_measures
-from tokenizer_train.rates import FORMATS, best_within
-from tokenizer_train.reconstruction import Reconstruction
-from tokenizer_train.set_measures import SetMeasures
-from tokenizer_train.tables import comparison, markdown
-from tokenizer_train.word_fit import WordFit
-from tokenizer_train.words import Words
+from tokenizer_train.evaluation.batches import batches, read
+from tokenizer_train.evaluation.classes import OF_CLASSES, Classes
+from tokenizer_train.evaluation.codecs import FORMATS, best_within
+from tokenizer_train.evaluation.mosaics import GRID
+from tokenizer_train.evaluation.pair_measures import Measure, pair_measures
+from tokenizer_train.evaluation.reconstruction import Reconstruction
+from tokenizer_train.evaluation.set_measures import SetMeasures
+from tokenizer_train.evaluation.tables import comparison, markdown
+from tokenizer_train.evaluation.word_fit import WordFit
+from tokenizer_train.evaluation.word_use import Words
 
 UPPER_LAYERS = (2, 3)  # whose words it looks at: 5 and 21 words of the default pyramid
 # Labels matter for the first so many images alone; for the few-shot check these are kept, at the encoded size.

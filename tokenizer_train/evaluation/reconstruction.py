@@ -8,8 +8,8 @@ from jaxtyping import UInt8
 
 from spae.pyramid import Pyramid
 from spae.tokenizer import Tokenizer
-from tokenizer_train.pair_measures import Measure
-from tokenizer_train.set_measures import SetMeasures
+from tokenizer_train.evaluation.pair_measures import Measure
+from tokenizer_train.evaluation.set_measures import SetMeasures
 
 
 class Reconstruction:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from spae.errors import InputError
 from spae.guidance.weight_files import read_weights
 from spae.stlpips import Stlpips
-from tokenizer_train.resnet import ResNet, from_torch
+from tokenizer_train.networks.resnet import ResNet, from_torch
 
 IMAGE_SIZE = 224  # pixels a side, of what the classifier reads
 

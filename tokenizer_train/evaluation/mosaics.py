@@ -1,7 +1,7 @@
 """Whether words say where: four photographs as one picture, and the second layer's word of each quadrant.
 
 A word is right if, of the four photographs' names, its own photograph's is nearest to it. Words and names are seen from
-the means that `tokenizer_train.naming` takes.
+the means that `tokenizer_train.evaluation.naming` takes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from tqdm import tqdm
 from spae.images import to_array, to_float
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
-from tokenizer_train.batches import by_side
-from tokenizer_train.naming import Names, another, centred, nearest
-from tokenizer_train.word_fit import WordFit
+from tokenizer_train.evaluation.batches import by_side
+from tokenizer_train.evaluation.naming import Names, another, centred, nearest
+from tokenizer_train.evaluation.word_fit import WordFit
 
 MOST = 250  # mosaics; no photograph is in two of them
 BATCH = 32  # mosaics at once

@@ -1,0 +1,1 @@
+"""Networks that training looks through: discriminator, perceptual networks, a frozen masked language model."""
