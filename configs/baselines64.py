@@ -22,7 +22,7 @@ import os
 import runpy
 from pathlib import Path
 
-from spae.guidance.packages import package_file
+from spae.weights.packages import package_file
 from tokenizer_train.config import Config, RunConfig, VocabularyConfig
 
 ABLATIONS = runpy.run_path(str(Path(__file__).with_name("ablations64.py")))

@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
             print(line)
         return 0
 
-    from icl_runner.report import markdown
+    from icl_runner.report.report import markdown
     from icl_runner.report.results import collect
     from icl_runner.run import run
 
@@ -65,7 +65,7 @@ def _settings(options: argparse.Namespace) -> Any:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from icl_runner.report import as_json, collect, markdown, write_html
+    from icl_runner.report.report import as_json, collect, markdown, write_html
 
     prices = _prices(options)
     cells = collect(options.logs)

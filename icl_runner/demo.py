@@ -15,7 +15,7 @@ from spae import frozen_lm
 from spae.demo import PHOTOGRAPHS, read_credits
 from spae.errors import InputError
 from spae.files import write_file
-from spae.template import fill
+from spae.pages import fill
 
 EMBEDDED = "spae-lm/"
 LAYERS = 2  # five words a photograph

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from spae.errors import InputError
 from spae.guidance.conse import label_names
-from spae.guidance.packages import package_file
 from spae.sources.fields import class_name
+from spae.weights.packages import package_file
 
 # Names of classes.tsv that mean something else, or nothing, to most readers; all three are synonyms of the same synset.
 _CLEARER = {"n02509815": "red panda", "n02892201": "plaque", "n07615774": "popsicle"}

@@ -19,8 +19,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spae.architecture import AutoencoderConfig
-from spae.convolution import Depthwise
-from spae.rematerialize import Rematerializable
+from spae.layers.convolution import Depthwise
+from spae.layers.rematerialize import Rematerializable
 
 
 class ResidualBlock(Rematerializable):

@@ -16,8 +16,8 @@ from spae.errors import InputError
 from spae.files import write_file
 from spae.images import open_image, to_array
 from spae.metrics import psnr
+from spae.pages import fill
 from spae.pyramid import Pyramid, grids_text
-from spae.template import fill
 
 if TYPE_CHECKING:
     from spae.tokenizer import Tokenizer

@@ -18,7 +18,6 @@ from PIL import Image
 from spae import bundle
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder
-from spae.clips import to_clip
 from spae.errors import BundleError, InputError
 from spae.files import cache_folder
 from spae.frozen_lm.masked_lm import BertEncoder, BertSizes
@@ -27,14 +26,15 @@ from spae.guidance.conse import image_tower
 from spae.guidance.sight import trunk_side
 from spae.images import to_array, to_float, to_square, to_uint8
 from spae.nearest import nearest_few
-from spae.parameters import cast, fill, flatten
 from spae.prompt import write_prompt
 from spae.pursuit import Pursuit
 from spae.pursuit import Sizes as PursuitSizes
 from spae.pyramid import Pyramid, PyramidShape, grids_text
 from spae.quantize import QUANTIZERS, Quantized, normalised, prefix_averages
+from spae.sources.clips import to_clip
 from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
+from spae.weights.parameters import cast, fill, flatten
 
 Picture = Image.Image | UInt8[np.ndarray, "h w 3"]
 Clip = UInt8[np.ndarray, "t h w 3"]

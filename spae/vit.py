@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from spae.transformer import Block
+from spae.layers.transformer import Block
 
 _MLP_RATIO = 4
 

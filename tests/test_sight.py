@@ -18,10 +18,11 @@ from spae.autoencoder import Autoencoder
 from spae.bulk.job import open_job
 from spae.bulk.run import run
 from spae.cli import main
-from spae.guidance.clip_towers import ClipImageTower, ImageSizes
+from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.images import to_array
-from spae.service import app, upstream
+from spae.service import app
 from spae.service.batching import Batcher
+from spae.service.models import upstream
 from spae.service.settings import Settings
 from spae.sources import open_source
 from spae.tokenizer import Tokenizer

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from spae.architecture import AutoencoderConfig
-from spae.clips import Sampling, open_clips
 from spae.errors import InputError
 from spae.images import to_array
 from spae.pyramid import PyramidShape
 from spae.sources import Source, open_source
+from spae.sources.clips import Sampling, open_clips
 from tokenizer_train.config import DataConfig
 from tokenizer_train.damage import Damage
 

@@ -14,13 +14,13 @@ from spae.guidance.choice import load_guidance
 from spae.guidance.clip import Clip
 from spae.guidance.clip_jax import ClipJax
 from spae.guidance.conse import Conse
-from spae.guidance.embedded import check_embedded
+from spae.guidance.meaning_view import check_embedded
 from spae.guidance.protocol import Guidance
 from spae.guidance.scores import word_means
-from spae.parameters import flatten
 from spae.pursuit import Pursuit
 from spae.sources import Source
 from spae.vocabulary import Vocabulary
+from spae.weights.parameters import flatten
 from tokenizer_train.config import Config
 from tokenizer_train.damage import Damage
 from tokenizer_train.data import Rows

@@ -25,11 +25,11 @@ from spae.files import bucket_errors, is_remote, open_path, write_file
 from spae.guidance.cache import cached_word_features
 from spae.guidance.protocol import Guidance
 from spae.images import to_array
-from spae.parameters import fill
 from spae.pursuit import Pursuit, Sizes
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
+from spae.weights.parameters import fill
 from tokenizer_train.config import Config
 from tokenizer_train.damage import Damage
 from tokenizer_train.processes.mesh import is_main, wait_for_all

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from spae.autoencoder import Autoencoder
 from spae.frozen_lm.masked_lm import MaskedLM
+from spae.layers.rematerialize import rematerialize
 from spae.pursuit import Pursuit
-from spae.rematerialize import rematerialize
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config, OptimizerConfig

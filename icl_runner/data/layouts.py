@@ -15,10 +15,10 @@ from icl_runner.data.examples import Example, ExampleSet
 from spae import class_names
 from spae.errors import InputError
 from spae.files import file_size
-from spae.guidance.packages import package_file
 from spae.images import open_image
 from spae.sources import open_source
 from spae.sources.fields import class_name
+from spae.weights.packages import package_file
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _SPLITS = ("train", "val", "test")

@@ -61,13 +61,13 @@ def compare(
 
 @cache
 def stlpips() -> Distance:
-    """The distance of `spae.stlpips` (VGG16), compiled once for each number of pictures and kept.
+    """The distance of `spae.metrics.stlpips` (VGG16), compiled once for each number of pictures and kept.
 
     Raises `InputError` if the package with its weights is not installed.
     """
     from flax import nnx
 
-    from spae.stlpips import Stlpips
+    from spae.metrics.stlpips import Stlpips
 
     # The graph and its weights apart: weights that are closed over would be compiled in as constants.
     graph, weights = nnx.split(Stlpips())

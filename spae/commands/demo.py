@@ -22,8 +22,8 @@ def add(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from spae.clips import refuse_clips
     from spae.demo import write_demo
+    from spae.sources.clips import refuse_clips
 
     tokenizer = tokenizer_of(options)
     refuse_clips(tokenizer, "spae demo")

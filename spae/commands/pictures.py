@@ -118,9 +118,9 @@ def _encode(options: argparse.Namespace) -> int:
 
 def reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
     """What opens the file of an image, or of a clip, for this tokenizer."""
-    from spae.clips import read_clip, trained_sampling
-    from spae.films import is_film
     from spae.images import open_image
+    from spae.sources.clips import read_clip, trained_sampling
+    from spae.sources.films import is_film
 
     size = tokenizer.image_size
     if tokenizer.frames > 1:
@@ -141,8 +141,8 @@ def reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
 def _decode(options: argparse.Namespace) -> int:
     from PIL import Image
 
-    from spae.clips import trained_sampling
-    from spae.films import check_output, write_film
+    from spae.sources.clips import trained_sampling
+    from spae.sources.films import check_output, write_film
 
     text = _text(options.text)
     clip_output = options.output.suffix.lower() in ("", ".gif", ".mp4")
@@ -196,9 +196,9 @@ def _report(parsed: "Parsed", options: argparse.Namespace) -> None:
 
 
 def _draw(options: argparse.Namespace) -> int:
-    from spae.clips import refuse_clips
     from spae.draw import draw_pyramid
     from spae.images import open_image
+    from spae.sources.clips import refuse_clips
 
     form = _picture_format(options.output)
     image = open_image(options.image)

@@ -96,7 +96,7 @@ def _build(options: argparse.Namespace) -> int:
     )
     if options.embed is not None:
         from spae.guidance.choice import load_guidance
-        from spae.guidance.embedded import embedded
+        from spae.guidance.meaning_view import embedded
 
         guidance = load_guidance(options.embed)
         vocabulary = embedded(vocabulary, guidance, options.view, options.components)

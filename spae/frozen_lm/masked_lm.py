@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Float
 from spae.errors import InputError
 from spae.frozen_lm.model_file import read_safetensors_tensor, safetensors_files
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer
-from spae.guidance.weights import StateDict, hollow
-from spae.transformer import Block
+from spae.layers.transformer import Block
+from spae.weights.state_dict import StateDict, hollow
 
 # RoBERTa's padding and its successors take the first positions of the table.
 _OFFSET = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}

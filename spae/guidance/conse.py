@@ -20,11 +20,11 @@ from jaxtyping import Array, Float
 from spae.errors import InputError
 from spae.guidance import efficientnet, minilm
 from spae.guidance.efficientnet import CLASSES, EfficientNetLite0
-from spae.guidance.packages import package_file
 from spae.guidance.protocol import Way
 from spae.guidance.regions import compiled_regions, region_means
 from spae.guidance.resize import resize_square
-from spae.guidance.weights import normal
+from spae.weights.packages import package_file
+from spae.weights.state_dict import normal
 
 TOP_LABELS = 10
 WIDTH = minilm.WIDTH

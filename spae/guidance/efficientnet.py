@@ -13,12 +13,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from spae.convolution import Depthwise, same_padding
 from spae.errors import InputError
-from spae.guidance.packages import package_file
 from spae.guidance.sight import CONSE_SIDE
-from spae.guidance.torch_file import read_torch_file
-from spae.guidance.weights import StateDict, constant, fill, hollow, normal
+from spae.layers.convolution import Depthwise, same_padding
+from spae.weights.packages import package_file
+from spae.weights.state_dict import StateDict, constant, fill, hollow, normal
+from spae.weights.torch_file import read_torch_file
 
 IMAGE_SIZE = CONSE_SIDE
 CLASSES = 1000

@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 from spae.errors import InputError
 from spae.frozen_lm.masked_lm import BertEncoder, BertSizes, fill_encoder
 from spae.guidance.batches import padded
-from spae.guidance.packages import package_file
-from spae.guidance.weights import StateDict, hollow
+from spae.weights.packages import package_file
+from spae.weights.state_dict import StateDict, hollow
 
 VOCABULARY, WIDTH = 30522, 384
 SIZES = BertSizes(

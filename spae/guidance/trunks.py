@@ -10,7 +10,7 @@ from typing import Any
 from flax import nnx
 
 from spae.errors import InputError
-from spae.guidance.clip_towers import ClipImageTower, ImageSizes
+from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.guidance.conse import ConseImageTower
 
 

@@ -19,17 +19,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import spae
-from spae.clips import refuse_clips
 from spae.demo import PHOTOGRAPHS
 from spae.errors import BundleError, InputError
-from spae.service import catalogue, chat, completions, prompt, remote, schemas, tokens, upstream, words
+from spae.service import catalogue, completions, prompt, remote, schemas, tokens, words
 from spae.service.auth import Guard, Keys
 from spae.service.batching import Batcher, Overloaded, Unavailable
+from spae.service.chat import route as chat
 from spae.service.errors import ApiError
 from spae.service.head import HeadAsGet
 from spae.service.limits import Memory, TimeLimit
+from spae.service.models import upstream
 from spae.service.settings import Settings
 from spae.service.telemetry import Observed, Telemetry
+from spae.sources.clips import refuse_clips
 
 PAGE = Path(__file__).parent / "page"
 _ERRORS = {

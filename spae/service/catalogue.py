@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParameter
 
 from spae.service import schemas
-from spae.service.chat_text import short
+from spae.service.chat.messages import short
 from spae.service.errors import ApiError
 from spae.service.events import to_json
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from spae.service.chat_text import short
+from spae.service.chat.messages import short
 from spae.service.errors import ApiError
 
 # For accounts, bills and caches elsewhere: no answer depends on them.

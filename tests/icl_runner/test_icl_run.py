@@ -17,7 +17,7 @@ import pytest
 from icl_runner import episodes
 from icl_runner.cli import main
 from icl_runner.plan import Plan
-from icl_runner.report import as_json
+from icl_runner.report.report import as_json
 from icl_runner.report.results import collect
 from icl_runner.run import SETTINGS_FILE, run
 from icl_runner.settings import Settings

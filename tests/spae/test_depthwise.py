@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from spae.cnn import DepthwiseBlock
-from spae.convolution import Depthwise
+from spae.layers.convolution import Depthwise
 
 
 def array(x) -> np.ndarray:

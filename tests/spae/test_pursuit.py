@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spae.errors import InputError
-from spae.parameters import fill
 from spae.pursuit import Pursuit, Sizes
+from spae.weights.parameters import fill
 
 SIDES = (1, 2, 4)
 PIXELS, PATCH = 16, 2

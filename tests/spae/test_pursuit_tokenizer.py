@@ -13,13 +13,13 @@ from spae import bundle
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder
 from spae.errors import BundleError, InputError
-from spae.guidance.clip_towers import ClipImageTower, ImageSizes
+from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.images import to_array
-from spae.parameters import fill
 from spae.pursuit import Pursuit, Sizes
 from spae.quantize import prefix_averages
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
+from spae.weights.parameters import fill
 
 CONFIG = AutoencoderConfig(
     image_size=8,

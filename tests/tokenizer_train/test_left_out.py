@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spae.clips import Sampling, open_clips
 from spae.errors import InputError
 from spae.guidance.cache import compute_image_features, stored_image_features
 from spae.sources import Source, open_source
+from spae.sources.clips import Sampling, open_clips
 from tokenizer_train.board import Board
 from tokenizer_train.config import Config, DataConfig
 from tokenizer_train.damage import TRIES, Damage

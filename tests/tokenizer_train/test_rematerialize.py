@@ -11,8 +11,8 @@ from flax import nnx
 
 from spae.architecture import AutoencoderConfig
 from spae.cnn import Encoder
-from spae.rematerialize import rematerialize
-from spae.transformer import Block
+from spae.layers.rematerialize import rematerialize
+from spae.layers.transformer import Block
 from spae.vocabulary import Vocabulary
 from tokenizer_train.cli import load_config
 from tokenizer_train.dry_run import estimate

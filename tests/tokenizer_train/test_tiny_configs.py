@@ -11,7 +11,7 @@ import spae
 from spae.errors import InputError
 from spae.guidance.choice import load_guidance
 from spae.guidance.clip import Clip
-from spae.guidance.embedded import embedded
+from spae.guidance.meaning_view import embedded
 from spae.sources import open_source
 from spae.vocabulary import Vocabulary
 from tokenizer_train.cli import load_config, main

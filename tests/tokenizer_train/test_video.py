@@ -12,9 +12,9 @@ from PIL import Image
 
 import spae
 from spae.autoencoder import Autoencoder
-from spae.clips import Clips, Sampling, open_clips
 from spae.errors import InputError
 from spae.guidance.cache import compute_image_features, stored_image_features
+from spae.sources.clips import Clips, Sampling, open_clips
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from tokenizer_train.cli import load_config, main

@@ -22,14 +22,14 @@ from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 import spae
-from spae import lpips
-from spae.clips import Sampling, open_clips, trained_sampling
 from spae.errors import InputError
 from spae.files import write_file
 from spae.guidance.choice import load_clip
 from spae.guidance.conse import Conse
 from spae.images import to_array
+from spae.metrics import lpips
 from spae.sources import Source, open_source
+from spae.sources.clips import Sampling, open_clips, trained_sampling
 from spae.tokenizer import Tokenizer
 from tokenizer_train.evaluation.batches import batches, read
 from tokenizer_train.evaluation.classes import OF_CLASSES, Classes

@@ -7,11 +7,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, UInt8
 
-from spae import lpips
-from spae.feature_distance import SMALLEST_SIDE, FeatureDistance
 from spae.images import to_float
-from spae.metrics import psnr, ssim
-from spae.stlpips import Stlpips
+from spae.metrics import lpips, psnr, ssim
+from spae.metrics.feature_distance import SMALLEST_SIDE, FeatureDistance
+from spae.metrics.stlpips import Stlpips
 
 # A batch of uint8 images, or clips, to one value for each of them.
 Compare = Callable[[UInt8[np.ndarray, "b *t h w 3"]], Float[np.ndarray, " b"]]
@@ -29,7 +28,7 @@ def pair_measures(
 
     Args:
         image_size: pixels a side.
-        lpips_folder: of `spae.lpips.find`, if its weights are there.
+        lpips_folder: of `spae.metrics.lpips.find`, if its weights are there.
         with_stlpips: it is the slowest on CPUs.
 
     Raises:

@@ -14,12 +14,12 @@ from flax import nnx
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from spae import inception
-from spae.frechet import Moments, frechet_distance
 from spae.guidance import efficientnet
 from spae.guidance.resize import resize_square
 from spae.images import to_float
-from spae.inception_score import SPLITS, InceptionScore
+from spae.metrics import inception
+from spae.metrics.frechet import Moments, frechet_distance
+from spae.metrics.inception_score import SPLITS, InceptionScore
 
 # A batch of uint8 images to features, and logits if the Inception Score is taken of them.
 Embed = Callable[
@@ -36,7 +36,7 @@ class SetMeasures:
     Args:
         count: images (frames) there will be.
         prefixes: sets of reconstructions.
-        inception_file: of `spae.inception.load`, if the weights are there.
+        inception_file: of `spae.metrics.inception.load`, if the weights are there.
         with_frechet: the distance in the features of EfficientNet-Lite0, whose weights are in a package.
 
     Attributes:

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spae.errors import InputError
-from spae.rematerialize import Rematerializable
+from spae.layers.rematerialize import Rematerializable
 
 leaky = partial(jax.nn.leaky_relu, negative_slope=0.2)
 

@@ -6,8 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spae.errors import InputError
-from spae.guidance.weight_files import read_weights
-from spae.stlpips import Stlpips
+from spae.metrics.stlpips import Stlpips
+from spae.weights.files import read_weights
 from tokenizer_train.networks.resnet import ResNet, from_torch
 
 IMAGE_SIZE = 224  # pixels a side, of what the classifier reads

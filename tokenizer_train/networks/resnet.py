@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spae.errors import InputError
-from spae.guidance.weights import StateDict, constant, fill, hollow, normal
-from spae.rematerialize import Rematerializable
+from spae.layers.rematerialize import Rematerializable
+from spae.weights.state_dict import StateDict, constant, fill, hollow, normal
 
 BLOCKS = (3, 4, 6, 3)  # ResNet-50's
 WIDTH = 64

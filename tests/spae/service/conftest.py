@@ -7,8 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 import spae
-from spae.service import upstream
 from spae.service.app import create_app
+from spae.service.models import upstream
 from spae.service.settings import Settings
 
 # fake_tokenizer stands beside the tests of the tokenizer.

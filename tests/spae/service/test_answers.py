@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spae.service.answers import complete, relay
+from spae.service.chat.answers import complete, relay
 
 _LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 _JSON = st.recursive(

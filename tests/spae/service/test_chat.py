@@ -23,8 +23,8 @@ from starlette.responses import JSONResponse, RedirectResponse
 import spae
 from spae.service.app import create_app
 from spae.service.errors import ApiError
+from spae.service.models.upstream import KEY_VARIABLE, RemoteModel
 from spae.service.settings import Settings
-from spae.service.upstream import KEY_VARIABLE, RemoteModel
 
 WHITE = "<image> white white white white white </image>"
 BLACK = "<image> black black black black black </image>"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
-from spae.service.chat_text import (
+from spae.service.chat.messages import (
     Options,
     check_messages,
     for_upstream,

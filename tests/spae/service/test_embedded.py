@@ -11,8 +11,8 @@ from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import model_file
 from spae.pyramid import PyramidShape
-from spae.service.embedded import EmbeddedModel
 from spae.service.errors import ApiError
+from spae.service.models.embedded import EmbeddedModel
 
 WORDS = ("dog", "park", "grass")
 

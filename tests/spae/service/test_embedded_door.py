@@ -12,9 +12,9 @@ from some_images import data_url, encoded
 
 import spae
 from spae.pyramid import PyramidShape
-from spae.service import upstream
 from spae.service.app import create_app
-from spae.service.embedded import EmbeddedModel
+from spae.service.models import upstream
+from spae.service.models.embedded import EmbeddedModel
 from spae.service.settings import Settings
 
 PHOTOGRAPH = {"type": "image_url", "image_url": {"url": data_url(encoded())}}

@@ -25,8 +25,8 @@ from silent_model import SilentModel
 from some_images import encoded
 
 import spae
-from spae.service import upstream
 from spae.service.app import create_app
+from spae.service.models import upstream
 from spae.service.settings import Settings
 
 MUTANTS = 1000  # of each format

@@ -1,0 +1,180 @@
+"""`POST /v1/chat/completions`: OpenAI's chat interface, for a language model that knows only text."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from spae.service.chat import answers
+from spae.service.chat.messages import (
+    Options,
+    check_messages,
+    for_upstream,
+    image_places,
+    images_size,
+    preamble,
+    read_options,
+    to_text,
+    with_preamble,
+)
+from spae.service.chat.pencil import Pencil
+from spae.service.errors import ApiError
+from spae.service.events import streamed, to_json
+from spae.service.images_in import from_data_url, is_inline, open_square, too_many
+from spae.service.json_body import LARGE, check_text_size, read_object
+from spae.service.tokens import EXAMPLE_IMAGE, until_gone
+
+T = TypeVar("T")
+
+router = APIRouter(tags=["chat"])
+
+_IMAGE = {"type": "image_url", "image_url": {"url": EXAMPLE_IMAGE}}
+_EXAMPLE = {
+    "model": "default",
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "What colour is this?"}, _IMAGE]}],
+    "max_tokens": 32,
+    "spae": {"layers": 2},
+}
+_BODY = {
+    "type": "object",
+    "description": "As OpenAI documents it; what is not named here goes on to the language model",
+    "properties": {
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "properties": {"role": {"type": "string"}}, "required": ["role"]},
+        },
+        "stream": {"type": ["boolean", "null"]},
+        "modalities": {
+            "type": ["array", "null"],
+            "items": {"type": "string"},
+            "description": 'With "image" the answer is to have a picture',
+        },
+        "spae": {
+            "type": ["object", "null"],
+            "properties": {
+                "layers": {
+                    "type": ["integer", "null"],
+                    "minimum": 1,
+                    "description": "Of every image; 2 by default",
+                },
+                "preamble": {
+                    "type": ["string", "null"],
+                    "description": "In place of the one that explains the words",
+                },
+            },
+            "additionalProperties": False,
+        },
+    },
+    "required": ["messages"],
+}
+
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Conversations with images",
+    responses={
+        200: {
+            "description": "OpenAI's reply, pictures in `images` beside the text of a message; a stream if asked for",
+            "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+        }
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _BODY, "example": _EXAMPLE}},
+        }
+    },
+)
+async def chat(request: Request) -> Response:
+    """OpenAI's chat interface in front of a language model that knows only text. Images (data URLs, or addresses at
+    hosts that the operator allows) become words; words that the model writes between <image> and </image> become a
+    picture, in `images` of the message beside its text."""
+    state = request.app.state
+    with state.memory.share() as share:
+        with state.telemetry.timed("read"):
+            body, size = await read_object(request, state.settings, share)
+            read = partial(_read, state, body, size)
+            options, places = await asyncio.to_thread(read) if size > LARGE else read()
+        # The same image again, as in few-shot conversations, has the same words.
+        words = await _words(request, places, options)
+    messages = to_text(body["messages"], words)
+    sent = for_upstream(body) | {
+        "messages": with_preamble(messages, preamble(state.tokenizer.shape, options)),
+        "spae": {
+            "words": state.tokenizer.shape.tokens(options.layers),
+            "draw": options.draw,
+            "text": options.text,
+        },
+    }
+    del body, messages, places, read  # the images; the answer may take minutes
+    request.state.log["images"] = len(words)
+    pencil = Pencil(state.tokenizer, state.batcher, state.telemetry, state.settings.max_images)
+    try:
+        if sent.get("stream"):
+            upstream = state.upstream.stream(sent, request.headers)
+            return await streamed(request, upstream, partial(answers.relay, draw=pencil.draw))
+        start = time.perf_counter()
+        reply = await until_gone(request, state.upstream.chat(sent, request.headers))
+        state.telemetry.stage("upstream", time.perf_counter() - start)
+    except ApiError as error:
+        state.telemetry.upstream_errors.labels(error.status).inc()
+        raise
+    return Response(to_json(await answers.complete(reply, pencil.draw)), media_type="application/json")
+
+
+def _read(state: Any, body: dict[str, Any], size: int) -> tuple[Options, dict[str, str]]:
+    """What a request of `size` bytes asks for, and its images with their places; all that can be refused at once.
+
+    Raises InputError; ApiError: 413 too much text or too many images, and what the language model does not take.
+    """
+    options = read_options(body, state.tokenizer.shape, state.settings.preamble)
+    messages = check_messages(body.get("messages"))
+    places = image_places(messages)
+    check_text_size(size - images_size(messages), state.settings, "messages")
+    if len(places) > state.settings.max_images:
+        raise too_many(state.settings.max_images, "messages")
+    state.upstream.check(body)
+    return options, places
+
+
+async def _words(request: Request, places: Mapping[str, str], options: Options) -> dict[str, str]:
+    """The words of the image at every address; `places`: where they stand in the request."""
+    if not places:
+        return {}
+    state = request.app.state
+    telemetry, urls = state.telemetry, list(places)
+    with state.batcher.places(len(urls)) as held:
+        with telemetry.timed("open"):
+            opened = _together([_open(state, url, place) for url, place in places.items()])
+            images = await until_gone(request, opened)
+        pyramids = await until_gone(request, state.batcher.encode(images, held))
+    words = {url: pyramid.text(options.layers) for url, pyramid in zip(urls, pyramids, strict=True)}
+    telemetry.images.labels("in").inc(len(urls))
+    telemetry.words.labels("out").inc(len(urls) * state.tokenizer.shape.tokens(options.layers))
+    return words
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all; when one fails, the others are given up."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except* Exception as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _open(state: Any, url: str, place: str) -> Any:
+    try:
+        if is_inline(url):
+            data = await asyncio.to_thread(from_data_url, url, state.settings)
+        else:
+            data = await state.remote_images.fetch(url)
+        return await asyncio.to_thread(open_square, data, state.settings, state.tokenizer)
+    except ApiError as error:
+        raise error.at(place) from error

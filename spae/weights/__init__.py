@@ -1,0 +1,1 @@
+"""Weights on disk: files of packages, of PyTorch, of safetensors, into the parameters of a network."""
