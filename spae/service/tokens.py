@@ -340,7 +340,7 @@ def _parse(one: WrittenPyramid, tokenizer: Tokenizer, layers: int | None, name: 
     key = next(key for key in ("text", "words", "ids") if getattr(one, key) is not None)
     try:
         if one.ids is not None:
-            pyramid = _from_ids(_flat(one.ids), tokenizer)
+            pyramid = Pyramid.from_ids(_flat(one.ids), tokenizer.shape, tokenizer.vocabulary)
             return Parsed(pyramid if layers is None else pyramid.prefix(layers), ())
         return tokenizer.parse(one.text if one.text is not None else " ".join(_flat(one.words)), layers)
     except InputError as error:
@@ -352,17 +352,6 @@ def _flat(values: Sequence[Any] | None) -> list[Any]:
     for value in values or ():
         flat += value if isinstance(value, list) else [value]
     return flat
-
-
-def _from_ids(ids: Sequence[int], tokenizer: Tokenizer) -> Pyramid:
-    sizes = [tokenizer.shape.tokens(layers) for layers in range(1, len(tokenizer.shape) + 1)]
-    if len(ids) not in sizes:
-        raise InputError(
-            f"wanted as many ids as whole layers hold, {', '.join(map(str, sizes))}; got {len(ids)}"
-        )
-    parts = np.split(np.array(ids, np.int32), sizes[: sizes.index(len(ids))])
-    grids = [part.reshape(grid) for part, grid in zip(parts, tokenizer.shape.layers, strict=False)]
-    return Pyramid(tuple(grids), tokenizer.shape, tokenizer.vocabulary)
 
 
 async def _decode(batcher: Any, pyramids: Sequence[Pyramid], held: Any) -> list[np.ndarray]:
