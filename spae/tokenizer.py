@@ -24,14 +24,13 @@ from spae.frozen_lm.masked_lm import BertEncoder, BertSizes
 from spae.guidance import trunks
 from spae.guidance.conse import image_tower
 from spae.guidance.sight import trunk_side
-from spae.images import to_array, to_float, to_square, to_uint8
+from spae.images import to_array, to_clip, to_float, to_square, to_uint8
 from spae.nearest import nearest_few
 from spae.prompt import write_prompt
 from spae.pursuit import Pursuit
 from spae.pursuit import Sizes as PursuitSizes
 from spae.pyramid import Pyramid, PyramidShape, grids_text
 from spae.quantize import QUANTIZERS, Quantized, normalised, prefix_averages
-from spae.sources.clips import to_clip
 from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
 from spae.weights.parameters import cast, fill, flatten
