@@ -111,6 +111,12 @@ class HuggingFaceTokenizer:
         """The id of a token by its exact name, such as `<|im_end|>`; None if there is none."""
         return self._tokenizer.token_to_id(token)
 
+    @cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """What stands for something else than text, such as `<|im_end|>`, and its id."""
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        return {token.content: id_ for id_, token in added if token.special}
+
     def lead(self) -> tuple[int, ...]:
         """What a tokenizer.json puts in front of every text: BOS, or nothing."""
         with_special = self._tokenizer.encode("a").ids
