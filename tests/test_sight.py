@@ -135,7 +135,7 @@ def test_of_the_service_which_compiles_nothing_for_a_request(bundle, photographs
     files = [("image", (key, (photographs / key).read_bytes())) for key in expected]
     service = app.create_app(Settings(bundle=bundle))
     with starlette.TestClient(service, base_url="http://localhost") as client:
-        own = service.state.service.tokenizer
+        own = service.state.service.tokenizer._compiled
         compiled = [own._look, own._encode, own._next_words, own._nearest_few]
         before = [function._cache_size() for function in compiled]
         answer = client.post("/v1/tokenize", files=files).json()

@@ -91,7 +91,7 @@ def _train(file: str, arguments: Sequence[str]) -> int:
     if options.dry_run:
         return _dry_run(config, options)
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
-    from spae.tokenizer import keep_compiled
+    from spae.compiled import keep_compiled
     from tokenizer_train.processes.mesh import start
     from tokenizer_train.processes.peers import together
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from spae.compiled import BUCKETS
 from spae.errors import InputError
 from spae.pyramid import Pyramid
 from spae.service.telemetry import Telemetry, log_error
-from spae.tokenizer import BUCKETS, Tokenizer
+from spae.tokenizer import Tokenizer
 
 LOG = logging.getLogger("spae.service")
 

@@ -14,7 +14,7 @@ from spae.codes import code_vocabulary
 from spae.errors import InputError
 from spae.guidance.conse import WIDTH, ConseImageTower
 from spae.nearest import CHUNK
-from spae.quantize import prefix_averages
+from spae.quantize import streaming_average
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
 
@@ -84,7 +84,7 @@ def test_a_tokenizer_searches_and_averages_what_its_model_says_and_so_does_its_b
     pyramid = tokenizer.encode(PHOTOGRAPH)
     # The top word stands alone at its place (2, 2), so it is the one nearest to z there.
     assert pyramid.ids[0].item() == ((z[2, 2] - table) ** 2).sum(1).argmin()
-    averages = prefix_averages(
+    averages = streaming_average.prefix_averages(
         [ids[None] for ids in pyramid.ids], jnp.asarray(table, jnp.float32), config.shape
     )
     wanted = model.decoder(averages[-1])[0]

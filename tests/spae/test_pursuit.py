@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from spae.errors import InputError
 from spae.pursuit import Pursuit, Sizes
-from spae.weights.parameters import fill
 
 SIDES = (1, 2, 4)
 PIXELS, PATCH = 16, 2
@@ -54,7 +53,7 @@ def arrays(seed: int, whole: bool = False) -> dict[str, np.ndarray]:
 
 
 def made(parts: dict[str, np.ndarray], pools: tuple[int, ...]) -> Pursuit:
-    return fill(lambda: Pursuit(SIZES, SIDES, pools, PIXELS), parts, "")
+    return restore(lambda: Pursuit(SIZES, SIDES, pools, PIXELS), parts, "")
 
 
 @partial(jax.jit, static_argnums=(0, 3))
