@@ -10,10 +10,9 @@ import math
 from typing import Literal
 
 from spae.architecture import AutoencoderConfig
-from spae.codes import code_vocabulary
 from spae.errors import InputError
 from spae.guidance.choice import parse
-from spae.vocabulary import Vocabulary
+from spae.vocabulary import Vocabulary, code_vocabulary
 
 PERCEPTUAL_NETWORKS = ("stlpips-vgg", "stlpips-alex", "resnet50-logits", "none")
 

@@ -10,13 +10,12 @@ from flax import nnx
 
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder, ranked
-from spae.codes import code_vocabulary
 from spae.errors import InputError
 from spae.guidance.conse import WIDTH, ConseImageTower
 from spae.nearest import CHUNK
 from spae.quantize import streaming_average
 from spae.tokenizer import Tokenizer
-from spae.vocabulary import View, Vocabulary
+from spae.vocabulary import View, Vocabulary, code_vocabulary
 
 SMALL = AutoencoderConfig(
     image_size=8, pyramid=(1, 2, 4), filters=4, multipliers=(1,), blocks=1, downsamplings=1
