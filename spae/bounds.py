@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -26,13 +25,8 @@ def check_fields(config: Any) -> None:
 
     Raises InputError: a value out of its range, or none of the choices; it names the field.
     """
-    for name, hint in _hints(type(config)).items():
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
         _check(name, getattr(config, name), hint)
-
-
-@lru_cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
 
 
 def _check(name: str, value: Any, hint: Any) -> None:

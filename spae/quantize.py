@@ -162,7 +162,7 @@ class Quantizer:
 # SAQ: z_l = z + sum_{i<l} (z - e(k_i)) = (m + 1) z - sum e(k_i) at the positions P(l), where m words came before. Every
 # word then moves the average at its position towards z: zhat = mean of e(k_i).
 streaming_average = Quantizer(
-    query=lambda z_bnc, sum_bnc, count_n: (count_n + 1)[:, None].astype(np.float32) * z_bnc - sum_bnc,
+    query=lambda z_bnc, sum_bnc, count_n: z_bnc * (count_n + 1)[:, None].astype(np.float32) - sum_bnc,
     average=lambda sum_bpc, count_p: sum_bpc / np.maximum(count_p, 1)[:, None].astype(np.float32),
 )
 # RQ, the paper's ablation: z_l = z - sum_{i<l} e(k_i), and zhat is the sum of the words.

@@ -40,6 +40,10 @@ def _serve(options: argparse.Namespace) -> int:
         from spae.service.serve import serve
     except ModuleNotFoundError as error:
         raise InputError(f"no module {error.name}: the service needs pip install 'spae[serve]'") from error
-    given = {one.name: getattr(options, one.name) for one in fields(Settings) if "help" in one.metadata}
-    serve(Settings(**{name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}))
+    given: dict[str, Any] = {}
+    for field in fields(Settings):
+        if "help" in field.metadata:
+            value = getattr(options, field.name)
+            given[field.name] = tuple(value) if isinstance(value, list) else value
+    serve(Settings(**given))
     return 0
