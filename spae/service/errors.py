@@ -36,7 +36,7 @@ class ApiError(Exception):
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
 
     def at(self, place: str) -> "ApiError":
-        """The same, about that part of the request."""
+        """This error, about that part of the request."""
         message = f"{place}: {self.message}"
         return ApiError(self.status, message, code=self.code, param=place, headers=self.headers)
 
