@@ -29,6 +29,7 @@ from spae.pursuit import Pursuit, Sizes
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
+from spae.weights.parameters import restore
 from tokenizer_train.config import Config
 from tokenizer_train.damage import Damage
 from tokenizer_train.processes.mesh import is_main, wait_for_all

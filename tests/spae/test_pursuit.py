@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from spae.errors import InputError
 from spae.pursuit import Pursuit, Sizes
+from spae.weights.parameters import restore
 
 SIDES = (1, 2, 4)
 PIXELS, PATCH = 16, 2

@@ -19,6 +19,7 @@ from spae.pursuit import Pursuit, Sizes
 from spae.quantize import streaming_average
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
+from spae.weights.parameters import restore
 
 CONFIG = AutoencoderConfig(
     image_size=8,
