@@ -94,7 +94,7 @@ def to_array(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The central square of a PIL image or a uint8 array (H, W, 3) or (H, W), at `size` pixels a side.
 
-    Antialiased bicubic. Raises InputError for another type, dtype or rank.
+    Antialiased bicubic. Raises InputError: another type, dtype or rank.
     """
     if size < 1:
         raise InputError(f"wanted a side of at least 1 pixel, got {size}")
@@ -143,7 +143,7 @@ def to_clip(clip: Any, size: int, frames: int) -> UInt8[np.ndarray, "t size size
 
 
 def to_float(image: UInt8[Any, "*batch h w 3"]) -> Float[Any, "*batch h w 3"]:
-    """uint8 0..255 -> float32 in [0, 1], NumPy or (traced) JAX alike. Raises InputError for another dtype."""
+    """uint8 0..255 -> float32 in [0, 1], NumPy or (traced) JAX alike. Raises InputError: another dtype."""
     if getattr(image, "dtype", None) != np.uint8:
         found = getattr(image, "dtype", type(image).__name__)
         raise InputError(f"wanted a uint8 image (0..255), got {found}: convert it, or use to_uint8")
@@ -151,7 +151,7 @@ def to_float(image: UInt8[Any, "*batch h w 3"]) -> Float[Any, "*batch h w 3"]:
 
 
 def to_uint8(image: Float[np.ndarray, "*batch h w 3"]) -> UInt8[np.ndarray, "*batch h w 3"]:
-    """Float in [0, 1] -> uint8 by clipping and rounding. Raises InputError for another dtype and for NaN."""
+    """Float in [0, 1] -> uint8 by clipping and rounding. Raises InputError: another dtype, or NaN."""
     # bfloat16 is no np.floating, so everything passes through float32.
     array = np.asarray(image)
     if array.dtype.kind in "iub":

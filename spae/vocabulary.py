@@ -123,7 +123,7 @@ class Vocabulary:
 
     `words`: V different words without spaces; `token_ids`: int32 (V,), the model's own numbers;
     `embeddings`: float32 (V, c); `views`: {"meaning": View, "appearance": View}; `provenance`: plain JSON.
-    Raises `InputError` when these do not fit each other.
+    Raises InputError: these do not fit each other.
     """
 
     words: tuple[str, ...]
@@ -224,7 +224,7 @@ class Vocabulary:
     def from_parts(
         cls, tensors: Mapping[str, np.ndarray], words: list[str], header: Mapping[str, Any]
     ) -> "Vocabulary":
-        """The inverse of `tensors()`, `words` and `header()`; `BundleError` when they do not fit."""
+        """The inverse of `tensors()`, `words` and `header()`. Raises BundleError: they do not fit each other."""
         if header.get("format") != _FORMAT:
             raise BundleError(
                 f"vocabulary: wanted format {_FORMAT}; got {header.get('format')!r}; "
@@ -268,8 +268,10 @@ class Vocabulary:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Vocabulary":
-        """Reads what `save` wrote, or a copy of it in a bucket; `BundleError` for a missing, changed or unreadable
-        file."""
+        """Reads what `save` wrote, or a copy of it in a bucket.
+
+        Raises BundleError: a file is missing, changed or unreadable.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 

@@ -64,7 +64,7 @@ class HuggingFaceTokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> "HuggingFaceTokenizer":
-        """Reads a tokenizer.json; `InputError` when it is missing or not one."""
+        """Reads a tokenizer.json. Raises InputError: it is missing, or not one."""
         tokenizers = import_tokenizers()
         if not path.is_file():
             raise InputError(f"tokenizer: wanted the file {path}; there is none; save it beside the weights")
@@ -78,7 +78,7 @@ class HuggingFaceTokenizer:
         """Builds the tokenizer from GGUF metadata (keys `tokenizer.ggml.*`, values as plain Python).
 
         Byte-level BPE (`tokenizer.ggml.model` = gpt2, with the splits of SmolLM, GPT-2, Llama 3, Qwen 2)
-        and SentencePiece BPE (llama). `InputError` for anything else.
+        and SentencePiece BPE (llama). Raises InputError: anything else.
         """
         kind = metadata.get("tokenizer.ggml.model")
         if kind == "gpt2":

@@ -6,9 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from spae.errors import InputError
-from spae.service.chat.messages import short
 from spae.service.clients import until_gone
-from spae.service.errors import ApiError
+from spae.service.errors import ApiError, short
 from spae.service.events import streamed, to_json
 from spae.service.json_body import check_text_size, read_object
 from spae.service.running import service_of

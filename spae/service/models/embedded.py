@@ -12,8 +12,8 @@ from typing import Any
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM
-from spae.service.chat.messages import IMAGE_PARTS, TEXT_PARTS, short
-from spae.service.errors import ApiError
+from spae.service.chat.messages import IMAGE_PARTS, TEXT_PARTS
+from spae.service.errors import ApiError, short
 from spae.service.fields import check_fields, number, refused, stops
 from spae.service.models.chat_template import ChatTemplate
 from spae.service.models.names import check_model

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from spae.service.chat.messages import short
-from spae.service.errors import ApiError
+from spae.service.errors import ApiError, short
 
 
 def check_model(model: Any, known: Sequence[str]) -> None:
