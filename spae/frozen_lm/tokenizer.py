@@ -59,8 +59,14 @@ class HuggingFaceTokenizer:
         tokenizer.add_special_tokens(
             [_as_special(token) for token in added if not token.special and token.content.strip(_BLANKS)]
         )
-        tokenizer.encode_special_tokens = True  # as text, that is
         self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = False
+        marks = list(self.control_tokens)[:1]
+        behind = tokenizer.encode("".join(marks) + "a", add_special_tokens=False).ids[len(marks) :]
+        tokenizer.encode_special_tokens = True  # as text, that is
+        # Whether a text behind a control token is written like one that begins there: SentencePiece's space in front of
+        # the first word is, in some files, in front of the very first alone.
+        self.begins_anew = behind == self.encode("a")
 
     @classmethod
     def from_file(cls, path: Path) -> "HuggingFaceTokenizer":

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM
+from spae.frozen_lm.constraint import encode_behind
 
 # No character: nobody loses anything when it is taken out again.
 _MARK = "\ufdd0"
@@ -67,11 +68,18 @@ class ChatTemplate:
         if not self._takes_system:
             turns = _without_system(turns)
         text = self._rendered(turns)
-        ids: list[int] = []
-        for number, piece in enumerate(self._split.split(text)):
-            # Control tokens are at every other place.
-            ids += [self._control[piece]] if number % 2 else self._tokenizer.encode(piece.replace(_MARK, ""))
+        # Control tokens are at every other place.
+        first, *others = self._split.split(text)
+        ids = self._tokenizer.encode(first.replace(_MARK, ""))
+        for token, piece in zip(others[::2], others[1::2], strict=True):
+            ids += [self._control[token], *self._behind(piece.replace(_MARK, ""))]
         return ids if ids[: len(self._lead)] == self._lead else self._lead + ids
+
+    def _behind(self, text: str) -> list[int]:
+        """Token ids of a text behind a control token."""
+        if self._tokenizer.begins_anew or not text:
+            return self._tokenizer.encode(text)
+        return encode_behind(text, self._tokenizer)
 
     def _marked(self, text: str) -> str:
         return self._spelled_out.sub(lambda found: found[0] + _MARK, text)

@@ -23,6 +23,7 @@ class Letters:
     size = 0x120000
     longest = 6
     control_tokens = CONTROL
+    begins_anew = True
 
     def __init__(self, words):
         self.words = {f" {word}": 0x110000 + i for i, word in enumerate(words)}

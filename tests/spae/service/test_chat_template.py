@@ -2,8 +2,10 @@
 
 import pytest
 from fake_lm import FakeLM
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from spae.errors import InputError
+from spae.frozen_lm.tokenizer import HuggingFaceTokenizer
 from spae.service.models.chat_template import ChatTemplate
 
 CONTROL = ["<s>", "</s>", "<|eot|>", "<|head|>", "<|/head|>", "<turn>", "</turn>"]
@@ -99,6 +101,22 @@ def test_the_beginning_stands_there_once():
 
 def test_a_model_without_control_tokens_chats_too():
     assert shown(template("{{ messages[0].content }}!", []).prompt(TALK[1:])) == " Hello <|eot|> !"
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_a_space_in_front_of_the_first_word_is_where_the_library_has_it(scheme):
+    symbols = ["<unk>", "▁", "a", "b", "▁a", "▁b", "<s>", "</s>"]
+    merges = [("▁", "a"), ("▁", "b")]
+    library = Tokenizer(models.BPE({one: i for i, one in enumerate(symbols)}, merges, unk_token="<unk>"))
+    library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    library.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in ("<s>", "</s>")])
+    expected = library.encode("<s>a b</s>b a<s>", add_special_tokens=False).ids
+    lm = FakeLM()
+    lm.tokenizer = HuggingFaceTokenizer(library)
+    lm.special_tokens = {"bos_token": "<s>"}
+    lm.chat_template = "{{ bos_token }}{{ messages[0].content }}</s>{{ messages[1].content }}{{ bos_token }}"
+    turns = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "b a"}]
+    assert ChatTemplate(lm).prompt(turns) == expected
 
 
 def test_what_a_template_refuses():

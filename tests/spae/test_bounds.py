@@ -1,0 +1,40 @@
+"""Bounds at the fields of a config."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+
+from spae.bounds import Positive, Range, check_fields
+from spae.errors import InputError
+
+
+@dataclass
+class Config:
+    count: Positive = 1
+    share: Annotated[float, Range(0, 1)] = 1.0
+    kind: Literal["one", "two"] = "one"
+    sides: tuple[Positive, ...] = (1, 2)
+    width: Positive | None = None
+    name: str = ""
+
+
+def test_what_is_within():
+    check_fields(Config())
+    check_fields(Config(count=10**9, share=0.0, kind="two", sides=(), width=3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": 0}, "wanted count of at least 1, got 0"),
+        ({"share": 1.1}, "wanted share from 0 to 1, got 1.1"),
+        ({"share": float("nan")}, "wanted share from 0 to 1, got nan"),
+        ({"kind": "three"}, "kind is one of one, two, not 'three'"),
+        ({"sides": (1, 0)}, "wanted sides of at least 1, got 0"),
+        ({"width": 0}, "wanted width of at least 1, got 0"),
+    ],
+)
+def test_what_is_not(changes, message):
+    with pytest.raises(InputError, match=message):
+        check_fields(Config(**changes))
