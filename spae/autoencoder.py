@@ -159,7 +159,7 @@ class Autoencoder(nnx.Module):
     def decode(
         self,
         zhat_bhwc: Float[Array, "b *space c"],
-        ids: Sequence[Int[Array, "b *grid"]],
+        ids: Sequence[Int[Array, " b *grid"]],
         meaning_codebook_vd: Float[Array, "v d"],
     ) -> Float[Array, "b *pixels 3"]:
         """Images (B, H, W, 3) float32, or clips, from averages of words, see `Decoder`.

@@ -93,7 +93,7 @@ class Compiled:
     def decode(
         self,
         params: nnx.State,
-        ids: Sequence[Int[np.ndarray, "b *grid"]],
+        ids: Sequence[Int[np.ndarray, " b *grid"]],
         codebooks: Mapping[str, Float[Array, "v c"]],
     ) -> Float[Array, "b *t s s 3"]:
         """Images or clips of words, any prefix of the pyramid."""

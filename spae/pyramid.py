@@ -91,7 +91,7 @@ class PyramidShape:
         """
         return _positions(self, self.check_layers(layer))
 
-    def flat_positions(self, layer: int) -> Int[np.ndarray, "n"]:
+    def flat_positions(self, layer: int) -> Int[np.ndarray, " n"]:
         """`positions(layer)` as row-major indices into the finest grid."""
         return np.ravel_multi_index(tuple(self.positions(layer).T), self.grid)
 
@@ -113,7 +113,7 @@ class PyramidShape:
 
     def tokens(self, layers: int | None = None) -> int:
         """How many words the first `layers` layers hold (all layers by default)."""
-        return sum(prod(grid) for grid in self.sides[: self.check_layers(layers)])
+        return self.sizes[self.check_layers(layers) - 1]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ class PyramidShape:
         return tuple(accumulate(map(prod, self.sides)))
 
     @property
-    def above(self) -> Int[np.ndarray, "n"]:
+    def above(self) -> Int[np.ndarray, " n"]:
         """For every word of the flat sequence (top layer first, each row-major) the place in it of the word above, the
         one of the layer before whose region holds this word's; -1 in the top layer. Read-only int64."""
         return _above(self)
@@ -133,7 +133,7 @@ class PyramidShape:
             counts[self.flat_positions(layer)] += 1
         return counts.reshape(self.grid)
 
-    def nearest_covered(self, layers: int | None = None, first: int = 1) -> Int[np.ndarray, "n"]:
+    def nearest_covered(self, layers: int | None = None, first: int = 1) -> Int[np.ndarray, " n"]:
         """For every position of the finest grid (flat, row-major), the flat index of the nearest position
         that the layers `first` .. `layers` cover: Euclidean distance in grid steps, ties to the lowest index.
         """
@@ -220,7 +220,7 @@ class Pyramid:
     @classmethod
     def from_ids(
         cls,
-        ids: Sequence[int] | Int[np.ndarray, "n"],
+        ids: Sequence[int] | Int[np.ndarray, " n"],
         shape: PyramidShape,
         vocabulary: HasWords | None = None,
     ) -> "Pyramid":
@@ -244,7 +244,7 @@ class Pyramid:
         return len(self.ids)
 
     @property
-    def flat_ids(self) -> Int[np.ndarray, "n"]:
+    def flat_ids(self) -> Int[np.ndarray, " n"]:
         """The ids of all words held, in the order of `text`: int32, a copy."""
         return np.concatenate([ids.ravel() for ids in self.ids])
 

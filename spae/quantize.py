@@ -46,7 +46,7 @@ class Quantized(NamedTuple):
             semantic loss. Of layers whose words were given without any, (B, n_l, 0).
     """
 
-    ids: tuple[Int[Array, "b *grid"], ...]
+    ids: tuple[Int[Array, " b *grid"], ...]
     averages: tuple[Float[Array, "b *space c"], ...]
     queries: tuple[Float[Array, "b n c"], ...]
 
@@ -126,7 +126,7 @@ class Quantizer:
 
     def prefix_averages(
         self,
-        ids: Sequence[Int[Array, "b *grid"]],
+        ids: Sequence[Int[Array, " b *grid"]],
         codebook_vc: Float[Array, "v c"],
         shape: PyramidShape,
         fill: Fill = "nearest",

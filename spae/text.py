@@ -238,7 +238,7 @@ def _filled(
     ids: Sequence[int | None],
     found: Sequence[str],
     vocabulary: Vocabulary,
-    above: Int[np.ndarray, "n"],
+    above: Int[np.ndarray, " n"],
     repairs: list[Repair],
 ) -> list[int]:
     """An id for each of the n places, where the text has none that of the word above; the repairs are added."""

@@ -127,7 +127,7 @@ class Vocabulary:
     """
 
     words: tuple[str, ...]
-    token_ids: Int[np.ndarray, "v"]
+    token_ids: Int[np.ndarray, " v"]
     embeddings: Float[np.ndarray, "v c"]
     views: Mapping[str, View]
     provenance: Mapping[str, Any]

@@ -55,7 +55,7 @@ def commitment(
 
 def codebook(
     queries: Sequence[Float[Array, "b n c"]],
-    ids: Sequence[Int[Array, "b *grid"]],
+    ids: Sequence[Int[Array, " b *grid"]],
     codebook_vc: Float[Array, "v c"],
     first_layer: int = 1,
 ) -> Float[Array, ""]:

@@ -40,7 +40,7 @@ def word_features(guidance: Guidance, words: Sequence[str]) -> Float[np.ndarray,
 
 def word_means(
     image_features_nf: Float[np.ndarray, "n f"], word_features_vf: Float[np.ndarray, "v f"]
-) -> Float[np.ndarray, "v"]:
+) -> Float[np.ndarray, " v"]:
     """Mean similarity of each word over a set of images: what the hub correction subtracts.
 
     Generic words are near every image; measured against their own mean they no longer win everywhere. The
@@ -54,7 +54,7 @@ def word_means(
 def scores(
     image_features_bf: Float[Array, "b f"],
     word_features_vf: Float[Array, "v f"],
-    word_means_v: Float[Array, "v"] | None = None,
+    word_means_v: Float[Array, " v"] | None = None,
 ) -> Float[Array, "b v"]:
     """s(I, k) in [0, 1]: each image's worst word is 0, its best is 1.
 
@@ -92,7 +92,7 @@ def percentile(score_bv: Float[Array, "b v"], ids_bn: Int[Array, "b n"]) -> Floa
     if score_bv.shape[-1] < 2:
         raise InputError(f"expected scores of at least two words, got shape {score_bv.shape}")
 
-    def rank(score_v: Float[Array, "v"], ids_n: Int[Array, "n"]) -> Float[Array, "n"]:
+    def rank(score_v: Float[Array, " v"], ids_n: Int[Array, " n"]) -> Float[Array, " n"]:
         ordered, chosen = jnp.sort(score_v), score_v[ids_n]
         below = jnp.searchsorted(ordered, chosen, side="left")
         through = jnp.searchsorted(ordered, chosen, side="right") - 1

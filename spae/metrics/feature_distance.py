@@ -41,7 +41,7 @@ class FeatureDistance(nnx.Module):
 
     def __call__(
         self, first_bhwc: Float[Array, "b h w 3"], second_bhwc: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b"]:
+    ) -> Float[Array, " b"]:
         """float32 distances, one for each pair of images in [0, 1], sides at least 32 pixels; 0 if equal.
 
         Differentiable with respect to both. Raises InputError: other shapes.
@@ -59,7 +59,7 @@ class FeatureDistance(nnx.Module):
         images_bhwc = ((2 * images_bhwc - 1 - self.shift[...]) / self.scale[...]).astype(self.dtype)
         return [_unit(x_bhwc.astype(jnp.float32)) for x_bhwc in self.features(images_bhwc)]
 
-    def between(self, first: Sequence[Array], second: Sequence[Array]) -> Float[Array, "b"]:
+    def between(self, first: Sequence[Array], second: Sequence[Array]) -> Float[Array, " b"]:
         """float32 distances of the images whose `directions` these are."""
         distances = [
             ((x_bhwc - y_bhwc) ** 2 @ head_c[...]).mean(axis=(1, 2))

@@ -24,7 +24,7 @@ class LogitDistance(nnx.Module):
 
     def __call__(
         self, first_bhwc: Float[Array, "b h w 3"], second_bhwc: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b"]:
+    ) -> Float[Array, " b"]:
         """float32 distances, one for each pair of images in [0, 1]; differentiable with respect to both.
 
         Raises:
