@@ -31,6 +31,7 @@ from spae.pursuit import Pursuit
 from spae.pursuit import Sizes as PursuitSizes
 from spae.pyramid import Pyramid, PyramidShape, grids_text
 from spae.quantize import QUANTIZERS, Quantized, normalised, prefix_averages
+from spae.region import Region, look
 from spae.sources.clips import to_clip
 from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
@@ -250,6 +251,35 @@ class Tokenizer:
             one.reshape(*grid, count) for one, grid in zip(rivals, self.shape.layers, strict=True)
         )
 
+    def region_words(self, image: Picture, region: Region, count: int) -> list[str]:
+        """Words of what is there: `count` words that add up to what the trunk sees in a region of an image, the first
+        of which says most (`spae.pursuit.Pursuit.parts`). The trunk's map is coarse (7 x 7 cells over the square for
+        ConSE), so what lies beside a small region is seen with it.
+
+        Args:
+            image: a PIL image or a uint8 array (H, W, 3) of any size.
+            region: a box (x, y, width, height) in pixels of the image as given (a PIL image: upright), or a mask, bool
+                (H, W). Where it reaches out of the central square that `encode` takes, the whole image is
+                looked at, see `spae.region.look`.
+            count: 1 .. `pursuit.kinds`.
+
+        Raises:
+            InputError: not an image, a bad region (see `spae.region.look`) or count, or a tokenizer whose words of
+                meaning are not chosen by pursuit.
+        """
+        if self.pursuit is None:
+            raise InputError(
+                f"words of a region need a tokenizer with meaning 'pursuit', this one has {self.config.meaning!r}"
+            )
+        if not 1 <= count <= self.pursuit.kinds:
+            raise InputError(f"wanted 1 to {self.pursuit.kinds} words of a region, got {count}")
+        looked = look(image, region)
+        weights_hw = looked.cells(self.trunk.cells)
+        ids = self._part_words(
+            self._frozen_parts[1], self.square(looked.square_hwc)[None], weights_hw[None, None], count
+        )
+        return [self.vocabulary.words[i] for i in np.asarray(ids)[0, 0]]
+
     @overload
     def decode(
         self, pyramid: Pyramid | str, layers: int | None = None, strict: bool = False
@@ -425,8 +455,8 @@ class Tokenizer:
         return tokenizer
 
     @cached_property
-    def trunk(self) -> nnx.Module:
-        """The frozen trunk; only there if `config.trunk` names one."""
+    def trunk(self) -> Any:
+        """The frozen trunk, a `spae.guidance.protocol.ImageTower`; only there if `config.trunk` names one."""
         return self._trunk if self._trunk is not None else image_tower()
 
     def square(self, image: Any) -> UInt8[np.ndarray, "*t s s 3"]:
@@ -504,6 +534,16 @@ class Tokenizer:
             return pursuit.rivals(trunk, to_float(seen_bhwc), count)
 
         return jax.jit(next_words, static_argnums=2)
+
+    @cached_property
+    def _part_words(self) -> Callable[..., jax.Array]:
+        graph = self._frozen_parts[0]
+
+        def part_words(state, seen_bhwc, weights_brhw, count):
+            trunk, pursuit = nnx.merge(graph, state)
+            return pursuit.parts(trunk, to_float(seen_bhwc), weights_brhw, count)
+
+        return jax.jit(part_words, static_argnums=3)
 
     @cached_property
     def _average(self) -> Callable[..., jax.Array]:
