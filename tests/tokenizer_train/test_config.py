@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from spae.errors import InputError
-from tokenizer_train.cli import load_config, main
+from tokenizer_train.cli import main
 from tokenizer_train.config import DataConfig, LossConfig, OptimizerConfig, RunConfig
+from tokenizer_train.config_file import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
