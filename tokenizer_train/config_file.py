@@ -114,8 +114,8 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def written(config: Config, path: Path, begun: str) -> str:
-    """A config file that gives this config and imports nothing but installed packages: the fields that differ from
-    their defaults, each with what the source says of it.
+    """A config file that gives this config and imports nothing but installed packages: every field with what the source
+    says of it, as a comment if it has its default.
 
     Args:
         config: what it shall give.
@@ -132,7 +132,7 @@ def written(config: Config, path: Path, begun: str) -> str:
 Command   spae-train {path}
           spae-train {path} --dry-run --device cpu        what it would need, here
           spae-train eval {config.run.output}/bundle IMAGES        what has come out
-Fields    those that differ from their defaults; `spae-train {path} --help` lists all, and takes each of them
+Fields    all there are; those in comments have their defaults
 """'''
     text = "\n\n".join([header, "\n".join(_folded(line) for line in imports)])
     return f"{text}\n\n\ndef config() -> Config:\n    return {body}\n"
@@ -153,11 +153,11 @@ def _call(section: Any, indent: str, sections: dict[str, list[str]]) -> str:
     comments, inner, lines = _comments(kind), indent + " " * 4, []
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
-        made = field.default_factory is not dataclasses.MISSING and value == field.default_factory()
-        if dataclasses.is_dataclass(value) and not made:
+        if dataclasses.is_dataclass(value):
             lines.append(f"{inner}{field.name}={_call(value, inner, sections)},")
-        elif value != field.default and not made:
-            line, comment = f"{inner}{field.name}={_literal(value)},", comments.get(field.name, "")
+        else:
+            mark, comment = "# " if value == field.default else "", comments.get(field.name, "")
+            line = f"{inner}{mark}{field.name}={_literal(value)},"
             if comment and len(line) + len(comment) + 4 <= WIDTH:
                 line = f"{line}  # {comment}"
             elif comment:
@@ -165,7 +165,7 @@ def _call(section: Any, indent: str, sections: dict[str, list[str]]) -> str:
                     comment, WIDTH, initial_indent=f"{inner}# ", subsequent_indent=f"{inner}# "
                 )
             lines.append(line)
-    return "\n".join([f"{kind.__name__}(", *lines, f"{indent})"]) if lines else f"{kind.__name__}()"
+    return "\n".join([f"{kind.__name__}(", *lines, f"{indent})"])
 
 
 def _literal(value: Any) -> str:

@@ -27,6 +27,7 @@ def test_what_is_written_gives_the_same_config(name: str, tmp_path) -> None:
         assert all(line.startswith(("from spae.", "from tokenizer_train.")) for line in imports)
         assert max(map(len, text.splitlines())) <= 120
     assert "  # length of the run; 0: the bundle of the start as it is" in text
+    assert "            # epsilon=1e-08,  # Adam's; a gradient that is but rounding and " in text
     assert "# Path or glob that spae.sources.open_source understands.\n" in text
 
 
