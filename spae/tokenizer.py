@@ -414,8 +414,7 @@ class Tokenizer:
         """
         info, files = bundle.read(name)
         try:
-            fields: dict[str, Any] = {k: _tuples(v) for k, v in info["config"].items()}
-            config = AutoencoderConfig(**fields)
+            config = AutoencoderConfig.from_json(info["config"])
             vocabulary = Vocabulary.from_parts(
                 files["vocabulary.safetensors"], files["words.json"], info["vocabulary"]
             )
@@ -616,8 +615,3 @@ def _pad(batch: np.ndarray) -> np.ndarray:
     """Repeat the last row until the batch has the size of a bucket."""
     size = next(bucket for bucket in BUCKETS if bucket >= len(batch))
     return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
-
-
-def _tuples(value: Any) -> Any:
-    """The tuples that JSON keeps as lists, at any depth."""
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
