@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from spae.compiled import BUCKETS
 from spae.metrics import psnr
 from spae.progress import Progress
 from spae.pyramid import Pyramid
-from spae.tokenizer import BUCKETS, Tokenizer
+from spae.tokenizer import Tokenizer
 from tokenizer_train.preparation import Prepared
 from tokenizer_train.processes.mesh import is_main
 from tokenizer_train.state import TrainState

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,7 @@ def _decode(options: argparse.Namespace) -> int:
 def _report(parsed: "Parsed", options: argparse.Namespace) -> None:
     """What was decoded, as JSON, or on stderr what was repaired; there always what it comes to."""
     repairs: list[dict[str, Any]] = [
-        {"kind": repair.kind, "position": repair.position, "found": repair.found, "used": repair.used}
+        asdict(repair)
         for repair in parsed.repairs
         if repair.kind != "whitespace"  # line breaks are how encode prints layers; they are nothing to repair
     ]

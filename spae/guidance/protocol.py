@@ -30,7 +30,7 @@ class ImageTower(Protocol):
         """RGB images in [0, 1] of any size (resized inside) -> float32 rows of unit length."""
 
     def regions(self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int]) -> Float[Array, "b r d"]:
-        """The same for every region of every grid, see `spae.guidance.regions`, in one pass of the network.
+        """The vectors of every region of every grid, see `spae.guidance.regions`, in one pass of the network.
 
         sides: of the grids, (1, 2, 4) for r = 1 + 4 + 16 regions; side 1, the whole image, gives what a call gives.
 
@@ -81,7 +81,7 @@ class Guidance(ImageVectors, Protocol):
     def regions(
         self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
     ) -> Float[Array, "b r d"]:
-        """The same for every region of grids of these sides, see `spae.guidance.regions`.
+        """Rows of every region of grids of these sides, see `spae.guidance.regions`.
 
         way: "map", one pass of the network, whose last map is averaged over each region; "crops", every region cut
             out, enlarged and seen by itself, a pass for each.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spae.errors import InputError
 from spae.guidance.regions import part_means
 from spae.pursuit import Pursuit, Sizes
-from spae.weights.parameters import fill
+from spae.weights.parameters import restore
 
 SIDES = (1, 2, 4)
 PIXELS, PATCH = 16, 2
@@ -58,7 +58,7 @@ def arrays(seed: int, whole: bool = False) -> dict[str, np.ndarray]:
 
 
 def made(parts: dict[str, np.ndarray], pools: tuple[int, ...]) -> Pursuit:
-    return fill(lambda: Pursuit(SIZES, SIDES, pools, PIXELS), parts, "")
+    return restore(lambda: Pursuit(SIZES, SIDES, pools, PIXELS), parts, "")
 
 
 @partial(jax.jit, static_argnums=(0, 3))

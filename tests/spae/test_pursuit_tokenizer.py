@@ -16,10 +16,10 @@ from spae.errors import BundleError, InputError
 from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.images import to_array
 from spae.pursuit import Pursuit, Sizes
-from spae.quantize import prefix_averages
+from spae.quantize import streaming_average
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
-from spae.weights.parameters import fill
+from spae.weights.parameters import restore
 
 CONFIG = AutoencoderConfig(
     image_size=8,
@@ -72,7 +72,7 @@ def pursuit(config: AutoencoderConfig, words: int = 24) -> Pursuit:
         "patch_kernel": rng.normal(size=(12, 3)).astype(np.float32),
         "patch_bias": rng.normal(size=3).astype(np.float32),
     }
-    return fill(lambda: Pursuit.of(config, Sizes(words, 5, 12, 3)), arrays, "")
+    return restore(lambda: Pursuit.of(config, Sizes(words, 5, 12, 3)), arrays, "")
 
 
 def tokenizer_of(config: AutoencoderConfig) -> Tokenizer:
@@ -200,7 +200,7 @@ def test_decoding_goes_through_the_map(tokenizer):
     pyramid, decoder = tokenizer.encode(PICTURES["larger"]), jax.jit(lambda average: model.decoder(average))
     for layers in (2, 4):
         ids = tuple(jnp.asarray(one[None]) for one in pyramid.ids[:layers])
-        average = prefix_averages(ids, jnp.asarray(codebook), tokenizer.shape)[-1]
+        average = streaming_average.prefix_averages(ids, jnp.asarray(codebook), tokenizer.shape)[-1]
         direct = np.clip(np.asarray(decoder(average))[0], 0, 1) * 255
         assert np.abs(tokenizer.decode(pyramid, layers) - direct).max() < 0.51
 
