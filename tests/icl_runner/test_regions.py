@@ -1,0 +1,93 @@
+"""Boxes, masks and polygons: exact both ways, and what is no region refused."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icl_runner.regions import area, box_of, check_box, check_mask, fill, outlines, rectangle, simplify
+from spae.errors import InputError
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9), st.floats(0.1, 0.9))
+def test_outlines_and_back(seed, height, width, density):
+    # Noise has holes, diagonal neighbours, concave parts and islands.
+    mask = np.random.default_rng(seed).random((height, width)) < density
+    polygons = outlines(mask)
+    np.testing.assert_array_equal(fill(polygons, width, height), mask)
+    for polygon in polygons:
+        assert all((a[0] == b[0]) != (a[1] == b[1]) for a, b in pairwise(polygon))
+
+
+def test_a_ring_is_two_polygons():
+    ring = np.ones((5, 5), bool)
+    ring[1:4, 1:4] = False
+    outer, hole = outlines(ring)
+    assert outer == ((5, 0), (5, 5), (0, 5), (0, 0))
+    assert (area(outer), area(hole)) == (25, 9)
+    diagonal = np.eye(2, dtype=bool)
+    assert len(outlines(diagonal)) == 2
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.floats(-5, 15), st.floats(-5, 15)), min_size=3, max_size=8))
+def test_fill_counts_crossings(polygon):
+    found = fill([polygon], 10, 7)
+    for y in range(7):
+        for x in range(10):
+            inside = False
+            for (x1, y1), (x2, y2) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+                if (y1 <= y + 0.5) != (y2 <= y + 0.5):
+                    inside ^= x1 + (y + 0.5 - y1) * ((x2 - x1) / (y2 - y1)) <= x + 0.5
+            assert found[y, x] == inside
+
+
+def test_simplify_keeps_the_corners_that_matter():
+    square = ((0, 0), (5, 0.1), (10, 0), (10, 10), (5, 9.9), (0, 10), (0, 5))
+    assert set(simplify(square, 4)) == {(0, 0), (10, 0), (10, 10), (0, 10)}
+    assert simplify(square, 20) == square
+    with pytest.raises(InputError, match="at least 3"):
+        simplify(square, 2)
+
+
+def test_boxes():
+    assert check_box((-2, 1, 5, 100), 10, 8) == (0, 1, 3, 7)
+    assert check_box((9, 7, 1, 1), 10, 8) == (9, 7, 1, 1)
+    mask = np.zeros((8, 10), bool)
+    mask[7, 9] = True
+    assert box_of(mask) == (9, 7, 1, 1)
+    assert area(rectangle(box_of(mask))) == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((10, 0, 2, 2), "outside"),
+        ((-3, 0, 3, 2), "outside"),
+        ((1, 1, 0, 2), "above 0"),
+        ((5, 5, -2, -2), "two corners"),
+        ((1, 1, 2), "four numbers"),
+        ((1, 1, float("nan"), 2), "four numbers"),
+        ((1, 1, float("inf"), 2), "four numbers"),
+    ],
+)
+def test_what_is_no_box(box, message):
+    with pytest.raises(InputError, match=message):
+        check_box(box, 10, 8)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((10, 8), bool), r"10 x 8 pixels, shape \(8, 10\)"),
+        (np.ones((8, 10), np.uint8), "booleans, got uint8"),
+        (np.zeros((8, 10), bool), "empty"),
+        ([[True]], "booleans, got list"),
+    ],
+)
+def test_what_is_no_mask(mask, message):
+    with pytest.raises(InputError, match=message):
+        check_mask(mask, 10, 8)
