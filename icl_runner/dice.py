@@ -7,6 +7,7 @@ not do, for their streams may change from version to version.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -45,3 +46,7 @@ class Dice:
     def uniform(self, purpose: str, low: float, high: float) -> float:
         """A number from `low` to `high`."""
         return low + (high - low) * (next(self.numbers(purpose)) / 2**256)
+
+    def normal(self, purpose: str, mean: float, deviation: float) -> float:
+        """A number of the normal distribution, within seven standard deviations."""
+        return mean + deviation * NormalDist().inv_cdf(self.uniform(purpose, 1e-12, 1 - 1e-12))

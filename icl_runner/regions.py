@@ -1,10 +1,9 @@
-"""Regions of an image: boxes, masks and polygons, checked and turned into each other, exactly.
+"""Regions of an image: boxes, masks and polygons turned into each other, exactly. (`spae.region` checks them.)
 
 Pixel (x, y) covers the square from (x, y) to (x + 1, y + 1); its middle says whether it is inside of a polygon. A
 region with holes, or of several parts, is several polygons, and what an odd number of them encloses is inside.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -28,44 +27,6 @@ class Box(NamedTuple):
     def corners(self) -> tuple[float, float, float, float]:
         """x1, y1, x2, y2: upper left, lower right."""
         return self.x, self.y, self.x + self.width, self.y + self.height
-
-
-def check_box(box: Sequence[float], width: int, height: int) -> Box:
-    """The box, less what lies outside of an image of `width` x `height` pixels.
-
-    Raises:
-        InputError: not four finite numbers; empty or inverted (its width and height must be above 0); wholly outside.
-    """
-    if len(box) != 4 or not all(math.isfinite(number) for number in box):
-        raise InputError(f"wanted a box of four numbers, x,y,width,height in pixels, got {tuple(box)}")
-    x, y, across, down = map(float, box)
-    if across <= 0 or down <= 0:
-        raise InputError(
-            f"wanted a box x,y,width,height of a width and height above 0, got {_shown(box)}: "
-            "are these two corners? then take the difference"
-        )
-    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + across, width), min(y + down, height)
-    if x1 >= x2 or y1 >= y2:
-        raise InputError(f"the box {_shown(box)} lies outside of the image of {width} x {height} pixels")
-    return Box(x1, y1, x2 - x1, y2 - y1)
-
-
-def check_mask(mask: np.ndarray, width: int, height: int) -> Bool[np.ndarray, "h w"]:
-    """A mask as it came.
-
-    Raises:
-        InputError: no array of booleans, of another size than the image, or without a single pixel.
-    """
-    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
-        found = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise InputError(f"wanted a mask of booleans, got {found}: compare it with a threshold first")
-    if mask.shape != (height, width):
-        raise InputError(
-            f"wanted a mask of the image's {width} x {height} pixels, shape {(height, width)}, got {mask.shape}"
-        )
-    if not mask.any():
-        raise InputError("the mask is empty: wanted at least one pixel of it")
-    return mask
 
 
 def box_of(mask: Bool[np.ndarray, "h w"]) -> Box:
@@ -152,7 +113,3 @@ def area(polygon: Sequence[tuple[float, float]]) -> float:
     """In square pixels, by the corners alone (the shoelace formula); 0 for a line."""
     x, y = np.asarray(polygon, np.float64).T
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
-
-
-def _shown(box: Sequence[float]) -> str:
-    return ",".join(f"{number:g}" for number in box)
