@@ -203,8 +203,8 @@ class Place:
     def _inside(self, x: float, y: float) -> tuple[int, int]:
         """The pixel of the region that is nearest to a point."""
         nearest = int(((self._pixels - (y, x)) ** 2).sum(1).argmin())
-        y, x = self._pixels[nearest].tolist()
-        return x, y
+        row, column = self._pixels[nearest].tolist()
+        return column, row
 
 
 def _angles(corners: Sequence[tuple[int, int]]) -> list[float]:
