@@ -92,20 +92,26 @@ def outlines(mask: Bool[np.ndarray, "h w"]) -> tuple[Polygon, ...]:
     return tuple(polygons)
 
 
-def simplify(polygon: Sequence[tuple[float, float]], count: int) -> Polygon:
-    """A polygon of at most `count` corners: again and again the corner goes that spans the least triangle with its
-    neighbours (Visvalingam and Whyatt 1993).
+def with_corners(polygon: Sequence[tuple[float, float]], count: int) -> Polygon:
+    """A polygon of exactly `count` corners: while there are more, the corner goes that spans the least triangle with
+    its neighbours (Visvalingam and Whyatt 1993); while there are fewer, the longest side gets one in its middle.
 
     Raises:
-        InputError: fewer than three corners are wanted.
+        InputError: fewer than three corners are wanted, or given.
     """
-    if count < 3:
-        raise InputError(f"wanted a polygon of at least 3 corners, got {count}")
     corners = np.asarray(polygon, np.float64)
+    if min(count, len(corners)) < 3:
+        raise InputError(
+            f"wanted a polygon of at least 3 corners, got {len(corners)} and to make {count} of them"
+        )
     while len(corners) > count:
         before, after = np.roll(corners, 1, 0) - corners, np.roll(corners, -1, 0) - corners
         areas = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0])
         corners = np.delete(corners, int(areas.argmin()), 0)
+    while len(corners) < count:
+        ends = np.roll(corners, -1, 0)
+        longest = int(np.hypot(*(ends - corners).T).argmax())
+        corners = np.insert(corners, longest + 1, (corners[longest] + ends[longest]) / 2, 0)
     return tuple(map(tuple, corners.tolist()))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_runner.regions import area, box_of, fill, outlines, rectangle, simplify
+from icl_runner.regions import area, box_of, fill, outlines, rectangle, with_corners
 from spae.errors import InputError
 
 
@@ -45,12 +45,16 @@ def test_fill_counts_crossings(polygon):
             assert found[y, x] == inside
 
 
-def test_simplify_keeps_the_corners_that_matter():
+def test_corners_that_matter_stay():
     square = ((0, 0), (5, 0.1), (10, 0), (10, 10), (5, 9.9), (0, 10), (0, 5))
-    assert set(simplify(square, 4)) == {(0, 0), (10, 0), (10, 10), (0, 10)}
-    assert simplify(square, 20) == square
-    with pytest.raises(InputError, match="at least 3"):
-        simplify(square, 2)
+    assert set(with_corners(square, 4)) == {(0, 0), (10, 0), (10, 10), (0, 10)}
+    assert with_corners(square, 7) == square
+    more = with_corners(square[::2], 20)
+    assert len(more) == 20
+    assert area(more) == area(square[::2])
+    for polygon, count in ((square, 2), (square[:2], 8)):
+        with pytest.raises(InputError, match="at least 3"):
+            with_corners(polygon, count)
 
 
 def test_boxes():
