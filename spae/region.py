@@ -68,8 +68,15 @@ def look(image: Image.Image | UInt8[np.ndarray, "h w 3"], region: Region) -> Loo
     return Look(square_hwc, square_share_hw)
 
 
-def _share(region: Region, height: int, width: int) -> Float32[np.ndarray, "h w"]:
-    """The region's share of each pixel."""
+def check(
+    region: Region, height: int, width: int
+) -> tuple[float, float, float, float] | Bool[np.ndarray, "h w"]:
+    """The box (x, y, width, height) or the mask of an image of that size.
+
+    Raises:
+        InputError: a box that is empty, inverted or not wholly on the image; a mask of another size or type, or with
+            nothing in it.
+    """
     if isinstance(region, np.ndarray) and region.ndim == 2:
         if region.dtype != bool or region.shape != (height, width):
             raise InputError(
@@ -78,13 +85,22 @@ def _share(region: Region, height: int, width: int) -> Float32[np.ndarray, "h w"
             )
         if not region.any():
             raise InputError("the mask holds no pixel: mark at least one as True")
-        return region.astype(np.float32)
+        return region
     x, y, w, h = _box(region)
     if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
         raise InputError(
             f"wanted a box (x, y, width, height) on the image of {width} x {height} pixels, got ({x:g}, {y:g}, {w:g}, "
             f"{h:g})"
         )
+    return x, y, w, h
+
+
+def _share(region: Region, height: int, width: int) -> Float32[np.ndarray, "h w"]:
+    """The region's share of each pixel."""
+    checked = check(region, height, width)
+    if isinstance(checked, np.ndarray):
+        return checked.astype(np.float32)
+    x, y, w, h = checked
     return np.outer(_covered(y, y + h, height), _covered(x, x + w, width)).astype(np.float32)
 
 
