@@ -8,7 +8,6 @@ done again, so a run that was stopped goes on.
 import argparse
 import dataclasses
 import json
-import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,12 +18,12 @@ from benchmarks.run import machine
 from spae.compiled import keep_compiled
 from spae.errors import BundleError, InputError
 from spae.files import write_file
-from tokenizer_train.cli import load_config
+from tokenizer_train.config_file import load_config, variants
 from tokenizer_train.evaluation.evaluate import Options, measured
 from tokenizer_train.evaluation.tables import comparison
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "baselines64.py"
-VARIANTS = tuple(name for name in runpy.run_path(str(CONFIG))["VARIANTS"] if name != "tiny")
+VARIANTS = tuple(name for name in variants(CONFIG) if name != "tiny")
 FEW_SHOT = (5, 5)  # ways and shots of the column
 
 

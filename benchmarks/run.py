@@ -23,7 +23,7 @@ from benchmarks.tokenizer import encode_and_decode
 from benchmarks.training import train_step
 from spae.errors import BundleError, InputError
 from spae.files import write_file
-from tokenizer_train.cli import load_config
+from tokenizer_train.config_file import load_config
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default64.py"
 

@@ -17,8 +17,8 @@ Expect    the table "Ablations" in docs/results.md
 
 import dataclasses
 import os
-import runpy
-from pathlib import Path
+
+import default64
 
 from spae.architecture import AutoencoderConfig
 from tokenizer_train.config import (
@@ -29,8 +29,6 @@ from tokenizer_train.config import (
     RunConfig,
     VocabularyConfig,
 )
-
-DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
 
 
 def config(name: str = "base", tokenizer: dict | None = None, loss: dict | None = None) -> Config:
@@ -66,8 +64,8 @@ def config(name: str = "base", tokenizer: dict | None = None, loss: dict | None 
         vocabulary=VocabularyConfig(path="build/vocabulary64-16", words=16_384, widths=(16, 576)),
         tokenizer=dataclasses.replace(base, **(tokenizer or {})),
         data=DataConfig(
-            train=os.path.join(DEFAULT["DATA"], "base-train-*.tar"),
-            validation=os.path.join(DEFAULT["DATA"], "base-val-*.tar"),
+            train=os.path.join(default64.DATA, "base-train-*.tar"),
+            validation=os.path.join(default64.DATA, "base-val-*.tar"),
             batch_size=16,
             threads=2,
             buffer=64,
@@ -111,7 +109,7 @@ def one_table() -> Config:
 
 def tiny() -> Config:
     """What the tests run."""
-    return DEFAULT["tiny"]()
+    return default64.tiny()
 
 
 VARIANTS = {

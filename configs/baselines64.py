@@ -19,13 +19,12 @@ Expect    the table "Baselines" in docs/results.md; a direction at most: 200 ste
 
 import dataclasses
 import os
-import runpy
-from pathlib import Path
+
+import ablations64
+import default64
 
 from spae.weights.packages import package_file
 from tokenizer_train.config import Config, RunConfig, VocabularyConfig
-
-ABLATIONS = runpy.run_path(str(Path(__file__).with_name("ablations64.py")))
 
 
 def config(
@@ -36,7 +35,7 @@ def config(
     language_model: str | None = None,
 ) -> Config:
     """SPAE, the ablations' base for 200 steps, with some fields changed."""
-    base = ABLATIONS["config"]()
+    base = ablations64.config()
     return dataclasses.replace(
         base,
         vocabulary=vocabulary or base.vocabulary,
@@ -44,7 +43,7 @@ def config(
         loss=dataclasses.replace(base.loss, **(loss or {})),
         data=dataclasses.replace(
             base.data,
-            train=os.path.join(ABLATIONS["DEFAULT"]["DATA"], "base-train-00000-of-*.tar"),
+            train=os.path.join(default64.DATA, "base-train-00000-of-*.tar"),
             cache="build/baselines64/guidance",
         ),
         optimizer=dataclasses.replace(base.optimizer, steps=200),
@@ -100,7 +99,7 @@ def lqae() -> Config:
 
 def tiny() -> Config:
     """What the tests run; the baselines' own tiny variants are those of vqgan128.py, v2l128.py and lqae256.py."""
-    return ABLATIONS["tiny"]()
+    return ablations64.tiny()
 
 
 VARIANTS = {

@@ -13,19 +13,18 @@ Expect    only words-1-4-64 has been measured: docs/results.md, "The second gene
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
+from functools import partial
+
+import default64
 
 from tokenizer_train.config import Config
-
-DEFAULT = runpy.run_path(str(Path(__file__).with_name("default64.py")))
 
 
 def config(
     name: str = "base", tokenizer: dict | None = None, loss: dict | None = None, inputs: int = 128
 ) -> Config:
     """The two-core variant of the default, cut to 500 steps, with some changes."""
-    base = DEFAULT["cpu"]()
+    base = default64.cpu()
     folder = "build/vocabulary64" if inputs == 128 else f"build/vocabulary64-{inputs}"
     return dataclasses.replace(
         base,
@@ -52,12 +51,12 @@ def words(*pools: int) -> Config:
 
 def tiny() -> Config:
     """What the tests run."""
-    return DEFAULT["tiny"]()
+    return default64.tiny()
 
 
 POOLS = ((1, 1, 1), (1, 1, 128), (1, 4, 64), (1, 8, 128), (1, 8, 256))
 VARIANTS = {
-    **{"words-" + "-".join(map(str, pools)): lambda pools=pools: words(*pools) for pools in POOLS},
+    **{"words-" + "-".join(map(str, pools)): partial(words, *pools) for pools in POOLS},
     "base": config,
     "fixed-map": lambda: config("fixed-map", loss={"codebook": 0.0}),
     "residual": lambda: config("residual", {"block": "residual", "blocks": 2}),

@@ -15,17 +15,15 @@ Expect    Reported by V2L-Tokenizer, unverified: FID 3.41, LPIPS 0.08, PSNR 23.5
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
+
+import imagenet128
 
 from tokenizer_train.config import Config, VocabularyConfig
-
-PAPER = runpy.run_path(str(Path(__file__).with_name("imagenet128.py")))
 
 
 def config(base: Config | None = None, name: str = "v2l128", above: tuple[int, ...] = (1, 2, 4)) -> Config:
     """Meaning layers that nothing trains; below them one layer of words from the projected table."""
-    base = base or PAPER["config"]()
+    base = base or imagenet128.config()
     return dataclasses.replace(
         base,
         tokenizer=dataclasses.replace(
@@ -45,7 +43,7 @@ def config(base: Config | None = None, name: str = "v2l128", above: tuple[int, .
 
 def tiny() -> Config:
     """What the tests run."""
-    return config(PAPER["tiny"](), "v2l128-tiny", above=(1, 2))
+    return config(imagenet128.tiny(), "v2l128-tiny", above=(1, 2))
 
 
 VARIANTS = {"tiny": tiny}

@@ -14,17 +14,15 @@ Expect    Reported by the paper, unverified: FID 5.48 and LPIPS 0.13 (learned), 
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
+
+import imagenet128
 
 from tokenizer_train.config import Config, VocabularyConfig
-
-PAPER = runpy.run_path(str(Path(__file__).with_name("imagenet128.py")))
 
 
 def config(base: Config | None = None, name: str = "vqgan128") -> Config:
     """A learned codebook under the paper's networks: what has a meaning is left out."""
-    base = base or PAPER["config"]()
+    base = base or imagenet128.config()
     return dataclasses.replace(
         base,
         # One layer: both quantizers are plain vector quantization then.
@@ -39,7 +37,7 @@ def config(base: Config | None = None, name: str = "vqgan128") -> Config:
 
 def frozen(base: Config | None = None, name: str = "vqgan128-frozen") -> Config:
     """The codebook is the language model's table, as it is."""
-    base = base or PAPER["config"]()
+    base = base or imagenet128.config()
     learned = config(base, name)
     return dataclasses.replace(
         learned,
@@ -50,12 +48,12 @@ def frozen(base: Config | None = None, name: str = "vqgan128-frozen") -> Config:
 
 def tiny() -> Config:
     """What the tests run."""
-    learned = config(PAPER["tiny"](), "vqgan128-tiny")
+    learned = config(imagenet128.tiny(), "vqgan128-tiny")
     return dataclasses.replace(learned, vocabulary=VocabularyConfig(codes=64, width=8))
 
 
 VARIANTS = {
     "frozen": frozen,
     "tiny": tiny,
-    "frozen-tiny": lambda: frozen(PAPER["tiny"](), "vqgan128-frozen-tiny"),
+    "frozen-tiny": lambda: frozen(imagenet128.tiny(), "vqgan128-frozen-tiny"),
 }

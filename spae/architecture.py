@@ -1,7 +1,8 @@
 """What a tokenizer is made of: every choice that, with a vocabulary, defines its function; checked once, here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from spae.bounds import Positive, Range, check_fields
 from spae.errors import InputError
@@ -95,7 +96,9 @@ class AutoencoderConfig:
         if grid != self.shape.grid[-2] or grid != self.shape.grid[-1]:
             raise InputError(
                 f"a {self.image_size}-px image in patches of {self.patch}, halved {self.downsamplings} times, has side "
-                f"{grid:g}, but the last layer of the pyramid has side {self.shape.grid[-1]}: change one of the four"
+                f"{grid:g}, but the last layer of the pyramid has side {self.shape.grid[-1]}: change one of "
+                "--tokenizer.image-size, --tokenizer.patch, --tokenizer.downsamplings and --tokenizer.pyramid; with "
+                f"the others as they are, --tokenizer.image-size {self.shape.grid[-1] * self.stride} fits"
             )
         if self.rank == 3 and self.frames / self.strides[0] != self.shape.grid[0]:
             raise InputError(
@@ -142,6 +145,11 @@ class AutoencoderConfig:
                 "a masked language model reads one word at every position of an image: wanted a pyramid of one layer, "
                 f"got {self.pyramid} and {self.frames} frames"
             )
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "AutoencoderConfig":
+        """As bundle.json keeps it, with lists for tuples. Raises TypeError: a field that this version does not know."""
+        return cls(**{name: _tuples(value) for name, value in fields.items()})
 
     def _check_pursuit(self) -> None:
         if self.meaning != "pursuit":
@@ -213,3 +221,8 @@ class AutoencoderConfig:
 
     def _cell(self, time: int, side: int) -> tuple[int, ...]:
         return (time, side, side)[-self.rank :]
+
+
+def _tuples(value: Any) -> Any:
+    """The tuples that JSON keeps as lists, at any depth."""
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value

@@ -74,6 +74,12 @@ class Compiled:
         """The rivals of the meaning layers' words, see `Pursuit.rivals`."""
         return self._next_words(self._frozen[1], seen_bhwc, count)
 
+    def part_words(
+        self, seen_bhwc: UInt8[np.ndarray, "b s s 3"], weights_brhw: Float[np.ndarray, "b r c c"], count: int
+    ) -> Int[Array, "b r count"]:
+        """Words of parts of an image, see `Pursuit.parts`."""
+        return self._part_words(self._frozen[1], seen_bhwc, weights_brhw, count)
+
     def encode(
         self,
         params: nnx.State,
@@ -135,6 +141,16 @@ class Compiled:
             return pursuit.rivals(trunk, to_float(seen_bhwc), count)
 
         return jax.jit(next_words, static_argnums=2)
+
+    @cached_property
+    def _part_words(self) -> Callable[..., Array]:
+        graph = self._frozen[0]
+
+        def part_words(state, seen_bhwc, weights_brhw, count):
+            trunk, pursuit = nnx.merge(graph, state)
+            return pursuit.parts(trunk, to_float(seen_bhwc), weights_brhw, count)
+
+        return jax.jit(part_words, static_argnums=3)
 
     @cached_property
     def _encode(self) -> Callable[..., Quantized]:

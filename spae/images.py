@@ -89,6 +89,15 @@ def open_image(
         return _rgb(image, name)
 
 
+def to_rgb(
+    image: Image.Image | UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The whole of a PIL image, upright and in sRGB, or of a uint8 array. Raises InputError like `to_array`."""
+    if isinstance(image, Image.Image):
+        return np.array(_rgb(image, "the image"))
+    return _three_channels(image)
+
+
 def to_array(
     image: Image.Image | UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"], size: int
 ) -> UInt8[np.ndarray, "size size 3"]:

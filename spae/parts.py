@@ -68,8 +68,7 @@ def read_parts(name: Any) -> Parts:
     """
     info, files = bundle.read(name)
     try:
-        fields: dict[str, Any] = {k: _tuples(v) for k, v in info["config"].items()}
-        config = AutoencoderConfig(**fields)
+        config = AutoencoderConfig.from_json(info["config"])
         vocabulary = Vocabulary.from_parts(
             files["vocabulary.safetensors"], files["words.json"], info["vocabulary"]
         )
@@ -117,8 +116,3 @@ def _frozen_builders(
         pursued = PursuitSizes(**info["pursuit"])
         builders["pursuit"] = lambda: Pursuit.of(config, pursued)
     return builders
-
-
-def _tuples(value: Any) -> Any:
-    """The tuples that JSON keeps as lists, at any depth."""
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value

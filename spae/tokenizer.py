@@ -29,6 +29,7 @@ from spae.prompt import write_prompt
 from spae.pursuit import Pursuit
 from spae.pyramid import Pyramid, PyramidShape, grids_text
 from spae.quantize import Quantized
+from spae.region import Region, look
 from spae.rivals import check_count, find_rivals
 from spae.text import Parsed, parse
 from spae.vocabulary import Vocabulary
@@ -209,6 +210,33 @@ class Tokenizer:
         pyramid = Pyramid(tuple(np.asarray(ids[0]) for ids in found.ids), self.shape, self.vocabulary)
         return pyramid, find_rivals(found, seen_bhwc, count, self._codebooks, self._compiled)
 
+    def region_words(self, image: Picture, region: Region, count: int) -> list[str]:
+        """Words of what is there: `count` words that add up to what the trunk sees in a region of an image, the first
+        of which says most (`spae.pursuit.Pursuit.parts`). The trunk's map is coarse (7 x 7 cells over the square for
+        ConSE), so what lies beside a small region is seen with it.
+
+        Args:
+            image: a PIL image or a uint8 array (H, W, 3) of any size.
+            region: a box (x, y, width, height) in pixels of the image as given (a PIL image: upright), or a mask, bool
+                (H, W). Where it reaches out of the central square that `encode` takes, the whole image is
+                looked at, see `spae.region.look`.
+            count: 1 .. `pursuit.kinds`.
+
+        Raises:
+            InputError: not an image, a bad region (see `spae.region.look`) or count, or a tokenizer whose words of
+                meaning are not chosen by pursuit.
+        """
+        if self.pursuit is None:
+            raise InputError(
+                f"words of a region need a tokenizer with meaning 'pursuit', this one has {self.config.meaning!r}"
+            )
+        if not 1 <= count <= self.pursuit.kinds:
+            raise InputError(f"wanted 1 to {self.pursuit.kinds} words of a region, got {count}")
+        looked = look(image, region)
+        weights_hw = looked.cells(self.trunk.cells)
+        ids = self._compiled.part_words(self.square(looked.square_hwc)[None], weights_hw[None, None], count)
+        return [self.vocabulary.words[i] for i in np.asarray(ids)[0, 0]]
+
     @overload
     def decode(
         self, pyramid: Pyramid | str, layers: int | None = None, strict: bool = False
@@ -339,8 +367,8 @@ class Tokenizer:
         return tokenizer
 
     @cached_property
-    def trunk(self) -> nnx.Module:
-        """The frozen trunk; only there if `config.trunk` names one."""
+    def trunk(self) -> Any:
+        """The frozen trunk, a `spae.guidance.protocol.ImageTower`; only there if `config.trunk` names one."""
         return self._trunk if self._trunk is not None else image_tower()
 
     def square(self, image: Any) -> UInt8[np.ndarray, "*t s s 3"]:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from setuptools import find_namespace_packages
 
 from spae import cli
 from spae.service.app import create_app
@@ -185,6 +186,19 @@ def test_the_package_has_the_page():
     for path in [*(package / "service" / "page").iterdir(), package / "photographs" / "cat.jpg"]:
         relative = path.relative_to(package)
         assert any(relative.match(pattern) for pattern in patterns), f"package-data lacks {relative}"
+
+
+def test_the_configs_are_installed():
+    """As a folder of `tokenizer_train`, which is a link here; setuptools follows it."""
+    found = find_namespace_packages(
+        str(ROOT), include=PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    )
+    assert "tokenizer_train.configs" in found
+    installed = sorted((ROOT / "tokenizer_train" / "configs").glob("*.py"))
+    assert [file.read_bytes() for file in installed] == [
+        file.read_bytes() for file in sorted((ROOT / "configs").glob("*.py"))
+    ]
+    assert (ROOT / "configs" / "default64.py").is_file()
 
 
 def test_the_services_of_the_compose_file(compose, serve):

@@ -1,32 +1,42 @@
-"""`spae-train CONFIG [--variant NAME] [--section.field value ..]` and `spae-train eval BUNDLE DATA`."""
+"""`spae-train CONFIG [--variant NAME] [--section.field value ..]`, and `spae-train finetune | new | eval`."""
 
 import argparse
+import dataclasses
 import json
 import logging
-import runpy
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tyro
 
 from spae.cli import exit_status
 from spae.errors import InputError
+from spae.files import write_file
 from tokenizer_train.config import Config
+from tokenizer_train.config_file import load_config, written
 
 USAGE = """\
 usage: spae-train CONFIG [--variant NAME] [--section.field value ..]
        spae-train CONFIG --dry-run [--device h100] [--devices 8] [--utilisation 0.4] [--json] [--section.field value ..]
+       spae-train finetune IMAGES [--bundle NAME] [--dry-run ..] [--section.field value ..]
+       spae-train new FILE [--from CONFIG] [--variant NAME] [--section.field value ..]
        spae-train eval BUNDLE DATA [--limit N] [--json] ..
 
-Train a tokenizer as CONFIG (a Python file, see configs/) says; a run that was stopped goes on from its newest
-checkpoint. With --dry-run nothing is trained: it prints the parameters, the memory of each device, the operations
-of a step and the hours that so many devices of that kind take. `spae-train CONFIG --help` lists every field with
-its default, `spae-train eval --help` the options of the evaluation.
+Train a tokenizer as CONFIG says, a Python file or the name of one of configs/; a run that was stopped goes on from its
+newest checkpoint. With --dry-run nothing is trained: it prints the parameters, the memory of each device, the
+operations of a step, the time that so many devices of that kind take, and which files are missing. `spae-train CONFIG
+--help` lists every field with its default, `spae-train eval --help` the options of the evaluation.
 
-examples: spae-train configs/default64.py --variant cpu --optimizer.steps 2000 --run.output build/short
-          spae-train configs/imagenet128.py --dry-run --device h100 --devices 8
+finetune goes on with the weights of a bundle (that which is shipped) on images of one's own: how the words of meaning
+are chosen stays, encoder, decoder and the map of what words look like are trained; with --run.trains decoder the
+decoder alone, and every word stays. new writes a config of one's own, begun with another (default64).
+
+examples: spae-train default64 --variant cpu --optimizer.steps 2000 --run.output build/short
+          spae-train imagenet128 --dry-run --device h100 --devices 8
+          spae-train finetune photographs
+          spae-train new mine.py --variant cpu --vocabulary.path default --data.train photographs --data.validation None
           spae-train eval default 'photographs/*.tar' --json
 """
 
@@ -39,37 +49,74 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    if arguments[0] == "eval":
-        return _evaluate(arguments[1:])
-    return _train(arguments[0], arguments[1:])
+        return _usage(bool(arguments))
+    command, *rest = arguments
+    if command == "eval":
+        return _evaluate(rest)
+    if command in ("finetune", "new"):
+        if not rest or rest[0].startswith("-"):
+            return _usage(bool(rest) and rest[0] in ("-h", "--help"))
+        return _finetune(*rest) if command == "finetune" else _new(*rest)
+    return _train(command, lambda variant: load_config(command, variant), rest)
 
 
-def load_config(file: str | Path, variant: str | None = None) -> Config:
-    """`config()` of a config file, or the named entry of its `VARIANTS`.
+def _usage(asked: bool) -> int:
+    print(USAGE, end="", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
 
-    Raises:
-        InputError: No such file, no such variant, or the file gives no Config.
-    """
+
+def _finetune(images: str, *arguments: str) -> int:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--bundle", default="default")
+    options, rest = parser.parse_known_args(arguments)
+
+    def config(variant: str | None) -> Config:
+        from tokenizer_train.finetune import finetune_config
+
+        if variant is not None:
+            raise InputError(f"finetune has no variants, got --variant {variant}: leave it out")
+        return finetune_config(images, options.bundle)
+
+    return _train(f"finetune {images}", config, rest)
+
+
+def _new(file: str, *arguments: str) -> int:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--from", dest="begun", default="default64")
+    parser.add_argument("--variant")
+    options, fields = parser.parse_known_args(arguments)
     path = Path(file)
-    if not path.is_file():
-        raise InputError(
-            f"wanted a config file such as configs/default64.py or the word eval, got {str(file)!r}"
-        )
-    names = runpy.run_path(str(path))
-    if not callable(names.get("config")):
-        raise InputError(f"{path} must define a function config() that returns a Config")
-    variants = names.get("VARIANTS", {})
-    if variant is not None and variant not in variants:
-        raise InputError(f"--variant must be one of {', '.join(variants) or '(none here)'}, got {variant!r}")
-    config = names["config"]() if variant is None else variants[variant]()
-    if not isinstance(config, Config):
-        raise InputError(f"{path} must give a tokenizer_train.config.Config, got {type(config).__name__}")
-    return config
+    if path.suffix != ".py":
+        raise InputError(f"wanted the name of a Python file to write, such as mine.py, got {file!r}")
+    if path.exists():
+        raise InputError(f"{path} is there already: choose another name, or remove it")
+    base = load_config(options.begun, options.variant)
+    base = dataclasses.replace(base, run=dataclasses.replace(base.run, output=f"build/{path.stem}"))
+    config = _with_fields(base, f"new {file}", fields)
+    begun = options.begun if options.variant is None else f"{options.begun} --variant {options.variant}"
+    write_file(path, written(config, path, begun).encode())
+    print(f"{path}: look through it, then spae-train {path} --dry-run --device cpu, and spae-train {path}")
+    return 0
 
 
-def _train(file: str, arguments: Sequence[str]) -> int:
+def _with_fields(default: Config, command: str, fields: Sequence[str]) -> Config:
+    """The config with the fields that the command line gives."""
+    return tyro.cli(
+        Config,
+        default=default,
+        args=fields,
+        prog=f"spae-train {command}",
+        description=f"Train as {command} says. Example: spae-train {command} --optimizer.steps 2000",
+    )
+
+
+def _train(command: str, config_of: Callable[[str | None], Config], arguments: Sequence[str]) -> int:
+    """Train, or tell what it would take.
+
+    Args:
+        command: what stands before the arguments.
+        config_of: from the name of a variant, or None, to the config.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--variant")
     parser.add_argument("--dry-run", action="store_true")
@@ -80,14 +127,7 @@ def _train(file: str, arguments: Sequence[str]) -> int:
         parser.add_argument("--utilisation", type=float, default=None)
         parser.add_argument("--json", action="store_true")
     options, fields = parser.parse_known_args(arguments)
-    default = load_config(file, options.variant)
-    config = tyro.cli(
-        Config,
-        default=default,
-        args=fields,
-        prog=f"spae-train {file}",
-        description=f"Train as {file} says. Example: spae-train {file} --optimizer.steps 2000",
-    )
+    config = _with_fields(config_of(options.variant), command, fields)
     if options.dry_run:
         return _dry_run(config, options)
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
@@ -109,10 +149,11 @@ def _to_the_end(config: Config) -> int:
     """Train; the exit status."""
     from jax.errors import JaxRuntimeError
 
-    from tokenizer_train.loop import Diverged, train
+    from tokenizer_train.loop import train
     from tokenizer_train.processes.mesh import is_main
     from tokenizer_train.processes.peers import leave
     from tokenizer_train.processes.preemption import Stopped
+    from tokenizer_train.reporter import Diverged
 
     try:
         folder = train(config)

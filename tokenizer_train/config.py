@@ -9,10 +9,13 @@ import dataclasses
 import math
 from typing import Literal
 
+from spae import bundle
 from spae.architecture import AutoencoderConfig
-from spae.errors import InputError
+from spae.errors import BundleError, InputError
+from spae.files import bucket_errors, open_path
 from spae.guidance.choice import parse
 from spae.vocabulary import Vocabulary, code_vocabulary
+from tokenizer_train.places import place
 
 PERCEPTUAL_NETWORKS = ("stlpips-vgg", "stlpips-alex", "resnet50-logits", "none")
 
@@ -28,7 +31,8 @@ def _check(condition: bool, name: str, wanted: str, value: object) -> None:
 class VocabularyConfig:
     """Which words; or, for a learned codebook, how many codes."""
 
-    path: str | None = None  # folder written by `spae vocab build`, or a copy of it at gs:// or s3://
+    # Folder written by `spae vocab build`, or a copy of it at gs:// or s3://; or a bundle, whose words are taken.
+    path: str | None = dataclasses.field(default=None, metadata=place(1))
     codes: int | None = None  # instead of a folder: so many codes, which stand for no words
     width: int = 256  # c, of the codes
     # What the folder will hold, for `--dry-run` before it is there; a folder that is there is looked at instead.
@@ -53,21 +57,45 @@ class VocabularyConfig:
         )
 
     def load(self) -> Vocabulary:
-        """The words with their views; of a folder, or codes with the names code0, code1, ..
+        """The words with their views; of a folder or a bundle, or codes with the names code0, code1, ..
 
         Raises:
-            BundleError: A file of the folder is missing or damaged.
+            BundleError: Nothing there, or a file of the folder is missing or damaged.
         """
-        return Vocabulary.load(self.path) if self.path else code_vocabulary(self.codes or 0, self.width)
+        if not self.path:
+            return code_vocabulary(self.codes or 0, self.width)
+        if not self._is_bundle():
+            return Vocabulary.load(self.path)
+        info, files = bundle.read(self.path)
+        return Vocabulary.from_parts(files["vocabulary.safetensors"], files["words.json"], info["vocabulary"])
+
+    def is_there(self) -> bool:
+        """Whether there is something to load."""
+        if not self.path or self._is_bundle():
+            return True
+        folder = open_path(self.path)
+        with bucket_errors(folder):
+            return folder.exists()
+
+    def _is_bundle(self) -> bool:
+        try:
+            bundle.find(self.path or "")
+        except BundleError:
+            return False
+        return True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which images, and how they are fed."""
 
-    train: str  # path or glob that spae.sources.open_source understands
-    mixture: tuple[tuple[str, float], ...] = ()  # (path, weight) of more images; data.train has weight 1
-    validation: str  # the same, for the figures and pictures during training; never trained on
+    # Path or glob that spae.sources.open_source understands.
+    train: str = dataclasses.field(metadata=place(2))
+    # (path, weight) of more images; data.train has weight 1.
+    mixture: tuple[tuple[str, float], ...] = dataclasses.field(default=(), metadata=place(2))
+    # Path or glob likewise, for the figures and pictures during training, never trained on; None: every tenth image of
+    # data.train, 64 at most, is kept for that.
+    validation: str | None = dataclasses.field(metadata=place(2))
     train_split: str | None = None  # of a TFDS directory: "train" if not given; None for anything else
     validation_split: str | None = None  # likewise; give one, or validation sees "train" as well
     batch_size: int = 256  # images per step over all devices of all processes together
@@ -82,7 +110,7 @@ class DataConfig:
     buffer: int = 64  # images read ahead over all threads; bounds the memory of the pipeline
     # Folder, or gs:// or s3://, for the guidance features of the images, which all processes see;
     # None: <run.output>/guidance.
-    cache: str | None = None
+    cache: str | None = dataclasses.field(default=None, metadata=place(0))
 
     def __post_init__(self) -> None:
         _check(bool(self.train), "data.train", "a path or glob of images", self.train)
@@ -92,7 +120,7 @@ class DataConfig:
             "pairs of a path and a weight above 0",
             self.mixture,
         )
-        _check(bool(self.validation), "data.validation", "a path or glob of images", self.validation)
+        _check(self.validation != "", "data.validation", "a path or glob of images, or None", self.validation)
         _check(self.batch_size >= 1, "data.batch_size", "at least 1", self.batch_size)
         _check(self.stride >= 1, "data.stride", "at least 1", self.stride)
         _check(
@@ -115,7 +143,8 @@ class LossConfig:
     adversarial: float = 0.1  # [lambda] non-saturating GAN
     perceptual: float = 0.1  # [eta] distance of features of perceptual_network
     perceptual_network: Literal["stlpips-vgg", "stlpips-alex", "resnet50-logits", "none"] = "stlpips-vgg"
-    perceptual_weights: str | None = None  # safetensors file of a ResNet-50; only resnet50-logits reads it
+    # Safetensors file of a ResNet-50; only resnet50-logits reads it.
+    perceptual_weights: str | None = dataclasses.field(default=None, metadata=place(1))
     lecam: float = 1e-4  # [phi] regulariser of the discriminator
     r1: float = 0.0  # gradient penalty of the discriminator, instead of lecam; MAGVIT uses cost 10
     codebook: float = 1.0  # pull of the codes of a trained codebook towards what chose them
@@ -232,9 +261,10 @@ class OptimizerConfig:
 class RunConfig:
     """Where the run leaves what, and how often."""
 
-    output: str  # folder, or gs://BUCKET/FOLDER: checkpoints/, tensorboard/, guidance/, bundle/
+    # Folder, or gs://BUCKET/FOLDER: checkpoints/, tensorboard/, guidance/, bundle/.
+    output: str = dataclasses.field(metadata=place(0))
     # Bundle whose weights a new run begins with; one of images is inflated if the run is one of clips.
-    initial: str | None = None
+    initial: str | None = dataclasses.field(default=None, metadata=place(1))
     # Without a bundle: random weights; or linear paths and map from principal components of patches and words, and
     # networks beside them that begin by adding nothing (tokenizer_train/start.py).
     start: Literal["random", "principal"] = "random"
@@ -279,9 +309,11 @@ class MeshConfig:
     data: int = -1  # groups of devices that hold the whole state; -1: as many as the devices allow
     fsdp: int = 1  # devices of each group, over which parameters, their average and the optimiser are cut
     # HOST:PORT of process 0, the same for all; "auto": as a TPU pod, SLURM or Open MPI tells; None: one process.
-    coordinator: str | None = None
-    processes: int | None = None  # of the run, where coordinator is HOST:PORT
-    process: int | None = None  # which of them this is, 0 .. processes - 1
+    coordinator: str | None = dataclasses.field(default=None, metadata=place(0))
+    # Of the run, where coordinator is HOST:PORT.
+    processes: int | None = dataclasses.field(default=None, metadata=place(0))
+    # Which of them this is, 0 .. processes - 1.
+    process: int | None = dataclasses.field(default=None, metadata=place(0))
 
     def __post_init__(self) -> None:
         _check(self.data == -1 or self.data >= 1, "mesh.data", "at least 1, or -1", self.data)
@@ -313,23 +345,41 @@ class Config:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     # What a word means for an image: "conse", "clip:PATH" or "clip-jax:NAME_OR_PATH"; unused if loss.semantic is 0
     # and tokenizer.trunk "none".
-    guidance: str = "conse"
+    guidance: str = dataclasses.field(default="conse", metadata=place(1))
     # Hugging Face folder of the frozen BERT or RoBERTa that tokenizer.language_model "masked" asks for.
-    language_model: str | None = None
+    language_model: str | None = dataclasses.field(default=None, metadata=place(1))
 
     def __post_init__(self) -> None:
-        for name, path in (
-            ("guidance", self.guidance),
-            ("language_model", self.language_model),
-            ("loss.perceptual_weights", self.loss.perceptual_weights),
-        ):
-            _check("://" not in (path or ""), name, "on this machine, if only in a mounted bucket", path)
+        self._check_guidance()
+        self._check_meaning()
+        self._check_start()
+        self._check_language_model()
         _check(
             self.tokenizer.frames > 1 or (self.data.stride, self.data.fps) == (1, None),
             "data.stride, data.fps",
             "left alone unless tokenizer.frames is more than 1",
             (self.data.stride, self.data.fps),
         )
+        _check(
+            self.loss.semantic_layers <= len(self.tokenizer.pyramid),
+            "loss.semantic_layers",
+            f"at most the {len(self.tokenizer.pyramid)} layers of tokenizer.pyramid",
+            self.loss.semantic_layers,
+        )
+        _check(
+            self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.optimizer.steps,
+            "optimizer.steps",
+            "at least warmup_steps + cooldown_steps",
+            self.optimizer.steps,
+        )
+
+    def _check_guidance(self) -> None:
+        for name, path in (
+            ("guidance", self.guidance),
+            ("language_model", self.language_model),
+            ("loss.perceptual_weights", self.loss.perceptual_weights),
+        ):
+            _check("://" not in (path or ""), name, "on this machine, if only in a mounted bucket", path)
         kind, _ = parse(self.guidance)
         _check(
             kind != "clip-jax" or self.tokenizer.trunk == "none",
@@ -343,6 +393,8 @@ class Config:
             f"none, or the image side of guidance {self.guidance!r}: its features are what the head is trained on",
             self.tokenizer.trunk,
         )
+
+    def _check_meaning(self) -> None:
         learned = self.tokenizer.codebook == "learned"
         _check(
             learned == (self.vocabulary.codes is not None),
@@ -357,6 +409,14 @@ class Config:
             "a meaning",
             self.loss.semantic,
         )
+        _check(
+            self.loss.prefix_dropout == 0 or not self.tokenizer.cross_attention,
+            "loss.prefix_dropout",
+            "0 with tokenizer.cross_attention, which sees the words of all meaning layers",
+            self.loss.prefix_dropout,
+        )
+
+    def _check_start(self) -> None:
         for name, value in (
             ("loss.semantic", self.loss.semantic),
             ("loss.masked_lm", self.loss.masked_lm),
@@ -390,12 +450,8 @@ class Config:
             'principal where tokenizer.meaning is "pursuit", which sees colours by it, unless run.initial has them',
             self.run.start,
         )
-        _check(
-            self.loss.prefix_dropout == 0 or not self.tokenizer.cross_attention,
-            "loss.prefix_dropout",
-            "0 with tokenizer.cross_attention, which sees the words of all meaning layers",
-            self.loss.prefix_dropout,
-        )
+
+    def _check_language_model(self) -> None:
         wanted = "a Hugging Face folder" if self.tokenizer.language_model == "masked" else None
         _check(
             bool(self.language_model) == (wanted is not None),
@@ -408,16 +464,4 @@ class Config:
             "loss.masked_lm",
             "0 where tokenizer.language_model is 'none'",
             self.loss.masked_lm,
-        )
-        _check(
-            self.loss.semantic_layers <= len(self.tokenizer.pyramid),
-            "loss.semantic_layers",
-            f"at most the {len(self.tokenizer.pyramid)} layers of tokenizer.pyramid",
-            self.loss.semantic_layers,
-        )
-        _check(
-            self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.optimizer.steps,
-            "optimizer.steps",
-            "at least warmup_steps + cooldown_steps",
-            self.optimizer.steps,
         )

@@ -1,7 +1,7 @@
 """`spae-train CONFIG --dry-run`: what a run would need, from shapes alone.
 
-The step is compiled as it would be in training, for as many devices, but nothing is run and nothing is read that the
-config describes: images, vocabulary, weights of frozen networks.
+The step is compiled as it would be in training, for as many devices, but it is not run, and what the config names need
+not be there: images, vocabulary, weights of frozen networks. What is missing of them is told.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spae.errors import InputError
-from spae.files import bucket_errors, open_path
 from spae.frozen_lm.masked_lm import BertSizes, MaskedLM, read_masked_lm
 from tokenizer_train.config import Config, VocabularyConfig
-from tokenizer_train.flops import DEVICES, PEAKS, exact_flops, step_flops
+from tokenizer_train.flops import DEVICES, PEAKS, exact_flops, measured_peak, step_flops
 from tokenizer_train.guidance import looks_at_images
+from tokenizer_train.missing import missing
 from tokenizer_train.networks import language_model
 from tokenizer_train.networks.perceptual import LogitDistance
 from tokenizer_train.networks.resnet import ResNet
@@ -33,6 +33,7 @@ ROBERTA_BASE = BertSizes(
     width=768, inner=3072, layers=12, heads=12, positions=514, segments=1, first=2, epsilon=1e-5
 )
 ROBERTA_WORDS = 50_265
+CPU = "cpu"
 UTILISATION = 0.4  # of the peak, where the caller says nothing: what well-fed convolutions reach
 
 
@@ -56,26 +57,59 @@ def estimate(config: Config, devices: int, device: str, utilisation: float = UTI
     Args:
         config: the experiment.
         devices: how many; JAX must have been told to have at least as many (`cli` does).
-        device: a key of `flops.DEVICES`, whose peak at `run.precision` is taken.
+        device: a key of `flops.DEVICES`, whose peak at `run.precision` is taken; or "cpu", this machine's processor,
+            whose peak is measured by a product of two matrices.
         utilisation: share of that peak which the run is taken to reach, in (0, 1].
 
     Returns:
         parameters: numbers of scalars, of each trained part and of the frozen ones; memory: bytes on each device,
         as XLA's compiler for CPUs plans it; flops: of one step, over all devices; exact_flops: those of them in full
         float32, which have a peak of their own; images_per_second, hours and device_hours: both kinds over their
-        peaks, the devices and the utilisation, with nothing added for waiting for data.
+        peaks, the devices and the utilisation, with nothing added for waiting for data; missing: see `missing.missing`.
 
     Raises:
         InputError: an unknown device, too few of them, or a shape that neither the config nor a file tells.
     """
-    if device not in DEVICES:
-        raise InputError(f"--device must be one of {', '.join(DEVICES)}, got {device!r}")
+    if device not in (*DEVICES, CPU):
+        raise InputError(f"--device must be one of {', '.join((*DEVICES, CPU))}, got {device!r}")
     if not 0 < utilisation <= 1:
         raise InputError(f"--utilisation must be above 0 and at most 1, got {utilisation}")
     if not 1 <= devices <= jax.device_count():
         raise InputError(f"--devices must be 1 .. {jax.device_count()} here, got {devices}")
+    if device == CPU and devices > 1:
+        raise InputError(
+            f"--device cpu is this machine, of which there is one: leave out --devices {devices}"
+        )
     mesh = make_mesh(config.mesh, jax.devices()[:devices])
     check_batch_size(config.data.batch_size, mesh)
+    parameters, step, arguments, constants = _shaped_step(config, mesh)
+    traced = step.trace(*arguments, constants=constants)
+    lowered = traced.lower()
+    flops, exact = step_flops(traced, lowered), exact_flops(traced)
+    name, peaks = _peaks(device)
+    seconds = (flops - exact) / peaks[config.run.precision] + exact / peaks["highest"]
+    seconds /= devices * utilisation
+    hours = config.optimizer.steps * seconds / 3600
+    return {
+        "parameters": parameters,
+        "memory": _memory(lowered),
+        "flops": flops,
+        "exact_flops": exact,
+        "batch_size": config.data.batch_size,
+        "steps": config.optimizer.steps,
+        "devices": devices,
+        "device": name,
+        "precision": config.run.precision,
+        "utilisation": utilisation,
+        "images_per_second": config.data.batch_size / seconds,
+        "hours": hours,
+        "device_hours": hours * devices,
+        "missing": missing(config),
+    }
+
+
+def _shaped_step(config: Config, mesh: Mesh) -> tuple[dict[str, Any], Any, tuple[Any, Any], Any]:
+    """Numbers of parameters, the jitted step, and the shapes of its arguments and its constants."""
     vocabulary: Any = _vocabulary(config.vocabulary)
     width = _feature_width(config)
     modules, fresh = build(
@@ -99,42 +133,36 @@ def estimate(config: Config, devices: int, device: str, utilisation: float = UTI
     constants = _placed(constants, replicated(mesh))
     pursuit = config.tokenizer.meaning == "pursuit"
     seen = config.tokenizer.shape.tokens(config.tokenizer.meaning_layers) if pursuit else width
-    batch = _batch(config, seen, mesh)
     step: Any = make_step(config, dataclasses.replace(modules, constants=constants), mesh).func
-    traced = step.trace(state, batch, constants=constants)
-    lowered = traced.lower()
-    flops = step_flops(traced, lowered)
+    return parameters, step, (state, _batch(config, seen, mesh)), constants
+
+
+def _memory(lowered: jax.stages.Lowered) -> dict[str, int]:
     # XLA's compiler for CPUs, unlike others, would undo `run.rematerialize`: one product computed twice is one to it.
-    memory = lowered.compile({"xla_disable_hlo_passes": "cse_barrier_expander"}).memory_analysis()
-    peaks, exact = PEAKS[DEVICES[device]], exact_flops(traced)
-    seconds = (flops - exact) / peaks[config.run.precision] + exact / peaks["highest"]
-    seconds /= devices * utilisation
-    hours = config.optimizer.steps * seconds / 3600
+    memory: Any = lowered.compile({"xla_disable_hlo_passes": "cse_barrier_expander"}).memory_analysis()
     return {
-        "parameters": parameters,
-        "memory": {
-            "arguments": memory.argument_size_in_bytes,
-            "temporary": memory.temp_size_in_bytes,
-            "returned": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        },
-        "flops": flops,
-        "exact_flops": exact,
-        "batch_size": config.data.batch_size,
-        "steps": config.optimizer.steps,
-        "devices": devices,
-        "device": DEVICES[device],
-        "precision": config.run.precision,
-        "utilisation": utilisation,
-        "images_per_second": config.data.batch_size / seconds,
-        "hours": hours,
-        "device_hours": hours * devices,
+        "arguments": memory.argument_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+        "returned": memory.output_size_in_bytes - memory.alias_size_in_bytes,
     }
+
+
+def _peaks(device: str) -> tuple[str, dict[str, float]]:
+    """What a device is called, and its FLOP/s by precision."""
+    if device != CPU:
+        return DEVICES[device], PEAKS[DEVICES[device]]
+    speed = measured_peak()
+    name = f"this machine's processor, {_amount(speed)}FLOP/s by a product of two matrices"
+    return name, dict.fromkeys(("bfloat16", "float32", "highest"), speed)
 
 
 def table(result: dict[str, Any]) -> str:
     """The same for people."""
     parameters, memory = result["parameters"], result["memory"]
     parts = ", ".join(f"{name} {_amount(size)}B" for name, size in memory.items())
+    time = f"{_duration(result['hours'])} for {result['steps']:,} steps"
+    if result["devices"] > 1:
+        time += f": {result['device_hours']:,.2f} device-hours"
     lines = {
         "trained": _amounts({name: count for name, count in parameters.items() if name != "frozen"}),
         "frozen": _amounts(parameters["frozen"]),
@@ -144,19 +172,21 @@ def table(result: dict[str, Any]) -> str:
         f"{_amount(result['exact_flops'])}FLOP of them in full float32 (the search among the words)",
         "speed": f"{result['images_per_second']:,.0f} images/s on {result['devices']} x {result['device']} "
         f"({result['precision']}) at {result['utilisation']:.0%} of their peak",
-        "time": f"{result['hours']:,.2f} hours for {result['steps']:,} steps: "
-        f"{result['device_hours']:,.2f} device-hours",
+        "time": time,
+        "missing": "\n            ".join(result["missing"]) or "nothing that the config names",
     }
     return "\n".join(f"{name:<12}{text}" for name, text in lines.items())
+
+
+def _duration(hours: float) -> str:
+    """Hours, or minutes below one hour."""
+    return f"{hours:,.2f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
 
 
 def _vocabulary(config: VocabularyConfig) -> Any:
     if config.codes is not None:
         return ShapedVocabulary(config.codes, (config.width, config.width))
-    path = open_path(config.path or "")
-    with bucket_errors(path):
-        there = path.exists()
-    if there:
+    if config.is_there():
         return config.load()
     if config.words is None or config.widths is None:
         raise InputError(

@@ -1,23 +1,29 @@
 """Floating-point operations of a step, and what a device could do at most: the two sides of utilisation."""
 
 import math
+import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import partial_eval
 
 # Dense FLOP/s of one device by JAX's name for its kind and `run.precision`, from the makers' data sheets (NVIDIA's
 # figures "with sparsity" halved). float32: what JAX does with it unless told otherwise, TF32 on NVIDIA's GPUs and
 # one bfloat16 product on TPUs. highest: float32 in full, as the products with the vocabulary are computed; NVIDIA's
-# figure for FP32, and six bfloat16 products on TPUs. NVIDIA A100, H100 and H200 data sheets;
-# cloud.google.com/tpu/docs/v4, v5e, v5p, v6e.
+# figure for FP32, and six bfloat16 products on TPUs. NVIDIA A100, H100 and H200 data sheets; of the GeForce cards,
+# whose bfloat16 products are added up in float32, the appendices of NVIDIA's papers on the architectures GA102, Ada and
+# RTX Blackwell; cloud.google.com/tpu/docs/v4, v5e, v5p, v6e.
 PEAKS: dict[str, dict[str, float]] = {
     "NVIDIA A100": {"bfloat16": 312e12, "float32": 156e12, "highest": 19.5e12},
     "NVIDIA H100 PCIe": {"bfloat16": 756e12, "float32": 378e12, "highest": 51e12},
     "NVIDIA H100 NVL": {"bfloat16": 835e12, "float32": 417e12, "highest": 60e12},
     "NVIDIA H100": {"bfloat16": 989e12, "float32": 494e12, "highest": 67e12},
     "NVIDIA H200": {"bfloat16": 989e12, "float32": 494e12, "highest": 67e12},
+    "NVIDIA GeForce RTX 3090": {"bfloat16": 71e12, "float32": 35.6e12, "highest": 35.6e12},
+    "NVIDIA GeForce RTX 4090": {"bfloat16": 165.2e12, "float32": 82.6e12, "highest": 82.6e12},
+    "NVIDIA GeForce RTX 5090": {"bfloat16": 209.5e12, "float32": 104.8e12, "highest": 104.8e12},
     "TPU v4": {"bfloat16": 275e12, "float32": 275e12, "highest": 275e12 / 6},
     "TPU v5 lite": {"bfloat16": 197e12, "float32": 197e12, "highest": 197e12 / 6},
     "TPU v5e": {"bfloat16": 197e12, "float32": 197e12, "highest": 197e12 / 6},
@@ -31,19 +37,42 @@ DEVICES = {
     "a100": "NVIDIA A100",
     "h100": "NVIDIA H100",
     "h200": "NVIDIA H200",
+    "rtx3090": "NVIDIA GeForce RTX 3090",
+    "rtx4090": "NVIDIA GeForce RTX 4090",
+    "rtx5090": "NVIDIA GeForce RTX 5090",
     "v4": "TPU v4",
     "v5e": "TPU v5e",
     "v5p": "TPU v5p",
     "v6e": "TPU v6e",
 }
 
+_PRODUCTS = 10
+
 
 def peak(device_kind: str, precision: str) -> float | None:
     """Dense FLOP/s of a device at `run.precision`, None for a kind that the table does not have.
 
-    Kinds are longer than the table's names ("NVIDIA H100 80GB HBM3"); the first name that begins one counts.
+    Kinds are longer than the table's names ("NVIDIA H100 80GB HBM3"); the first name that begins one counts. A GeForce
+    with more behind its name ("Ti", "Laptop GPU") is another chip.
     """
-    return next((speeds[precision] for kind, speeds in PEAKS.items() if device_kind.startswith(kind)), None)
+    for kind, speeds in PEAKS.items():
+        if device_kind == kind or (device_kind.startswith(kind) and "GeForce" not in kind):
+            return speeds[precision]
+    return None
+
+
+def measured_peak() -> float:
+    """FLOP/s of this machine's first device: the best of a few products of two matrices of float32."""
+    side = 1_024
+    a = jnp.ones((side, side), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()  # compiled
+    seconds = []
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        product(a, a).block_until_ready()
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds)
 
 
 def step_flops(traced: jax.stages.Traced, lowered: jax.stages.Lowered) -> float:

@@ -25,6 +25,7 @@ from spae.files import bucket_errors, is_remote, open_path, write_file
 from spae.guidance.cache import cached_word_features
 from spae.guidance.protocol import Guidance
 from spae.images import to_array
+from spae.progress import counted
 from spae.pursuit import Pursuit, Sizes
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
@@ -252,9 +253,10 @@ def _sample(
     squares: list[np.ndarray] = []
     rows: list[np.ndarray] = []
     waiting: dict[int, list[np.ndarray]] = {}  # by their sides, of which there are two
-    for index in np.sort(np.random.default_rng(0).permutation(len(source))[:SAMPLE]):
+    sample_n = np.sort(np.random.default_rng(0).permutation(len(source))[:SAMPLE])
+    for index in counted(sample_n.tolist(), "sample of the images", "image"):
         try:
-            square = looked_at[int(index)].image
+            square = looked_at[index].image
         except InputError as error:
             damage.left_out(error)
             continue

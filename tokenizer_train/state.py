@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -111,36 +112,9 @@ def build(
     Nothing is put on a device: `jax.eval_shape` of the function tells how large a state will be. Nor are values
     looked at: of the arguments, which are those of `create` and the frozen networks, the shapes are enough.
     """
-    dtype = jnp.bfloat16 if config.run.precision == "bfloat16" else jnp.float32
     codebook_vc, meaning_codebook_vd = vocabulary.codebook("appearance"), vocabulary.codebook("meaning")
-
-    def kept(network: Network) -> Network:
-        if config.run.rematerialize:
-            rematerialize(network)
-        return network
-
-    def autoencoder(rngs: nnx.Rngs) -> Autoencoder:
-        network = Autoencoder(
-            config.tokenizer,
-            codebook_vc.shape[1],
-            meaning_codebook_vd.shape[1],
-            word_features_vf.shape[1],
-            len(vocabulary),
-            dtype=dtype,
-            rngs=rngs,
-        )
-        return kept(network)
-
-    def discriminator(rngs: nnx.Rngs) -> Discriminator:
-        network = Discriminator(
-            config.tokenizer.image_size,
-            config.tokenizer.filters,
-            frames=config.tokenizer.frames,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        return kept(network)
-
+    autoencoder = partial(_autoencoder, config, vocabulary, word_features_vf.shape[1])
+    discriminator = partial(_discriminator, config)
     adversarial = config.loss.adversarial > 0
     transform, discriminator_transform = _transform(config.optimizer), _transform(config.optimizer)
 
@@ -163,12 +137,14 @@ def build(
     distance: Callable[[Any, Array, Array], Array] | None = None
     perceptual_params: Any = ()
     if perceptual is not None:
-        perceptual_graph, perceptual_params = nnx.split(kept(perceptual))
+        perceptual_graph, perceptual_params = nnx.split(_kept(config, perceptual))
 
         def distance(params, a, b):
             return nnx.merge(perceptual_graph, params)(a, b)
 
-    language_graph, language_params = nnx.split(kept(language)) if language is not None else (None, ())
+    language_graph, language_params = (
+        nnx.split(_kept(config, language)) if language is not None else (None, ())
+    )
     # NumPy still: `replicate` puts them on the devices.
     host: list[Any] = [codebook_vc, meaning_codebook_vd, word_features_vf, word_means_v, perceptual_params]
     host += [language_params, vocabulary.token_ids]
@@ -182,6 +158,36 @@ def build(
         Constants(*host),
     )
     return modules, fresh
+
+
+def _autoencoder(config: Config, vocabulary: Vocabulary, features: int, rngs: nnx.Rngs) -> Autoencoder:
+    network = Autoencoder(
+        config.tokenizer,
+        vocabulary.codebook("appearance").shape[1],
+        vocabulary.codebook("meaning").shape[1],
+        features,
+        len(vocabulary),
+        dtype=_dtype(config),
+        rngs=rngs,
+    )
+    return _kept(config, network)
+
+
+def _discriminator(config: Config, rngs: nnx.Rngs) -> Discriminator:
+    own = config.tokenizer
+    network = Discriminator(own.image_size, own.filters, frames=own.frames, dtype=_dtype(config), rngs=rngs)
+    return _kept(config, network)
+
+
+def _dtype(config: Config) -> Any:
+    return jnp.bfloat16 if config.run.precision == "bfloat16" else jnp.float32
+
+
+def _kept(config: Config, network: Network) -> Network:
+    """The network, which keeps less for the gradient if the config says so."""
+    if config.run.rematerialize:
+        rematerialize(network)
+    return network
 
 
 def tokenizer(

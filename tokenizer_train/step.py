@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from spae.frozen_lm.masked_lm import MaskedLM
 from spae.guidance.scores import pools, scores
 from spae.quantize import QUANTIZERS, normalised
 from tokenizer_train import losses
@@ -114,7 +115,7 @@ def _autoencoder_loss(config: Config, modules: Modules):
             seen_bhwc, masked_bhw = language_model.mask(language, seen_bhwc, loss.masking, key_masking)
             seen_bhwc = language.encoder.grid(seen_bhwc)
             if loss.masked_lm > 0:
-                metrics["masked_lm"] = masked_lm(language, seen_bhwc, words.ids[-1], masked_bhw, constants)
+                metrics["masked_lm"] = _masked_lm(language, seen_bhwc, words.ids[-1], masked_bhw, constants)
         decoded_bhwc = model.decode(seen_bhwc, words.ids, constants.meaning_codebook_vd)
 
         metrics |= {
@@ -140,7 +141,9 @@ def _autoencoder_loss(config: Config, modules: Modules):
         if loss.semantic > 0:
             # As in the paper this loss trains the encoder only.
             fixed_vc = jax.lax.stop_gradient(searched_vc)
-            metrics["semantic"] = semantic(words.queries, fixed_vc, features_bf, constants, key_positions)
+            metrics["semantic"] = _semantic(
+                config, words.queries, fixed_vc, features_bf, constants, key_positions
+            )
             weight = losses.dynamic_weight(total, metrics["semantic"]) if loss.dynamic_weight else 1.0
             total += loss.semantic * weight * metrics["semantic"]
         if config.tokenizer.codebook != "frozen" and not decoder_alone:
@@ -153,32 +156,36 @@ def _autoencoder_loss(config: Config, modules: Modules):
             metrics[f"words/{layer}"] = jnp.sum(used_v)
         return total, (metrics, decoded_bhwc)
 
-    def masked_lm(language, states_bhwc, ids_bhw, masked_bhw, constants: Constants):
-        batch, width = states_bhwc.shape[0], states_bhwc.shape[-1]
-        logits_bnv = language.logits(states_bhwc.reshape(batch, -1, width))
-        token_ids_bn = constants.token_ids_v[ids_bhw.reshape(batch, -1)]
-        return losses.masked_lm(logits_bnv, token_ids_bn, masked_bhw.reshape(batch, -1))
-
-    def semantic(queries, searched_vc, features_bf, constants: Constants, key):
-        """The mean over the first D' layers of each layer's semantic loss, in the view that it searches."""
-        score_bv = scores(features_bf, constants.word_features_vf, constants.word_means_v)
-        pool_lbv = pools(score_bv, loss.thresholds[: loss.semantic_layers])
-        total = jnp.zeros((), jnp.float32)
-        for i, pool_bv in enumerate(pool_lbv):
-            query_bnc, pool_bnv = queries[i], pool_bv[:, None]
-            count = query_bnc.shape[1]
-            if loss.deal_pools:
-                pool_bnv = losses.deal(score_bv, pool_bv, shape.tokens(i + 1) - count, count)
-            if loss.semantic_positions is not None:
-                # An unbiased estimate of the mean over positions, for a fraction of the step's largest product.
-                drawn_n = jax.random.permutation(jax.random.fold_in(key, i), count)[: loss.semantic_positions]
-                query_bnc = query_bnc[:, drawn_n]
-                pool_bnv = pool_bnv[:, drawn_n] if loss.deal_pools else pool_bnv
-            view = constants.meaning_codebook_vd if i < meaning_layers else searched_vc
-            total += losses.semantic(query_bnc, view, pool_bnv, loss.temperature)
-        return total / loss.semantic_layers
-
     return compute
+
+
+def _masked_lm(language: MaskedLM, states_bhwc, ids_bhw, masked_bhw, constants: Constants) -> Array:
+    """Cross entropy of the masked words, by the frozen language model."""
+    batch, width = states_bhwc.shape[0], states_bhwc.shape[-1]
+    logits_bnv = language.logits(states_bhwc.reshape(batch, -1, width))
+    token_ids_bn = constants.token_ids_v[ids_bhw.reshape(batch, -1)]
+    return losses.masked_lm(logits_bnv, token_ids_bn, masked_bhw.reshape(batch, -1))
+
+
+def _semantic(config: Config, queries, searched_vc, features_bf, constants: Constants, key) -> Array:
+    """The mean over the first D' layers of each layer's semantic loss, in the view that it searches."""
+    loss, shape = config.loss, config.tokenizer.shape
+    score_bv = scores(features_bf, constants.word_features_vf, constants.word_means_v)
+    pool_lbv = pools(score_bv, loss.thresholds[: loss.semantic_layers])
+    total = jnp.zeros((), jnp.float32)
+    for i, pool_bv in enumerate(pool_lbv):
+        query_bnc, pool_bnv = queries[i], pool_bv[:, None]
+        count = query_bnc.shape[1]
+        if loss.deal_pools:
+            pool_bnv = losses.deal(score_bv, pool_bv, shape.tokens(i + 1) - count, count)
+        if loss.semantic_positions is not None:
+            # An unbiased estimate of the mean over positions, for a fraction of the step's largest product.
+            drawn_n = jax.random.permutation(jax.random.fold_in(key, i), count)[: loss.semantic_positions]
+            query_bnc = query_bnc[:, drawn_n]
+            pool_bnv = pool_bnv[:, drawn_n] if loss.deal_pools else pool_bnv
+        view = constants.meaning_codebook_vd if i < config.tokenizer.meaning_layers else searched_vc
+        total += losses.semantic(query_bnc, view, pool_bnv, loss.temperature)
+    return total / loss.semantic_layers
 
 
 def _discriminator_loss(config: Config, graph: nnx.GraphDef):

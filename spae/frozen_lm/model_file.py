@@ -14,6 +14,7 @@ from jaxtyping import Float
 from spae.errors import InputError
 from spae.frozen_lm.gguf_file import read_gguf
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer, TextTokenizer, TiktokenTokenizer
+from spae.weights.hub import download_hint
 
 _TABLE_NAMES = (
     "model.embed_tokens.weight",
@@ -74,7 +75,7 @@ def read_word_source(model: str | Path | None = None, matrix: str | Path | None 
     else:
         raise InputError(
             f"model: {str(model)!r} is neither a GGUF file nor a folder; a tiktoken encoding also needs a "
-            "matrix of embeddings (.npy or .safetensors)"
+            f"matrix of embeddings (.npy or .safetensors){download_hint(model)}"
         )
     table = source.embeddings
     if table.ndim != 2 or 0 in table.shape:

@@ -8,6 +8,7 @@ from typing import Any
 from spae.errors import InputError
 from spae.frozen_lm.gguf_file import read_gguf
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer, TextTokenizer, TiktokenTokenizer
+from spae.weights.hub import download_hint
 
 _SUFFIXES = (".gguf", ".json", ".tiktoken")
 
@@ -42,7 +43,7 @@ def read_tokenizer(source: str | Path) -> TokenizerFile:
     if not path.is_file() and (len(path.parts) != 1 or path.suffix in _SUFFIXES):
         raise InputError(
             f"tokenizer: there is no {str(source)!r}; wanted a .gguf file, a tokenizer.json or the folder that holds "
-            "it, a .tiktoken file, or the name of a tiktoken encoding"
+            f"it, a .tiktoken file, or the name of a tiktoken encoding{download_hint(source)}"
         )
     encoding = TiktokenTokenizer(str(source))
     return TokenizerFile(encoding, _provenance("tiktoken", encoding.name, encoding.ranks(), encoding))

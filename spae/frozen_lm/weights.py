@@ -108,6 +108,7 @@ def read_model(path: Path) -> ModelFiles:
     else:
         raise InputError(
             f"language model: wanted default, a .gguf file or a Hugging Face folder; there is no {path}"
+            f"{download_hint(path)}"
         )
     _check(files, path)
     return files

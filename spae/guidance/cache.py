@@ -22,13 +22,13 @@ import safetensors.numpy
 from etils import epath
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Float32, UInt8
-from tqdm import tqdm
 
 from spae.errors import InputError
 from spae.files import bucket_errors, cache_folder, is_remote, open_path, write_file
 from spae.guidance.protocol import Guidance, ImageVectors
 from spae.guidance.scores import word_features
 from spae.images import to_array
+from spae.progress import Progress
 from spae.sources import Source
 
 SHARD_ROWS = 8_192  # images of a file: minutes of work, and 25 MB of CLIP ViT-L/14's vectors
@@ -104,14 +104,9 @@ def compute_image_features(
         raise InputError("expected a source with at least one image, got an empty one: check its path")
     first, step = share
     shards = list(zip(_image_files(guidance, source, cache), _shards(len(source)), strict=True))[first::step]
-    progress = tqdm(
-        total=sum(len(rows) for _, rows in shards),
-        initial=sum(len(rows) for file, rows in shards if file.is_file()),
-        desc=f"{guidance.name} images",
-        unit="image",
-        disable=None,
-    )
-    with progress:
+    total = sum(len(rows) for _, rows in shards)
+    done = sum(len(rows) for file, rows in shards if file.is_file())
+    with Progress(total, f"{guidance.name} features", "image", done) as progress:
         for file, rows in shards:
             shape = (len(rows), guidance.width)
             _kept(file, shape, partial(_compute, guidance, source, rows, batch_size, progress, left_out))
@@ -222,7 +217,7 @@ def _compute(
     source: Source,
     rows: range,
     batch_size: int,
-    progress: Any,
+    progress: Progress,
     left_out: Callable[[InputError], object] | None,
 ) -> np.ndarray:
     features = np.full((len(rows), guidance.width), np.nan, np.float32)

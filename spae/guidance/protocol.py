@@ -16,12 +16,15 @@ class ImageTower(Protocol):
     Attributes:
         image_size: side in pixels of the square it reads.
         width: of the vectors.
+        cells: side of the last map of the network.
     """
 
     @property
     def image_size(self) -> int: ...
     @property
     def width(self) -> int: ...
+    @property
+    def cells(self) -> int: ...
 
     def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         """RGB images in [0, 1] of any size (resized inside) -> float32 rows of unit length."""
@@ -34,6 +37,11 @@ class ImageTower(Protocol):
         Raises:
             InputError: no side, or one below 1 or above that of the network's last map.
         """
+
+    def parts(
+        self, images_bhwc: Float[Array, "b h w 3"], weights_brhw: Float[Array, "b r s s"]
+    ) -> Float[Array, "b r d"]:
+        """The same for parts of any form, by how much of each of the map's cells is in a part."""
 
 
 class ImageVectors(Protocol):

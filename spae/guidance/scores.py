@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from tqdm import tqdm
 
 from spae.errors import InputError
 from spae.guidance.protocol import Guidance
+from spae.progress import Progress
 
 _WORDS_AT_ONCE = 1024
 
@@ -26,8 +26,7 @@ def word_features(guidance: Guidance, words: Sequence[str]) -> Float[np.ndarray,
     if not words:
         raise InputError("expected at least one word, got none: load or build a vocabulary first")
     rows = []
-    progress = tqdm(total=len(words), desc=f"{guidance.name} words", unit="word", disable=None)
-    with progress:
+    with Progress(len(words), f"{guidance.name} words", "word") as progress:
         for start in range(0, len(words), _WORDS_AT_ONCE):
             chosen = words[start : start + _WORDS_AT_ONCE]
             total = np.zeros((len(chosen), guidance.width), np.float32)

@@ -18,7 +18,7 @@ from benchmarks.training import train_step
 from spae.autoencoder import Autoencoder
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
-from tokenizer_train.cli import load_config
+from tokenizer_train.config_file import load_config
 
 SPREAD = {"median", "min", "max", "iqr"}
 

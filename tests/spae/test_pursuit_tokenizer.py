@@ -121,6 +121,26 @@ def test_batches_of_mixed_sizes_give_what_single_calls_give_in_order(tokenizer):
     assert all(one == other for one, other in zip(backwards, together[::-1], strict=True))
 
 
+def test_words_of_a_region(tokenizer):
+    """A box in the central square is one of that square; elsewhere the whole image is looked at, padded."""
+    wide = picture(40, 20)
+    words = tokenizer.region_words(wide, (12, 3, 8, 9), 4)
+    assert len(set(words)) == 4
+    assert set(words) <= set(tokenizer.vocabulary.words)
+    assert words[:2] == tokenizer.region_words(wide[:, 10:30], (2, 3, 8, 9), 2)
+    mask = np.zeros((20, 40), bool)
+    mask[3:12, 12:20] = True
+    assert words == tokenizer.region_words(Image.fromarray(wide), mask, 4)
+    padded = np.full((40, 40, 3), np.rint(wide.mean((0, 1))), np.uint8)
+    padded[10:30] = wide
+    aside = tokenizer.region_words(wide, (1, 3, 8, 9), 4)
+    assert aside == tokenizer.region_words(padded, (1, 13, 8, 9), 4)
+    assert aside != words
+    for count in (0, 13):
+        with pytest.raises(InputError, match="wanted 1 to 12 words"):
+            tokenizer.region_words(wide, (1, 3, 8, 9), count)
+
+
 def test_what_each_part_sees(tokenizer):
     """The trunk the square as it is, the encoder its small copy; of a small square both see the same."""
     config, vocabulary = tokenizer.config, tokenizer.vocabulary

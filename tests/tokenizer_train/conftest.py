@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from spae.vocabulary import View, Vocabulary
-from tokenizer_train.board import Board
-from tokenizer_train.cli import load_config
 from tokenizer_train.config import Config, DataConfig, OptimizerConfig, RunConfig, VocabularyConfig
+from tokenizer_train.config_file import load_config
 from tokenizer_train.loop import train
+from tokenizer_train.summaries import Summaries
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WORDS = 60
@@ -110,7 +110,7 @@ def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, has
 @pytest.fixture
 def kill_after(monkeypatch) -> Callable[[Config, int], None]:
     """Trains until the metrics of a step have been logged, and ends there as Ctrl-C does."""
-    scalars = Board.scalars
+    scalars = Summaries.scalars
 
     def kill(config: Config, last: int) -> None:
         def killed(self, step, values, group):
@@ -119,7 +119,7 @@ def kill_after(monkeypatch) -> Callable[[Config, int], None]:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(Board, "scalars", killed)
+            patch.setattr(Summaries, "scalars", killed)
             with pytest.raises(KeyboardInterrupt):
                 train(config)
 

@@ -28,10 +28,10 @@ from spae.guidance.cache import compute_image_features, stored_image_features
 from spae.sources import open_source
 from spae.vocabulary import Vocabulary
 from tokenizer_train import dry_run
-from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.config import LossConfig, RunConfig
 from tokenizer_train.loop import train
+from tokenizer_train.summaries import Summaries
 
 EMULATED = "STORAGE_EMULATOR_HOST" in os.environ
 FILES = {"a.safetensors": {"a": np.arange(6, dtype=np.float32)}, "words.json": ["dog"]}
@@ -165,23 +165,23 @@ def test_after_a_save_that_was_refused_comes_one_that_is_not(bucket, refusing, m
 
 
 def test_curves_are_written_in_objects_that_stay_small(bucket, monkeypatch) -> None:
-    monkeypatch.setattr("tokenizer_train.board.OBJECT_BYTES", 100)
-    with Board(bucket / "board") as board:
+    monkeypatch.setattr("tokenizer_train.summaries.OBJECT_BYTES", 100)
+    with Summaries(bucket / "board") as summaries:
         for step in range(1, 9):
-            board.scalars(step, {"loss": 1.0, "psnr": 2.0}, "train")
+            summaries.scalars(step, {"loss": 1.0, "psnr": 2.0}, "train")
     files = sorted((bucket / "board").iterdir(), key=lambda file: int(file.name.rpartition(".")[2]))
     assert len(files) == 3
     assert steps(files) == [step for step in range(1, 9) for _ in range(2)]
 
 
 def test_a_bucket_that_refuses_costs_the_curves_and_not_the_run(bucket, refusing, capsys) -> None:
-    with Board(bucket / "board") as board:
-        board.scalars(1, {"loss": 1.0}, "train")
+    with Summaries(bucket / "board") as summaries:
+        summaries.scalars(1, {"loss": 1.0}, "train")
         refusing.add("board")
-        board.scalars(2, {"loss": 1.0}, "train")
-        board.scalars(3, {"loss": 1.0}, "train")
+        summaries.scalars(2, {"loss": 1.0}, "train")
+        summaries.scalars(3, {"loss": 1.0}, "train")
         refusing.clear()
-        board.scalars(4, {"loss": 1.0}, "train")
+        summaries.scalars(4, {"loss": 1.0}, "train")
     assert capsys.readouterr().out.count("the curves have a gap, training goes on") == 1
     assert steps(sorted((bucket / "board").iterdir())) == [1, 4]
 

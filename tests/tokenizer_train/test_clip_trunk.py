@@ -13,7 +13,7 @@ from spae.guidance.choice import load_guidance
 from spae.guidance.clip import Clip
 from spae.images import to_array, to_float
 from spae.sources import open_source
-from tokenizer_train import loop
+from tokenizer_train import loop, preparation
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip_hugging_face"  # random weights
 
@@ -21,10 +21,12 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "clip_hugging_face"  # random we
 def test_two_steps_and_a_bundle_that_needs_no_clip(tiny_config, image_folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tokenizer_train.guidance.load_guidance", load_guidance)
     made, looked_up = [], []
-    build, look_up = loop.tokenizer, loop.features
-    monkeypatch.setattr(loop, "features", lambda *args: looked_up.append(look_up(*args)) or looked_up[-1])
+    build, look_up = preparation.tokenizer, preparation.features
     monkeypatch.setattr(
-        loop, "tokenizer", lambda *args, **more: made.append(build(*args, **more)) or made[-1]
+        preparation, "features", lambda *args: looked_up.append(look_up(*args)) or looked_up[-1]
+    )
+    monkeypatch.setattr(
+        preparation, "tokenizer", lambda *args, **more: made.append(build(*args, **more)) or made[-1]
     )
     folder = Path(shutil.copytree(GOLDEN, tmp_path / "clip"))
     config = dataclasses.replace(

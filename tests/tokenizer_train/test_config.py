@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from spae.architecture import AutoencoderConfig
 from spae.errors import InputError
-from tokenizer_train.cli import load_config, main
+from tokenizer_train.cli import main
 from tokenizer_train.config import DataConfig, LossConfig, OptimizerConfig, RunConfig
+from tokenizer_train.config_file import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -26,6 +28,11 @@ def test_every_config_and_variant_loads(file: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
+        (
+            AutoencoderConfig,
+            {"image_size": 100, "patch": 4, "downsamplings": 1},
+            r"has side 12\.5, but .* side 16: change one of --tokenizer\.image-size.* --tokenizer\.image-size 128 fits",
+        ),
         (LossConfig, {"temperature": 0.0}, r"loss\.temperature must be above 0, got 0\.0"),
         (LossConfig, {"adversarial": -1.0}, r"loss\.adversarial must be a finite number >= 0"),
         (LossConfig, {"semantic": float("nan")}, r"loss\.semantic must be a finite number"),

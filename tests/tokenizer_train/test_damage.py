@@ -15,9 +15,9 @@ from tensorboardX.proto.event_pb2 import Event
 
 from spae.errors import InputError
 from tokenizer_train import checkpoint
-from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.loop import train
+from tokenizer_train.summaries import Summaries
 
 # Orbax's own threads die of what is done to their files here, and it closes their event loops with reads and writes
 # not yet begun.
@@ -175,7 +175,7 @@ def full_disk():
 
 
 def test_a_full_disk_does_not_end_a_run_that_can_go_on(tiny_config, full_disk, monkeypatch, capsys) -> None:
-    scalars, line = Board.scalars, Board.line
+    scalars, line = Summaries.scalars, Summaries.line
 
     def filling(self, step, values, group):
         scalars(self, step, values, group)
@@ -187,8 +187,8 @@ def test_a_full_disk_does_not_end_a_run_that_can_go_on(tiny_config, full_disk, m
         if "cannot write a checkpoint" in text:
             full_disk(None)
 
-    monkeypatch.setattr(Board, "scalars", filling)
-    monkeypatch.setattr(Board, "line", emptying)
+    monkeypatch.setattr(Summaries, "scalars", filling)
+    monkeypatch.setattr(Summaries, "line", emptying)
     train(tiny_config)
     out = capsys.readouterr().out
     folder = Path(tiny_config.run.output) / "checkpoints"
@@ -216,13 +216,13 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path, full_dis
 
 
 def test_a_full_disk_costs_the_curves_and_not_the_run(tmp_path, full_disk, capsys) -> None:
-    with Board(tmp_path) as board:
-        board.scalars(1, {"loss": 1.0}, "train")
+    with Summaries(tmp_path) as summaries:
+        summaries.scalars(1, {"loss": 1.0}, "train")
         full_disk(10)
         for step in (2, 3):
-            board.scalars(step, {"loss": 2.0}, "train")
+            summaries.scalars(step, {"loss": 2.0}, "train")
         full_disk(None)
-        board.scalars(4, {"loss": 4.0}, "train")
+        summaries.scalars(4, {"loss": 4.0}, "train")
     out = capsys.readouterr().out
     assert out.count("the curves have a gap, training goes on") == 1
     events = [event for file in sorted(tmp_path.iterdir()) for event in read_events(file)]
@@ -240,8 +240,8 @@ def read_events(file: Path) -> Iterator[Event]:
 
 def test_a_silent_board_writes_nothing(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
-    with Board(None) as board:
-        board.line("x")
-        board.scalars(1, {"loss": 1.0}, "train")
+    with Summaries(None) as summaries:
+        summaries.line("x")
+        summaries.scalars(1, {"loss": 1.0}, "train")
     assert capsys.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,13 @@ import pytest
 
 from spae.errors import InputError
 from spae.vocabulary import Vocabulary
-from tokenizer_train.cli import load_config, main
-from tokenizer_train.config import VocabularyConfig
+from tokenizer_train import dry_run
+from tokenizer_train.cli import main
+from tokenizer_train.config import DataConfig, VocabularyConfig
+from tokenizer_train.config_file import load_config
 from tokenizer_train.dry_run import ShapedVocabulary, estimate, table
+from tokenizer_train.flops import DEVICES, PEAKS, peak
+from tokenizer_train.missing import missing
 from tokenizer_train.processes.mesh import make_mesh
 from tokenizer_train.state import build, create
 
@@ -30,8 +34,6 @@ def scalars(tree) -> int:
 def test_every_full_config_has_its_shapes_without_any_file(file, tmp_path, monkeypatch) -> None:
     """Up to the compiler, which takes minutes for them all; no data, no vocabulary, no weights."""
     monkeypatch.chdir(tmp_path)
-    from tokenizer_train import dry_run
-
     config = load_config(file)
     vocabulary = dry_run._vocabulary(config.vocabulary)
     width = dry_run._feature_width(config)
@@ -51,8 +53,6 @@ def test_every_full_config_has_its_shapes_without_any_file(file, tmp_path, monke
 def test_the_papers_network_has_its_parameters(tmp_path, monkeypatch) -> None:
     """23.7M + 35.7M = the paper's 59M, and MAGVIT's discriminator of 23.9M."""
     monkeypatch.chdir(tmp_path)
-    from tokenizer_train import dry_run
-
     config = load_config(CONFIGS / "imagenet128.py")
     vocabulary = ShapedVocabulary(65_536, (1536, 1536))
     frozen = dry_run._perceptual(config), None
@@ -126,6 +126,9 @@ def test_what_cannot_be_estimated_is_said(tiny_config, capsys) -> None:
         estimate(tiny_config, 1, "h100", 40)
     with pytest.raises(InputError, match="--devices must be 1"):
         estimate(tiny_config, 0, "h100")
+    if jax.device_count() > 1:
+        with pytest.raises(InputError, match="--device cpu is this machine"):
+            estimate(tiny_config, 2, "cpu")
     nowhere = dataclasses.replace(tiny_config, vocabulary=VocabularyConfig(path="nowhere"))
     with pytest.raises(InputError, match=r"no vocabulary at 'nowhere'.*vocabulary\.words"):
         estimate(nowhere, 1, "h100")
@@ -136,9 +139,34 @@ def test_what_cannot_be_estimated_is_said(tiny_config, capsys) -> None:
     assert "--device" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_there_counts_more_than_what_the_config_says(vocabulary_folder) -> None:
-    from tokenizer_train import dry_run
+def test_files_that_are_missing_are_told(tiny_config, tmp_path) -> None:
+    assert [line for line in missing(tiny_config) if not line.startswith("guidance: ")] == []
+    (empty := tmp_path / "clip").mkdir()
+    bad = dataclasses.replace(
+        tiny_config,
+        vocabulary=VocabularyConfig(path="nowhere"),
+        data=DataConfig(train="nowhere/*.tar", mixture=((str(empty), 1.0),), validation=None),
+        run=dataclasses.replace(tiny_config.run, initial="nowhere"),
+        guidance=f"clip:{empty}",
+    )
+    told = dict(line.split(": ", 1) for line in missing(bad))
+    assert list(told) == ["vocabulary.path", "data.train", "data.mixture", "run.initial", "guidance"]
+    assert told["data.train"].startswith("nothing at nowhere/*.tar")
+    assert told["guidance"].startswith(f"expected one safetensors file of CLIP at {empty}, found 0")
 
+
+def test_small_runs_take_minutes_and_this_machine_is_measured(monkeypatch) -> None:
+    assert (dry_run._duration(0.2), dry_run._duration(1234.5)) == ("12.0 minutes", "1,234.50 hours")
+    monkeypatch.setattr(dry_run, "measured_peak", lambda: 50e9)
+    name, peaks = dry_run._peaks("cpu")
+    assert name == "this machine's processor, 50 GFLOP/s by a product of two matrices"
+    assert set(peaks.values()) == {50e9}
+    for kind in DEVICES.values():
+        assert peak(kind, "bfloat16") == PEAKS[kind]["bfloat16"]
+    assert peak("NVIDIA GeForce RTX 4090 Laptop GPU", "bfloat16") is None
+
+
+def test_a_folder_that_is_there_counts_more_than_what_the_config_says(vocabulary_folder) -> None:
     found = dry_run._vocabulary(VocabularyConfig(path=str(vocabulary_folder), words=7, widths=(1, 2)))
     assert (len(found), found.codebook("appearance").shape) == (60, (60, 4))
     absent = dry_run._vocabulary(VocabularyConfig(path="nowhere", words=7, widths=(1, 2)))

@@ -10,11 +10,11 @@ from spae.errors import InputError
 from spae.guidance.cache import compute_image_features, stored_image_features
 from spae.sources import Source, open_source
 from spae.sources.clips import Sampling, open_clips
-from tokenizer_train.board import Board
 from tokenizer_train.config import Config, DataConfig
 from tokenizer_train.damage import TRIES, Damage
 from tokenizer_train.data import Batches, fixed_images
 from tokenizer_train.loop import train
+from tokenizer_train.summaries import Summaries
 
 COUNT = 30
 BAD = {4: b"", 11: b"\x89PNG\r\n\x1a\nbroken", 12: b"<html>no image</html>"}
@@ -157,7 +157,7 @@ def test_a_run_goes_on_without_them_to_the_same_losses(
         (folder / file.parent.name / file.name).write_bytes(content[:60] if number in (0, 9) else content)
     logged: dict[int, dict[str, float]] = {}
     monkeypatch.setattr(
-        Board,
+        Summaries,
         "scalars",
         lambda self, step, values, group: logged.update({step: dict(values)}) if group == "train" else None,
     )

@@ -14,12 +14,13 @@ from spae.errors import InputError
 from spae.images import to_array, to_float
 from spae.sources import open_source
 from tokenizer_train import loop
-from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.cli import main
 from tokenizer_train.config import Config
+from tokenizer_train.identity import provenance
 from tokenizer_train.loop import Diverged, train
 from tokenizer_train.processes.mesh import make_mesh
+from tokenizer_train.summaries import Summaries
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "default64.py"
 
@@ -33,7 +34,7 @@ def losses(monkeypatch) -> dict[int, dict[str, float]]:
         if group == "train":
             logged[step] = dict(values)
 
-    monkeypatch.setattr(Board, "scalars", scalars)
+    monkeypatch.setattr(Summaries, "scalars", scalars)
     return logged
 
 
@@ -64,6 +65,8 @@ def test_twenty_steps_through_the_command_line(
     for step in (5, 10, 15, 20):
         assert f"{step:>8}  train     adversarial" in shown
     assert "      20  validation  psnr/1" in shown
+    assert "  raw-psnr/4 " in shown
+    assert "compiling the step .." in shown
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
     tokenizer = spae.load(tmp_path / "run" / "bundle")
@@ -170,12 +173,12 @@ def test_a_bundle_says_nothing_of_where_things_lay(tiny_config) -> None:
         run={"initial": "/home/me/bundle"},
         mesh={"coordinator": "10.0.0.1:80", "processes": 1, "process": 0},
     )
-    told = loop.provenance(dataclasses.replace(config, guidance="clip:/home/me/clip"), 1, 1.0)["config"]
+    told = provenance(dataclasses.replace(config, guidance="clip:/home/me/clip"), 1, 1.0)["config"]
     assert "/home" not in json.dumps(told)
     assert "10.0.0.1" not in json.dumps(told)
     assert told["loss"]["perceptual_weights"] == "resnet50.safetensors"
     assert told["guidance"] == "clip:clip"
-    assert loop.provenance(tiny_config, 1, 1.0)["config"]["guidance"] == "conse"
+    assert provenance(tiny_config, 1, 1.0)["config"]["guidance"] == "conse"
 
 
 def test_what_a_device_says_is_one_line(tiny_config, monkeypatch, capsys) -> None:

@@ -16,9 +16,10 @@ from spae.metrics import psnr
 from spae.sources import open_source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
-from tokenizer_train import loop
-from tokenizer_train.cli import load_config, main
+from tokenizer_train import loop, preparation
+from tokenizer_train.cli import main
 from tokenizer_train.config import Config, DataConfig, OptimizerConfig, RunConfig, VocabularyConfig
+from tokenizer_train.config_file import load_config
 from tokenizer_train.step import average_decay
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip_hugging_face"  # random weights
@@ -44,7 +45,7 @@ def config(vocabulary_folder, image_folder, tmp_path_factory) -> Config:
             train=str(image_folder), validation=str(image_folder), batch_size=8, threads=1, buffer=16
         ),
         loss=dataclasses.replace(tiny.loss, semantic=0.0, semantic_layers=0, adversarial=0.0),
-        optimizer=OptimizerConfig(steps=30, learning_rate=2e-3, warmup_steps=2, decay="cosine"),
+        optimizer=OptimizerConfig(steps=60, learning_rate=2e-3, warmup_steps=2, decay="cosine"),
         run=RunConfig(
             output=str(tmp_path_factory.mktemp("pursuit") / "run"),
             start="principal",
@@ -57,17 +58,17 @@ def config(vocabulary_folder, image_folder, tmp_path_factory) -> Config:
 
 @pytest.fixture(scope="module")
 def trained(config) -> tuple[Tokenizer, Tokenizer, np.ndarray]:
-    """The bundle of thirty steps, the same tokenizer with its last weights, and the words that training was given."""
+    """The bundle of sixty steps, the same tokenizer with its last weights, and the words that training was given."""
     last, given = [], []
-    build, look_up = loop.tokenizer, loop.features
+    build, look_up = preparation.tokenizer, preparation.features
 
     def both(*args, **more):
         last.append((args, more))
         return build(*args, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "tokenizer", both)
-        patch.setattr(loop, "features", lambda *args: given.append(look_up(*args)) or given[-1])
+        patch.setattr(preparation, "tokenizer", both)
+        patch.setattr(preparation, "features", lambda *args: given.append(look_up(*args)) or given[-1])
         folder = loop.train(config)
     args, more = last[-1]
     return spae.load(folder), build(*args, **more | {"ema": False, "like": None}), np.asarray(given[0][0][0])
@@ -143,6 +144,27 @@ def test_the_decoder_alone_is_trained_and_the_words_stay(trained, config, image_
     assert loaded.encode(images) == first.encode(images)
     with pytest.raises(InputError, match=r"has meaning 'pursuit', pools \(1, 4\) .*give the bundle's"):
         loop.train(changed(finish, tokenizer={"pools": (2, 4)}))
+
+
+def test_finetuning_keeps_the_words_of_meaning(trained, config, image_folder, tmp_path, capsys) -> None:
+    begun = Path(config.run.output) / "bundle"
+    arguments = ["finetune", str(image_folder), "--bundle", str(begun), "--guidance", f"clip:{GOLDEN}"]
+    arguments += ["--optimizer.steps", "2", "--optimizer.warmup-steps", "1", "--data.batch-size", "8"]
+    assert main([*arguments, "--run.output", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert f"beginning with the weights of {begun}" in out
+    assert "raw-psnr/4" in out
+    loaded, first = spae.load(tmp_path / "run" / "bundle"), trained[0]
+    before, after = (dict(nnx.to_flat_state(one.parameters)) for one in (first, loaded))
+    moved = {path[0] for path in before if not np.array_equal(before[path][...], after[path][...])}
+    assert moved == {"encoder", "decoder", "projection"}
+    assert loaded.vocabulary.words == first.vocabulary.words
+    images = [record.image for record in open_source(image_folder)]
+    for one, other in zip(loaded.encode(images), first.encode(images), strict=True):
+        assert all(map(np.array_equal, one.ids[:2], other.ids[:2]))
+    told = loaded.info["training"]
+    assert told["images"] == 27  # of thirty
+    assert (told["config"]["run"]["initial"], told["config"]["data"]["validation"]) == ("bundle", None)
 
 
 def test_the_average_is_short_at_first_and_not_where_a_bundle_was(config) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from spae.vocabulary import Vocabulary
 from tokenizer_train import loop
-from tokenizer_train.board import Board
 from tokenizer_train.loop import train
+from tokenizer_train.summaries import Summaries
 
 
 def test_nothing_recompiles_in_a_run_that_validates_and_saves(tiny_config, monkeypatch) -> None:
@@ -30,7 +30,7 @@ def test_nothing_recompiles_in_a_run_that_validates_and_saves(tiny_config, monke
             after[step] = list(compiled)
             compiled.clear()
 
-    monkeypatch.setattr(Board, "scalars", scalars)
+    monkeypatch.setattr(Summaries, "scalars", scalars)
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
         train(config)

@@ -14,7 +14,7 @@ from spae.cnn import Encoder
 from spae.layers.rematerialize import rematerialize
 from spae.layers.transformer import Block
 from spae.vocabulary import Vocabulary
-from tokenizer_train.cli import load_config
+from tokenizer_train.config_file import load_config
 from tokenizer_train.dry_run import estimate
 from tokenizer_train.networks.discriminator import Discriminator
 from tokenizer_train.networks.resnet import ResNet

@@ -1,7 +1,6 @@
 """Every tiny variant of every config of images: trained through the command line, then encode, decode, load."""
 
 import dataclasses
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from spae.guidance.clip import Clip
 from spae.guidance.meaning_view import embedded
 from spae.sources import open_source
 from spae.vocabulary import Vocabulary
-from tokenizer_train.cli import load_config, main
+from tokenizer_train.cli import main
 from tokenizer_train.config import LossConfig, VocabularyConfig
+from tokenizer_train.config_file import load_config, variants
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip_hugging_face"  # random weights
@@ -27,7 +27,7 @@ def tiny_variants() -> list[tuple[Path, str]]:
     default = load_config(CONFIGS / "default64.py", "tiny")
     found, seen = [], [dataclasses.replace(default, run=dataclasses.replace(default.run, output="anywhere"))]
     for file in sorted(CONFIGS.glob("*.py")):
-        for name in runpy.run_path(str(file))["VARIANTS"]:
+        for name in variants(file):
             if name.split("-")[-1] != "tiny":
                 continue
             config = load_config(file, name)

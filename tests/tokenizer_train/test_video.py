@@ -17,8 +17,9 @@ from spae.guidance.cache import compute_image_features, stored_image_features
 from spae.sources.clips import Clips, Sampling, open_clips
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
-from tokenizer_train.cli import load_config, main
+from tokenizer_train.cli import main
 from tokenizer_train.config import DataConfig
+from tokenizer_train.config_file import load_config
 from tokenizer_train.damage import Damage
 from tokenizer_train.data import Batches, fixed_images, open_data
 

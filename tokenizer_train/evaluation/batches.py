@@ -6,8 +6,8 @@ from typing import Any
 import grain
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
-from tqdm import tqdm
 
+from spae.progress import Progress, counted
 from spae.sources import Source
 
 _THREADS = 8
@@ -22,7 +22,7 @@ def batches(arrays: Sequence[np.ndarray], size: int, what: str) -> Iterator[tupl
         what: the name of the progress bar.
     """
     starts = range(0, len(arrays[0]), size)
-    for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
+    for start in counted(starts, what, "batch"):
         parts = [array[start : start + size] for array in arrays]
         yield len(parts[0]), [_filled(part, size) for part in parts]
 
@@ -60,7 +60,7 @@ def read(
     images = grain.MapDataset.source(_Images(source, indices_n[order_n], square))
     options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD * size)
     squares = iter(images.to_iter_dataset(options))
-    with tqdm(total=len(order_n), desc=what, unit="image", disable=None, leave=False) as progress:
+    with Progress(len(order_n), what, "image") as progress:
         for start in range(0, len(order_n), size):
             places_b = order_n[start : start + size]
             batch = [next(squares) for _ in places_b]

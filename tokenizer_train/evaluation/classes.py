@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from tqdm import tqdm
 
 from spae.class_names import english, table_beside
 from spae.errors import InputError
 from spae.guidance.scores import word_features
+from spae.progress import counted
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
 from tokenizer_train.evaluation.few_shot import draw_episodes
@@ -57,8 +57,7 @@ class Classes:
         self.not_measured: dict[str, str] = {}
         if not self._wanted:
             return
-        progress = tqdm(indices_n, "labels", unit="label", disable=None, leave=False)
-        found = [source.label(int(index)) for index in progress]
+        found = [source.label(index) for index in counted(indices_n.tolist(), "labels", "label")]
         labels = [label for label in found if label is not None]
         if len(labels) < len(found):
             self._leave_out(self._wanted, "not every image has a label")

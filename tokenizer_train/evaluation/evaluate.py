@@ -19,7 +19,6 @@ import jax
 import numpy as np
 import tyro
 from jaxtyping import Int, UInt8
-from tqdm import tqdm
 
 import spae
 from spae.errors import InputError
@@ -28,6 +27,7 @@ from spae.guidance.choice import load_clip
 from spae.guidance.conse import Conse
 from spae.images import to_array
 from spae.metrics import lpips
+from spae.progress import counted
 from spae.sources import Source, open_source
 from spae.sources.clips import Sampling, open_clips, trained_sampling
 from spae.tokenizer import Tokenizer
@@ -280,10 +280,7 @@ def codecs(
     """
     result: list[dict[str, Any]] = [{} for _ in budgets]
     for format in FORMATS:
-        coded = [
-            best_within(image, budgets, format)
-            for image in tqdm(images, desc=format, unit="image", disable=None, leave=False)
-        ]
+        coded = [best_within(image, budgets, format) for image in counted(images, format, "image")]
         fits = np.mean([[one.fits for one in of_image] for of_image in coded], axis=0)
         measured = [n for n, share in enumerate(fits) if share >= 0.5]
         decoded = [np.stack([of_image[n].image for of_image in coded]) for n in measured]

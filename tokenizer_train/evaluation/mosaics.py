@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
-from tqdm import tqdm
 
 from spae.images import to_array, to_float
+from spae.progress import counted
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
 from tokenizer_train.evaluation.batches import by_side
@@ -50,7 +50,7 @@ def mosaics(
     groups_g4 = draw_groups(names_n, seed)
     words_g4 = np.empty(groups_g4.shape, int)
     seen_g4d = np.empty((*groups_g4.shape, fit.guidance.width), np.float32)
-    for start in tqdm(range(0, len(groups_g4), BATCH), "mosaics", unit="batch", disable=None, leave=False):
+    for start in counted(range(0, len(groups_g4), BATCH), "mosaics", "batch"):
         made = [
             mosaic([tokenizer.square(source[int(index)].image) for index in indices_n[group]])
             for group in groups_g4[start : start + BATCH]

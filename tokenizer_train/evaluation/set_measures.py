@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, UInt8
-from tqdm import tqdm
 
 from spae.guidance import efficientnet
 from spae.guidance.resize import resize_square
@@ -20,6 +19,7 @@ from spae.images import to_float
 from spae.metrics import inception
 from spae.metrics.frechet import Moments, frechet_distance
 from spae.metrics.inception_score import SPLITS, InceptionScore
+from spae.progress import counted
 
 # A batch of uint8 images to features, and logits if the Inception Score is taken of them.
 Embed = Callable[
@@ -94,7 +94,7 @@ class SetMeasures:
         originals = scores[0] if scores else {}
         prefixes = scores[1:] or [{} for _ in range(self._prefixes)]
         for name, (images, *decoded) in self._moments.items():
-            for prefix, moments in zip(tqdm(prefixes, name, disable=None, leave=False), decoded, strict=True):
+            for prefix, moments in zip(counted(prefixes, name, "prefix"), decoded, strict=True):
                 prefix[name] = frechet_distance(images, moments)
         return originals, prefixes
 

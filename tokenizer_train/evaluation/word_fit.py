@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
-from tqdm import tqdm
 
 from spae.guidance.cache import cached_word_features
 from spae.guidance.protocol import Guidance
 from spae.guidance.scores import percentile, scores, word_means
 from spae.images import to_float
+from spae.progress import Progress
 from spae.vocabulary import Vocabulary
 from tokenizer_train.evaluation.batches import by_side, mapped
 from tokenizer_train.evaluation.few_shot import mean_of_words, nearest_centroid
@@ -142,9 +142,7 @@ class WordFit:
         origins = {pixels: represented[pixels].mean(axis=0)}
 
         results: list[dict[str, Any]] = []
-        with tqdm(
-            total=len(episodes) * len(represented), desc="few-shot", disable=None, leave=False
-        ) as progress:
+        with Progress(len(episodes) * len(represented), "few-shot", "accuracy") as progress:
             for episodes_ewi in episodes:
                 accuracies = {}
                 for name, x_nd in represented.items():

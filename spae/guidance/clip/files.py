@@ -15,6 +15,7 @@ import numpy as np
 
 from spae.errors import InputError
 from spae.guidance.clip.towers import ImageSizes, TextSizes
+from spae.weights.hub import download_hint
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 _WEIGHTS = ("model.safetensors", "open_clip_model.safetensors")
@@ -40,7 +41,7 @@ def find_weights(path: Path) -> Path:
     if len(found) != 1:
         raise InputError(
             f"expected one safetensors file of CLIP at {path}, found {len(found)}: name the file, or convert "
-            "the weights with their publisher's tools (pickled weights are not read)"
+            f"the weights with their publisher's tools (pickled weights are not read){download_hint(path)}"
         )
     return found[0]
 

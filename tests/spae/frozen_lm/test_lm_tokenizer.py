@@ -350,6 +350,10 @@ def test_folder_errors(tmp_path):
         read_word_source(tmp_path)
     with pytest.raises(InputError, match="neither"):
         read_word_source(tmp_path / "nowhere.gguf")
+    with pytest.raises(
+        InputError, match=r"`hf download Org/Small-1\.5B --local-dir Small-1\.5B` does .*, then give "
+    ):
+        read_word_source("Org/Small-1.5B")
 
 
 def test_bfloat16_and_short_files(tmp_path):

@@ -22,12 +22,12 @@ from spae.sources import open_source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
 from tokenizer_train import losses
-from tokenizer_train.board import Board
-from tokenizer_train.cli import load_config
 from tokenizer_train.config import Config, OptimizerConfig, VocabularyConfig
+from tokenizer_train.config_file import load_config
 from tokenizer_train.loop import train
 from tokenizer_train.networks import language_model
 from tokenizer_train.state import _transform
+from tokenizer_train.summaries import Summaries
 
 ROOT = Path(__file__).resolve().parents[3]
 ROBERTA = ROOT / "tests" / "golden" / "masked_lm" / "roberta"
@@ -58,7 +58,7 @@ def lqae(words_folder, image_folder, tmp_path) -> Config:
 def test_a_tiny_run_and_its_bundle(lqae, image_folder, tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr(
-        Board,
+        Summaries,
         "scalars",
         lambda self, step, values, group: logged.append(values) if group == "train" else None,
     )

@@ -21,7 +21,6 @@ os.environ["XLA_FLAGS"] = ""  # one device
 import jax
 
 from spae.architecture import AutoencoderConfig
-from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import UNFINISHED
 from tokenizer_train.config import (
     Config,
@@ -32,6 +31,7 @@ from tokenizer_train.config import (
     VocabularyConfig,
 )
 from tokenizer_train.loop import train
+from tokenizer_train.summaries import Summaries
 
 PATIENCE = 300  # seconds for a life to log its first step
 
@@ -60,7 +60,7 @@ def live(config: Config, log: Path) -> int:
             # repr of a float says all of its bits.
             os.write(lines, (json.dumps([step, {k: repr(v) for k, v in values.items()}]) + "\n").encode())
 
-    Board.scalars = scalars
+    Summaries.scalars = scalars
     os.dup2(os.open(log.with_suffix(".output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     # Of its own: a kill may leave half of a function there.

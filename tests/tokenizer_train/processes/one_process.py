@@ -17,10 +17,10 @@ import jax
 from conftest import CONFIGS, HashGuidance
 
 from tokenizer_train import guidance, loop
-from tokenizer_train.board import Board
-from tokenizer_train.cli import load_config
 from tokenizer_train.config import Config, MeshConfig
+from tokenizer_train.config_file import load_config
 from tokenizer_train.processes.mesh import make_mesh
+from tokenizer_train.summaries import Summaries
 
 
 def config_of(fields: dict[str, dict[str, Any]]) -> Config:
@@ -32,14 +32,14 @@ def config_of(fields: dict[str, dict[str, Any]]) -> Config:
 
 def main(jobs: dict[str, Any], process: int) -> None:
     logged: dict[int, dict[str, float]] = {}
-    show, validate = Board.scalars, loop.validate
+    show, validate = Summaries.scalars, loop.validate
 
     def scalars(self, step, values, group):
         show(self, step, values, group)
         if group == "train":
             logged[step] = dict(values)
 
-    Board.scalars = scalars  # type: ignore[method-assign]
+    Summaries.scalars = scalars  # type: ignore[method-assign]
     guidance.load_guidance = lambda name: HashGuidance()  # type: ignore[assignment, return-value]
     many = jobs["processes"] > 1
     own = {"coordinator": jobs["coordinator"], "processes": jobs["processes"], "process": process}

@@ -17,10 +17,10 @@ import jax
 import pytest
 from jax._src import distributed
 
-from tokenizer_train.board import Board
 from tokenizer_train.checkpoint import Checkpoints
 from tokenizer_train.cli import main
 from tokenizer_train.processes.preemption import Stopped, listen
+from tokenizer_train.summaries import Summaries
 
 # 20, half of them during a save. More with this variable, for whoever has the time.
 TRIALS = int(os.environ.get("SPAE_KILLS", "20"))
@@ -69,7 +69,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
         if group == "train" and step in (3, 6):
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Board, "scalars", scalars)
+    monkeypatch.setattr(Summaries, "scalars", scalars)
     monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: tiny_config)
     before = signal.getsignal(number)
     assert main(["config.py"]) == status
@@ -108,7 +108,7 @@ def test_asked_to_stop_while_features_are_made_it_keeps_whole_files_of_them(
         "from there\n"
     )
     assert len(list((Path(tiny_config.run.output) / "guidance").glob("*.safetensors"))) == 2
-    monkeypatch.setattr("tokenizer_train.loop.create", lambda *arguments: 1 / 0)  # that is far enough
+    monkeypatch.setattr("tokenizer_train.preparation.create", lambda *arguments: 1 / 0)  # that is far enough
     with pytest.raises(ZeroDivisionError):
         main(["config.py"])
     assert len(calls) == 5

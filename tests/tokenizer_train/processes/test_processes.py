@@ -30,8 +30,8 @@ import pytest
 from one_process import config_of
 
 from tokenizer_train import loop
-from tokenizer_train.board import Board
 from tokenizer_train.processes.mesh import make_mesh
+from tokenizer_train.summaries import Summaries
 
 WORKER = Path(__file__).with_name("one_process.py")
 ROOT = Path(__file__).resolve().parents[3]
@@ -167,7 +167,7 @@ def test_two_processes_train_as_one_and_go_on_from_each_others_checkpoints(
         if group == "train":
             back[step] = dict(values)
 
-    monkeypatch.setattr(Board, "scalars", scalars)
+    monkeypatch.setattr(Summaries, "scalars", scalars)
     monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
     monkeypatch.setattr(loop, "validate", lambda *arguments: None)
     runs.copy_checkpoint("fsdp", 2 * SAVES, "back")

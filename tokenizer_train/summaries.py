@@ -20,7 +20,7 @@ from spae.files import bucket_errors, is_remote, open_path
 OBJECT_BYTES = 1_000_000  # after which an event file in a bucket is followed by another
 
 
-class Board:
+class Summaries:
     """Lines to standard output, everything to TensorBoard event files in `folder`; with None, silent.
 
     Files are written at once, not from a queue: tensorboardX's own thread dies of a full disk, and then whoever
@@ -39,7 +39,7 @@ class Board:
         if self._folder is not None and not is_remote(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "Summaries":
         return self
 
     def __exit__(self, *exception: object) -> None:

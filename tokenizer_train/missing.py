@@ -1,0 +1,67 @@
+"""What a config names and a run would not find: told before anything is rented."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from spae import bundle
+from spae.errors import BundleError, InputError
+from spae.guidance import efficientnet, minilm
+from spae.guidance.choice import parse
+from spae.guidance.clip.files import find_weights
+from tokenizer_train.config import Config
+from tokenizer_train.data import open_data
+from tokenizer_train.guidance import looks_at_images
+
+
+def missing(config: Config) -> list[str]:
+    """One line for every field of the config whose files are not there, or are of another kind, with the reason."""
+    found = []
+
+    def look(field: str, at: Callable[[], object]) -> None:
+        try:
+            at()
+        except (InputError, BundleError, OSError) as error:
+            found.append(f"{field}: {error}")
+
+    data = config.data
+    look("vocabulary.path", partial(_vocabulary, config))
+    look("data.train", partial(_images, config, data.train, data.train_split))
+    for path, _ in data.mixture:
+        look("data.mixture", partial(_images, config, path, None))
+    if data.validation is not None:
+        look("data.validation", partial(_images, config, data.validation, data.validation_split))
+    if config.run.initial is not None:
+        look("run.initial", partial(bundle.find, config.run.initial))
+    if looks_at_images(config):
+        look("guidance", partial(_guidance, config.guidance))
+    if config.loss.perceptual > 0 and config.loss.perceptual_weights is not None:
+        look("loss.perceptual_weights", partial(_file, Path(config.loss.perceptual_weights)))
+    if config.language_model is not None:
+        for name in ("config.json", "tokenizer.json"):
+            look("language_model", partial(_file, Path(config.language_model) / name))
+    return found
+
+
+def _vocabulary(config: Config) -> None:
+    if not config.vocabulary.is_there():
+        raise InputError(f"nothing at {config.vocabulary.path}: see spae vocab build --help")
+
+
+def _images(config: Config, path: str, split: str | None) -> None:
+    if not len(open_data(path, split, config.tokenizer, config.data)):
+        raise InputError(f"no image at {path}")
+
+
+def _guidance(name: str) -> None:
+    kind, place = parse(name)
+    if kind == "clip":
+        find_weights(Path(place))
+    elif kind == "conse":
+        efficientnet.packaged_file()
+        minilm.packaged_file()
+
+
+def _file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"no file at {path}")
