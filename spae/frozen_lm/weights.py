@@ -20,6 +20,7 @@ from spae.frozen_lm.config import LMConfig
 from spae.frozen_lm.gguf_file import read_gguf
 from spae.frozen_lm.model_file import read_safetensors_tensor, safetensors_files
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer
+from spae.weights.hub import download_hint
 
 # Tokens that end a text or a turn, by the names models give them, besides those that the files name as such.
 _ENDS = (
