@@ -81,7 +81,7 @@ def codebook(
 def semantic(
     queries_bnc: Float[Array, "b n c"],
     codebook_vc: Float[Array, "v c"],
-    pool_bnv: Bool[Array, "b #n v"],
+    pool_bnv: Bool[Array, " b #n v"],
     temperature: float,
 ) -> Float[Array, ""]:
     """One layer's term: -log softmax_k(-||z_l - e(k)||^2 / T)[c], mean over positions and over c in the pool C_l(I).
