@@ -1,7 +1,8 @@
 """The parts of a tokenizer, and how a bundle keeps them: each network's parameters under its own name."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -100,6 +101,22 @@ def arrays(params: nnx.State, frozen: Mapping[str, nnx.Module | None]) -> dict[s
         if network is not None:
             named |= flatten(nnx.state(network), f"{name}.")
     return named
+
+
+def fingerprint(config: AutoencoderConfig, tensors: Mapping[str, np.ndarray], words: Sequence[str]) -> str:
+    """sha256 over an architecture, all parameters and tables by name, and the words, in hexadecimal."""
+    # Only what differs from the defaults: a field that a later version adds does not change what a bundle is.
+    chosen = sorted(
+        (field.name, value)
+        for field in fields(config)
+        if (value := getattr(config, field.name)) != field.default
+    )
+    digest = hashlib.sha256(repr(chosen).encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update("\n".join(words).encode())
+    return digest.hexdigest()
 
 
 def _frozen_builders(

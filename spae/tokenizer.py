@@ -1,7 +1,6 @@
 """The tokenizer: images, or clips, to pyramids of words, and pyramids or plain text back to them."""
 
 import dataclasses
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from spae.guidance import trunks
 from spae.guidance.conse import image_tower
 from spae.guidance.sight import trunk_side
 from spae.images import to_array, to_clip, to_square, to_uint8
-from spae.parts import FROZEN, Parts, arrays, read_parts
+from spae.parts import FROZEN, Parts, arrays, fingerprint, read_parts
 from spae.prompt import write_prompt
 from spae.pursuit import Pursuit
 from spae.pyramid import Pyramid, PyramidShape, grids_text
@@ -127,19 +126,8 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """sha256 over the architecture, the parameters and the vocabulary, in hexadecimal: what must be the same for
         the same words and pixels to come out."""
-        # Only what differs from the defaults: a field that a later version adds does not change what a bundle is.
-        chosen = sorted(
-            (field.name, value)
-            for field in dataclasses.fields(self.config)
-            if (value := getattr(self.config, field.name)) != field.default
-        )
-        digest = hashlib.sha256(repr(chosen).encode())
         tensors = self._arrays(self._trunk) | dict(self.vocabulary.tensors())
-        for name, array in sorted(tensors.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        digest.update("\n".join(self.vocabulary.words).encode())
-        return digest.hexdigest()
+        return fingerprint(self.config, tensors, self.vocabulary.words)
 
     def _arrays(self, trunk: nnx.Module | None) -> dict[str, np.ndarray]:
         """All parameters by name, with those of `trunk`."""
