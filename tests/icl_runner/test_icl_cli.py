@@ -28,7 +28,7 @@ def classify(data, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], *(["run", task] for task in TASKS), ["report"], ["demo"]], ids=" ".join
+    "command", [[], ["run"], *(["run", task] for task in TASKS), ["report"], ["demo"], ["mark"]], ids=" ".join
 )
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
