@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.run import machine
+from spae.compiled import keep_compiled
 from spae.errors import BundleError, InputError
 from spae.files import write_file
-from spae.tokenizer import keep_compiled
 from tokenizer_train.config_file import load_config, variants
 from tokenizer_train.evaluation.evaluate import Options, measured
 from tokenizer_train.evaluation.tables import comparison

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from icl_runner import commands_mark
 from icl_runner.arguments import EXAMPLES, add_bundle, add_prices, add_tasks, model_name
 from spae.cli import run_command
 
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         help="who answers (spae-lm/default)",
     )
     add_bundle(demo)
+    commands_mark.add(commands)
     return parser
 
 

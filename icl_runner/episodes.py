@@ -5,20 +5,20 @@ arXiv 2106.13884, section 4; SPAE, arXiv 2306.17842, section 4.1). Each also nam
 outside the episode, whose words may stand in for the query's, to see what a model answers that cannot know. Where the
 data has no further class, it is another one of the episode's (`controlled_within`).
 
-Drawing depends on nothing but the seed and the keys: every choice is a number read from sha256 over the seed, what is
-being chosen and a counter. NumPy's generators would not do, for their streams may change from version to version.
+Drawing depends on nothing but the seed and the keys (`icl_runner.dice`).
 """
 
 import csv
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from icl_runner import nonsense
+from icl_runner.dice import Dice
 from icl_runner.prompts import STOP
 from spae.errors import InputError
 from spae.files import write_file
@@ -27,7 +27,6 @@ from spae.sources.fields import class_name
 FORMAT = "spae-episodes 1"
 _CAPTION = re.compile(r"\s*this is (?:an? )?(.+?)[\s.]*", re.IGNORECASE)
 
-T = TypeVar("T")
 Names = Mapping[str, str] | Literal["nonsense"] | None
 
 
@@ -135,7 +134,7 @@ def draw(
         _check_names(names, classes)
     drawn = []
     for index in range(episodes):
-        dice = _Dice(seed, ways, index)
+        dice = Dice(seed, ways, index)
         chosen = dice.choose("classes", usable, ways)
         # One image more than the support needs: the first is set aside, and the query's class uses it.
         images = {label: dice.choose(f"images of {label}", classes[label], shots + 1) for label in chosen}
@@ -191,7 +190,7 @@ def _check_names(names: Mapping[str, str], labels: Collection[str]) -> None:
             )
 
 
-def _shown(names: Names, labels: Sequence[str], dice: "_Dice") -> dict[str, str]:
+def _shown(names: Names, labels: Sequence[str], dice: Dice) -> dict[str, str]:
     """The name of each label of one episode."""
     if names is None:
         return {label: label for label in labels}
@@ -200,32 +199,6 @@ def _shown(names: Names, labels: Sequence[str], dice: "_Dice") -> dict[str, str]
     if names != "nonsense":
         raise InputError(f'wanted names as a mapping, "nonsense" or None, got {names!r}')
     return dict(zip(labels, dice.choose("nonsense names", nonsense.WORDS, len(labels)), strict=True))
-
-
-class _Dice:
-    """Choices that depend on the seed, the ways and the number of the episode, and on what is chosen; on no state."""
-
-    def __init__(self, *seed: int) -> None:
-        self._seed = seed
-
-    def numbers(self, purpose: str) -> Iterator[int]:
-        """Endless integers below 2**256, uniform."""
-        counter = 0
-        while True:
-            text = json.dumps([*self._seed, purpose, counter])
-            yield int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
-            counter += 1
-
-    def choose(self, purpose: str, items: Sequence[T], count: int) -> list[T]:
-        """`count` different items in random order; a smaller count gives the beginning of a larger one."""
-        swapped: dict[int, int] = {}  # of a Fisher-Yates shuffle, only the places that it has touched
-        chosen = []
-        for place, number in zip(range(count), self.numbers(purpose), strict=False):
-            # The remainder is off uniform by less than 2**-200.
-            there = place + number % (len(items) - place)
-            chosen.append(items[swapped.get(there, there)])
-            swapped[there] = swapped.get(place, place)
-        return chosen
 
 
 def write(path: str | Path, episodes: Sequence[Episode]) -> None:
@@ -375,7 +348,7 @@ def _published(
     for index, (name, support, query) in enumerate(rows):
         labels = list(dict.fromkeys(shot.label for shot in support))
         keys = {shot.key for shot in (*support, query)}
-        dice = _Dice(len(rows), index)
+        dice = Dice(len(rows), index)
         start = next(dice.numbers("control")) % len(rows)
         candidates = (rows[(start + step) % len(rows)][2] for step in range(len(rows)))
         others = [candidate for candidate in candidates if candidate.key not in keys]

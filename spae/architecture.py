@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from spae.bounds import Positive, Range, check_fields
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
 from spae.quantize import Fill
@@ -13,19 +14,19 @@ from spae.quantize import Fill
 class AutoencoderConfig:
     """Everything that, with a vocabulary, defines a tokenizer's function."""
 
-    image_size: int = 64  # pixels a side
+    image_size: Positive = 64  # pixels a side
     # side of every layer, top to bottom; (t, h, w) of every layer for clips
     pyramid: tuple[int, ...] | tuple[tuple[int, int, int], ...] = (1, 2, 4, 8, 16, 16)
     # "vit": `filters` wide, `blocks` deep, one latent a patch (LQAE); "linear": nothing but the paths of `skip`.
     network: Literal["cnn", "vit", "linear"] = "cnn"
     # of the CNN: the paper's, of two full convolutions, or a depth-wise and two 1x1 ones
     block: Literal["residual", "depthwise"] = "residual"
-    heads: int = 8  # of the ViT's attention
-    filters: int = 128  # channels at full resolution
-    multipliers: tuple[int, ...] = (1, 2, 2, 4)  # of `filters`, per scale
-    blocks: int = 2  # residual blocks per scale, and again as bottleneck
-    downsamplings: int = 2  # the first so many scales end in a halving
-    patch: int = 1  # pixels a side folded into channels before the first convolution (1 in the paper)
+    heads: Positive = 8  # of the ViT's attention
+    filters: Positive = 128  # channels at full resolution
+    multipliers: tuple[Positive, ...] = (1, 2, 2, 4)  # of `filters`, per scale
+    blocks: Positive = 2  # residual blocks per scale, and again as bottleneck
+    downsamplings: Annotated[int, Range(0)] = 2  # the first so many scales end in a halving
+    patch: Positive = 1  # pixels a side folded into channels before the first convolution (1 in the paper)
     skip: bool = False  # a linear path beside each network, patches to latents and back (none in the paper)
     codebook: Literal["frozen", "learned", "projected", "mapped"] = (
         "frozen"  # what is searched: see Autoencoder.codebook
@@ -33,7 +34,9 @@ class AutoencoderConfig:
     latents: int | None = (
         None  # with codebook "mapped": width of the latents; else that of the appearance view
     )
-    meaning_layers: int = 0  # the first so many layers choose words by meaning (0 in the paper)
+    meaning_layers: Annotated[int, Range(0)] = (
+        0  # the first so many layers choose words by meaning (0 in the paper)
+    )
     # How they choose: by a trained head; the words nearest to the trunk's features, best first (V2L); or words that add
     # up to what the trunk sees in each region (spae/pursuit.py).
     meaning: Literal["head", "ranked", "pursuit"] = "head"
@@ -42,7 +45,7 @@ class AutoencoderConfig:
     # Their words enter the average with those that z chooses (the paper), or are shown in their own prefixes only.
     meaning_words: Literal["averaged", "apart"] = "averaged"
     cross_attention: bool = False  # the decoder also looks at the vectors of the meaning layers' words (V2L)
-    head_width: int = 512  # hidden units of the meaning head
+    head_width: Positive = 512  # hidden units of the meaning head
     trunk: Literal["conse", "clip", "none"] = (
         "none"  # frozen network that feeds the meaning head; none: the encoder does
     )
@@ -51,28 +54,38 @@ class AutoencoderConfig:
     # A frozen masked language model reads the words, and the decoder its states instead of their embeddings (LQAE).
     language_model: Literal["none", "masked"] = "none"
     fill: Fill = "nearest"  # positions that a prefix leaves without a word
-    frames: int = 1  # of a clip; 1: the tokenizer is one of images, and its convolutions are 2-D
-    temporal_downsamplings: int = 0  # the first so many halvings halve time as well
+    frames: Positive = 1  # of a clip; 1: the tokenizer is one of images, and its convolutions are 2-D
+    temporal_downsamplings: Annotated[int, Range(0)] = 0  # the first so many halvings halve time as well
 
     def __post_init__(self):
-        sizes = (self.image_size, self.filters, *self.multipliers, self.blocks, self.patch, self.head_width)
-        if min(sizes) < 1 or not self.multipliers or not self.pyramid:
-            raise InputError(f"sizes, filters, multipliers, blocks and patch must be at least 1, got {self}")
-        for name, choices in (
-            ("quantizer", ("saq", "rq")),
-            ("fill", ("nearest", "zeros")),
-            ("codebook", ("frozen", "learned", "projected", "mapped")),
-            ("meaning", ("head", "ranked", "pursuit")),
-            ("network", ("cnn", "vit", "linear")),
-            ("block", ("residual", "depthwise")),
-            ("meaning_words", ("averaged", "apart")),
-        ):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        if self.frames < 1 or not 0 <= self.temporal_downsamplings <= self.downsamplings * (self.frames > 1):
+        check_fields(self)
+        if not self.multipliers or not self.pyramid:
+            raise InputError(f"multipliers and pyramid have at least one entry, got {self}")
+        self._check_grid()
+        self._check_meaning()
+        if self.network == "vit":
+            self._check_vit()
+        if self.network == "linear" and (not self.skip or self.cross_attention):
             raise InputError(
-                "frames is at least 1, and temporal_downsamplings 0 .. downsamplings (0 for images, frames=1), "
-                f"got {self.frames} and {self.temporal_downsamplings}"
+                'network "linear" is the paths beside the networks alone: wanted skip True and cross_attention False, '
+                f"got {self.skip} and {self.cross_attention}"
+            )
+        if self.block == "depthwise" and self.frames > 1:
+            raise InputError(f'block "depthwise" is one of images: wanted frames 1, got {self.frames}')
+        if (self.latents or 0) < 1 if self.codebook == "mapped" else self.latents is not None:
+            raise InputError(
+                'codebook "mapped" needs latents, the width of 1 or more that it maps words to, and no other has it: '
+                f"got codebook {self.codebook!r} and latents {self.latents}"
+            )
+        self._check_pursuit()
+        self._check_language_model()
+
+    def _check_grid(self) -> None:
+        """Pixels and frames, halved and in patches, are the last layer's places."""
+        if self.temporal_downsamplings > self.downsamplings * (self.frames > 1):
+            raise InputError(
+                "temporal_downsamplings is 0 .. downsamplings (0 for images, frames=1), "
+                f"got {self.temporal_downsamplings} with frames={self.frames}"
             )
         if len(self.shape.grid) != self.rank:
             raise InputError(
@@ -93,9 +106,12 @@ class AutoencoderConfig:
                 f"{self.frames / self.strides[0]:g}, but the last layer of the pyramid has {self.shape.grid[0]}: "
                 "change one of the three"
             )
-        if not 0 <= self.downsamplings <= len(self.multipliers):
+        if self.downsamplings > len(self.multipliers):
             raise InputError(f"{self.downsamplings} downsamplings do not fit {len(self.multipliers)} scales")
-        if not 0 <= self.meaning_layers <= len(self.shape.waves[0]):
+
+    def _check_meaning(self) -> None:
+        """There are meaning layers for what serves them alone."""
+        if self.meaning_layers > len(self.shape.waves[0]):
             raise InputError(
                 f"meaning_layers is 0 .. {len(self.shape.waves[0])} (the layers that share no position), "
                 f"not {self.meaning_layers}"
@@ -116,28 +132,15 @@ class AutoencoderConfig:
             raise InputError(
                 f'the codes of codebook "learned" mean nothing: wanted meaning_layers 0, got {self.meaning_layers}'
             )
-        if self.network == "vit":
-            self._check_vit()
-        if self.network == "linear" and (not self.skip or self.cross_attention):
-            raise InputError(
-                'network "linear" is the paths beside the networks alone: wanted skip True and cross_attention False, '
-                f"got {self.skip} and {self.cross_attention}"
-            )
-        if self.block == "depthwise" and self.frames > 1:
-            raise InputError(f'block "depthwise" is one of images: wanted frames 1, got {self.frames}')
-        if (self.latents or 0) < 1 if self.codebook == "mapped" else self.latents is not None:
-            raise InputError(
-                'codebook "mapped" needs latents, the width of 1 or more that it maps words to, and no other has it: '
-                f"got codebook {self.codebook!r} and latents {self.latents}"
-            )
-        self._check_pursuit()
-        if self.language_model not in ("none", "masked"):
-            raise InputError(f"language_model is none or masked, not {self.language_model!r}")
-        if self.language_model == "masked" and self.codebook != "frozen":
+
+    def _check_language_model(self) -> None:
+        if self.language_model == "none":
+            return
+        if self.codebook != "frozen":
             raise InputError(
                 f'a masked language model reads its own words: wanted codebook "frozen", got {self.codebook!r}'
             )
-        if self.language_model == "masked" and (len(self.pyramid) > 1 or self.frames > 1):
+        if len(self.pyramid) > 1 or self.frames > 1:
             raise InputError(
                 "a masked language model reads one word at every position of an image: wanted a pyramid of one layer, "
                 f"got {self.pyramid} and {self.frames} frames"
@@ -178,7 +181,7 @@ class AutoencoderConfig:
                     f'network "vit" has one scale, no path beside it and reads images: wanted {name} {value}, '
                     f"got {getattr(self, name)}"
                 )
-        if self.heads < 1 or self.filters % self.heads:
+        if self.filters % self.heads:
             raise InputError(f"heads must divide filters, got {self.heads} and {self.filters}")
 
     @property

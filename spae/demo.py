@@ -1,7 +1,5 @@
 """`spae demo`: the photographs that come with the project, as words and back, on one self-contained page."""
 
-import base64
-import io
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -10,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from spae.errors import InputError
 from spae.files import write_file
-from spae.images import open_image, to_array
+from spae.images import data_url, open_image, to_array, to_png
 from spae.metrics import psnr
 from spae.pages import fill
 from spae.pyramid import Pyramid, grids_text
@@ -126,7 +123,7 @@ def _article(
         _line(number, words, ids.shape)
         for number, (words, ids) in enumerate(zip(pyramid.words(), pyramid.ids, strict=True), start=1)
     ]
-    data = _data_uri(photograph, "jpeg")
+    data = data_url(photograph, "jpeg")
     return f"""<article>
 <h2>{title} <small>{escape(credit.author)}, {escape(credit.licence)}</small></h2>
 <div class="photograph"><img src="{data}" alt="{title}"><div class="place"></div></div>
@@ -148,11 +145,5 @@ def _line(number: int, words: list[str], grid: tuple[int, ...]) -> str:
 
 
 def _figure(image: UInt8[np.ndarray, "s s 3"], alt: str, caption: str) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    data = _data_uri(buffer.getvalue(), "png")
+    data = data_url(to_png(image), "png")
     return f'<figure><img src="{data}" alt="{alt}"><figcaption>{caption}</figcaption></figure>\n'
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -61,7 +61,7 @@ def draw_pyramid(
     for number, reconstruction in enumerate(reconstructions, start=1):
         tokens = pyramid.shape.tokens(number)
         pictures.append((_square(reconstruction, side), f"{tokens} word{'s' if tokens > 1 else ''}"))
-    return _sheet([pictures, *rows], width)
+    return sheet([pictures, *rows], width)
 
 
 def _panel_side(grid: tuple[int, ...]) -> int:
@@ -75,7 +75,8 @@ def _row_width(row: list[tuple[Image.Image, str]]) -> int:
     return sum(picture.width + GAP for picture, _ in row) - GAP
 
 
-def _sheet(rows: list[list[tuple[Image.Image, str]]], width: int) -> Image.Image:
+def sheet(rows: list[list[tuple[Image.Image, str]]], width: int) -> Image.Image:
+    """Rows of pictures, each with a line of text under it; `width`: of the widest row, GAP between pictures."""
     heights = [max(picture.height for picture, _ in row) + CAPTION + GAP for row in rows]
     sheet = Image.new("RGB", (width + 2 * MARGIN, sum(heights) - GAP + 2 * MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)

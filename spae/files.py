@@ -3,7 +3,7 @@ again."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -60,27 +60,45 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
     Raises InputError: the folder is missing or cannot be written, the disk is full.
     """
+    write_files([(path, data)])
+
+
+def write_files(files: Iterable[tuple[str | os.PathLike[str], bytes]]) -> None:
+    """Write files that belong together, paths and contents: the first is renamed to its place when the last is written.
+
+    Raises InputError: as `write_file` does; what was there before is still there.
+    """
+    written: list[tuple[Path, Path]] = []
     try:
-        if is_remote(path):
-            with bucket_errors(path):
-                open_path(path).write_bytes(data)
-        else:
-            _write_beside(Path(path), data)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        for path, data in files:
+            try:
+                if is_remote(path):
+                    with bucket_errors(path):
+                        open_path(path).write_bytes(data)
+                else:
+                    written.append(_write_beside(Path(path), data))
+            except OSError as error:
+                raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        for part, place in written:
+            os.replace(part, place)
+    finally:
+        for part, _ in written:
+            part.unlink(missing_ok=True)
 
 
-def _write_beside(path: Path, data: bytes) -> None:
+def _write_beside(path: Path, data: bytes) -> tuple[Path, Path]:
+    """Where it is written, down to the disk, and where it belongs."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
     try:
         part.write_bytes(data)
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    finally:
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
+    return part, path
 
 
 def file_size(file: Path) -> int:

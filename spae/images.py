@@ -3,6 +3,7 @@
 Images are uint8 (H, W, 3) RGB outside of JAX code and float32 (H, W, 3) in [0, 1] inside it.
 """
 
+import base64
 import functools
 import io
 import logging
@@ -88,12 +89,21 @@ def open_image(
         return _rgb(image, name)
 
 
+def to_rgb(
+    image: Image.Image | UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The whole of a PIL image, upright and in sRGB, or of a uint8 array. Raises InputError like `to_array`."""
+    if isinstance(image, Image.Image):
+        return np.array(_rgb(image, "the image"))
+    return _three_channels(image)
+
+
 def to_array(
     image: Image.Image | UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"], size: int
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The central square of a PIL image or a uint8 array (H, W, 3) or (H, W), at `size` pixels a side.
 
-    Antialiased bicubic. Raises InputError for another type, dtype or rank.
+    Antialiased bicubic. Raises InputError: another type, dtype or rank.
     """
     if size < 1:
         raise InputError(f"wanted a side of at least 1 pixel, got {size}")
@@ -127,8 +137,22 @@ def to_square(
     return to_array(image, small if side <= small else max(small, large))
 
 
+def to_clip(clip: Any, size: int, frames: int) -> UInt8[np.ndarray, "t size size 3"]:
+    """A uint8 array (T, H, W, 3) as T central squares at `size` pixels a side.
+
+    Raises InputError: another type, dtype or rank, or not `frames` frames.
+    """
+    if not isinstance(clip, np.ndarray) or clip.ndim != 4 or len(clip) != frames:
+        found = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
+        raise InputError(
+            f"this tokenizer is one of clips: wanted a uint8 array ({frames}, H, W, 3), got {found}; "
+            "spae.sources.clips.read_clip reads one, and images want a tokenizer of images"
+        )
+    return np.stack([to_array(frame, size) for frame in clip])
+
+
 def to_float(image: UInt8[Any, "*batch h w 3"]) -> Float[Any, "*batch h w 3"]:
-    """uint8 0..255 -> float32 in [0, 1], NumPy or (traced) JAX alike. Raises InputError for another dtype."""
+    """uint8 0..255 -> float32 in [0, 1], NumPy or (traced) JAX alike. Raises InputError: another dtype."""
     if getattr(image, "dtype", None) != np.uint8:
         found = getattr(image, "dtype", type(image).__name__)
         raise InputError(f"wanted a uint8 image (0..255), got {found}: convert it, or use to_uint8")
@@ -136,7 +160,7 @@ def to_float(image: UInt8[Any, "*batch h w 3"]) -> Float[Any, "*batch h w 3"]:
 
 
 def to_uint8(image: Float[np.ndarray, "*batch h w 3"]) -> UInt8[np.ndarray, "*batch h w 3"]:
-    """Float in [0, 1] -> uint8 by clipping and rounding. Raises InputError for another dtype and for NaN."""
+    """Float in [0, 1] -> uint8 by clipping and rounding. Raises InputError: another dtype, or NaN."""
     # bfloat16 is no np.floating, so everything passes through float32.
     array = np.asarray(image)
     if array.dtype.kind in "iub":
@@ -145,6 +169,18 @@ def to_uint8(image: Float[np.ndarray, "*batch h w 3"]) -> UInt8[np.ndarray, "*ba
     if np.isnan(array).any():
         raise InputError("wanted numbers in [0, 1], got NaN: what made this image is broken")
     return np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+
+
+def to_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """An image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_url(data: bytes, kind: str) -> str:
+    """An encoded image as a data URL; `kind`: png, jpeg or webp."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _read(file: str | Path | bytes | BinaryIO) -> tuple[bytes, str]:

@@ -105,6 +105,38 @@ class Pursuit(nnx.Module):
             parts.append(each(score_bnm, colours_brc[:, start:end], chosen_bk[:, start:end]))
         return self.ids[...][jnp.concatenate(parts, axis=1)]
 
+    def parts(
+        self,
+        trunk: ImageTower,
+        images_bhwc: Float[Array, "b h w 3"],
+        weights_brhw: Float[Array, "b r s s"],
+        count: int,
+    ) -> Int[Array, "b r count"]:
+        """Words of parts of any form: for each by itself `count` words, each chosen so that it and those before add up
+        to what the trunk sees there. As in the layers no two are of one family; what they look like plays no part.
+
+        Args:
+            trunk, images_bhwc: as for a call.
+            weights_brhw: how much of each cell of the trunk's map is in a part, see `ImageTower.parts`.
+            count: 1 .. `kinds`.
+
+        Returns:
+            int32 ids.
+        """
+        target_brd = trunk.parts(images_bhwc, weights_brhw) - self.image_mean[...]
+        families_m, vectors_md = self.families[...], self.vectors[...]
+
+        def add(state, _):
+            free_brm, sum_brd = state
+            score_brm = jnp.where(free_brm, self._scores(target_brd, sum_brd), -jnp.inf)
+            at_br = jnp.argmax(score_brm, axis=-1)
+            free_brm &= families_m != families_m[at_br][..., None]
+            return (free_brm, sum_brd + vectors_md[at_br]), at_br
+
+        free_brm = jnp.ones((*target_brd.shape[:2], families_m.size), bool)
+        at_cbr = jax.lax.scan(add, (free_brm, jnp.zeros_like(target_brd)), length=count)[1]
+        return jnp.moveaxis(self.ids[...][at_cbr], 0, -1)
+
     @property
     def kinds(self) -> int:
         """How many families the candidates are of: of each, one word can be chosen."""

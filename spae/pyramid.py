@@ -6,7 +6,7 @@ Positions follow the dilation subsampler of the SPAE paper (arXiv 2306.17842, se
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import accumulate, product
 from math import prod
 from typing import Any, Protocol
 
@@ -32,7 +32,7 @@ class PyramidShape:
     `sides`: one entry per layer, an int s for a square (s, s) or a tuple of ints such as (t, h, w).
     Kept as tuples, so `PyramidShape((1, 2)) == PyramidShape(((1, 1), (2, 2)))`.
 
-    Raises `InputError` for an empty list, sides under 1, layers of different dimension, or a grid that
+    Raises InputError: an empty list, sides under 1, layers of different dimension, or a grid that
     does not divide the finest one along every axis.
     """
 
@@ -74,7 +74,7 @@ class PyramidShape:
         return len(self.sides)
 
     def check_layers(self, layers: int | None) -> int:
-        """`layers` as a number of layers in 1 .. len(self); None means all of them. Else `InputError`."""
+        """`layers` as a number of layers in 1 .. len(self); None means all of them. Raises InputError: another."""
         if layers is None:
             return len(self)
         if isinstance(layers, bool) or not isinstance(layers, (int, np.integer)):
@@ -114,6 +114,17 @@ class PyramidShape:
     def tokens(self, layers: int | None = None) -> int:
         """How many words the first `layers` layers hold (all layers by default)."""
         return sum(prod(grid) for grid in self.sides[: self.check_layers(layers)])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many words every prefix holds: of the first layer, of the first two, ... of all."""
+        return tuple(accumulate(map(prod, self.sides)))
+
+    @property
+    def above(self) -> Int[np.ndarray, "n"]:
+        """For every word of the flat sequence (top layer first, each row-major) the place in it of the word above, the
+        one of the layer before whose region holds this word's; -1 in the top layer. Read-only int64."""
+        return _above(self)
 
     def coverage(self, layers: int | None = None, first: int = 1) -> Int[np.ndarray, "..."]:
         """Tokens per position of the finest grid of the layers `first` .. `layers`; int64 of shape `grid`."""
@@ -165,6 +176,19 @@ def _positions(shape: PyramidShape, layer: int) -> np.ndarray:
     return positions
 
 
+@lru_cache(maxsize=256)
+def _above(shape: PyramidShape) -> np.ndarray:
+    above = [np.full(prod(shape.layers[0]), -1, np.int64)]
+    starts = (0, *shape.sizes)
+    for start, upper, grid in zip(starts, shape.layers, shape.layers[1:], strict=False):
+        places = np.indices(grid).reshape(len(grid), -1)
+        parents = tuple(i * a // n for i, a, n in zip(places, upper, grid, strict=True))
+        above.append(start + np.ravel_multi_index(parents, upper))
+    flat = np.concatenate(above)
+    flat.setflags(write=False)
+    return flat
+
+
 @dataclass(frozen=True, eq=False)
 class Pyramid:
     """The words of an image: one int32 array of ids per layer, for a prefix of the shape's layers.
@@ -173,7 +197,7 @@ class Pyramid:
     to read-only int32). `vocabulary` gives the words; None is allowed where only ids matter.
     Two pyramids are equal when shape and ids are.
 
-    Raises `InputError` for no or too many layers, a wrong grid, ids that are not integers, negative, or
+    Raises InputError: no or too many layers, a wrong grid, ids that are not integers, negative, or
     (with a vocabulary) beyond its last word.
     """
 
@@ -193,10 +217,36 @@ class Pyramid:
         )
         object.__setattr__(self, "ids", layers)
 
+    @classmethod
+    def from_ids(
+        cls,
+        ids: Sequence[int] | Int[np.ndarray, "n"],
+        shape: PyramidShape,
+        vocabulary: HasWords | None = None,
+    ) -> "Pyramid":
+        """The pyramid whose words, top layer first and each grid row by row, have these ids; their number says how many
+        layers there are.
+
+        Raises InputError: a number of ids that is not that of whole layers, and as the constructor does.
+        """
+        if len(ids) not in shape.sizes:
+            raise InputError(
+                f"wanted as many ids as whole layers hold, {', '.join(map(str, shape.sizes))}; got {len(ids)}"
+            )
+        layers = shape.sizes.index(len(ids)) + 1
+        parts = np.split(np.asarray(ids), shape.sizes[: layers - 1])
+        grids = zip(parts, shape.layers, strict=False)
+        return cls(tuple(part.reshape(grid) for part, grid in grids), shape, vocabulary)
+
     @property
     def layers(self) -> int:
         """How many layers are held."""
         return len(self.ids)
+
+    @property
+    def flat_ids(self) -> Int[np.ndarray, "n"]:
+        """The ids of all words held, in the order of `text`: int32, a copy."""
+        return np.concatenate([ids.ravel() for ids in self.ids])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Pyramid):

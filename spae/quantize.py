@@ -8,7 +8,8 @@ by a query of its own in another view of the same table (`Meaning`); the words i
 through `codebook_vc` like all others. Without `meaning` this is the paper's method exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax
@@ -50,88 +51,126 @@ class Quantized(NamedTuple):
     queries: tuple[Float[Array, "b n c"], ...]
 
 
-def streaming_average(
-    z_bhwc: Float[Array, "b *space c"],
-    codebook_vc: Float[Array, "v c"],
-    shape: PyramidShape,
-    meaning: Meaning | None = None,
-    fill: Fill = "nearest",
-    unit: bool = False,
-    apart: int = 0,
-) -> Quantized:
-    """SAQ: z_l = z + sum_{i<l} (z - e(k_i)) = (m + 1) z - sum e(k_i) at the positions P(l), where m words came before.
+@dataclass(frozen=True)
+class Quantizer:
+    """How the words of several layers make up the latent at a place.
 
-    Every word then moves the average at its position towards z: zhat = mean of e(k_i).
-
-    Args:
-        z_bhwc: (B, h, w, c) float latents, (h, w) = `shape.grid` (or (B, t, h, w, c) for video).
-        codebook_vc: (V, c) float embeddings.
-        shape: the pyramid.
-        meaning: queries for the first layers in a view of their own, or None (the paper).
-        fill: what positions without a word hold in `averages`: the value of the nearest covered position
-            (ours: the paper does not say), or zeros.
-        unit: search by direction: queries and codebook are scaled to length 1 before they are compared (LQAE,
-            arXiv 2302.00902). The average takes the embeddings as they are.
-        apart: the words of the first so many layers, chosen by meaning, are shown in the prefixes of these layers only
-            and never averaged with words that z chose (ours; 0 in the paper).
-
-    Raises:
-        InputError: latents, codebook and pyramid do not fit each other.
+    Attributes:
+        query: what a layer searches for: of z at its n positions (B, n, c), the sum of the words before there, and how
+            many those are (n,).
+        average: what the decoder sees: of the sum of the words at all p positions (B, p, c), and how many (p,).
     """
-    return _quantize(z_bhwc, codebook_vc, shape, meaning, "saq", fill, unit, apart)
+
+    query: Callable[[Array, Array, Int[np.ndarray, " n"]], Array]
+    average: Callable[[Array, Int[np.ndarray, " p"]], Array]
+
+    def __call__(
+        self,
+        z_bhwc: Float[Array, "b *space c"],
+        codebook_vc: Float[Array, "v c"],
+        shape: PyramidShape,
+        meaning: Meaning | None = None,
+        fill: Fill = "nearest",
+        unit: bool = False,
+        apart: int = 0,
+    ) -> Quantized:
+        """The words of latents.
+
+        Args:
+            z_bhwc: (B, h, w, c) float latents, (h, w) = `shape.grid` (or (B, t, h, w, c) for video).
+            codebook_vc: (V, c) float embeddings.
+            shape: the pyramid.
+            meaning: queries for the first layers in a view of their own, or None (the paper).
+            fill: what positions without a word hold in `averages`: the value of the nearest covered position
+                (ours: the paper does not say), or zeros.
+            unit: search by direction: queries and codebook are scaled to length 1 before they are compared (LQAE,
+                arXiv 2302.00902). The average takes the embeddings as they are.
+            apart: the words of the first so many layers, chosen by meaning, are shown in the prefixes of these layers
+                only and never averaged with words that z chose (ours; 0 in the paper).
+
+        Raises:
+            InputError: latents, codebook and pyramid do not fit each other.
+        """
+        _check(z_bhwc, codebook_vc, shape, meaning, fill)
+        batch, width = z_bhwc.shape[0], z_bhwc.shape[-1]
+        z_bpc = z_bhwc.reshape(batch, -1, width)
+        codebook_vc = jax.lax.stop_gradient(codebook_vc)
+        searched_vc = normalised(codebook_vc) if unit else codebook_vc
+        own, chosen = _given(meaning)
+        total_bpc = jnp.zeros_like(z_bpc)
+        count_p = np.zeros(z_bpc.shape[1], np.int32)
+        queries: dict[int, jax.Array] = dict(enumerate(own, start=1))
+        ids: dict[int, jax.Array] = {}
+        for wave in shape.waves:
+            # No two layers of a wave share a position, so none of them waits for another's words.
+            by_meaning = [layer for layer in wave if layer <= len(own)]
+            by_latents = [layer for layer in wave if layer > len(own)]
+            for layer in by_latents:
+                at = shape.flat_positions(layer)
+                query_bnc = self.query(z_bpc[:, at], total_bpc[:, at], count_p[at])
+                queries[layer] = normalised(query_bnc) if unit else query_bnc
+            if chosen is not None:
+                ids |= {layer: chosen[layer - 1] for layer in by_meaning}
+            elif meaning is not None:
+                ids |= _search({layer: queries[layer] for layer in by_meaning}, meaning.codebook_vd)
+            ids |= _search({layer: queries[layer] for layer in by_latents}, searched_vc)
+            for layer in wave:
+                if layer > apart:
+                    at = shape.flat_positions(layer)
+                    total_bpc = total_bpc.at[:, at].add(codebook_vc[ids[layer]])
+                    count_p[at] += 1
+        layers = range(1, len(shape) + 1)
+        grids = tuple(ids[l].reshape(batch, *shape.layers[l - 1]) for l in layers)
+        averages = self.prefix_averages(grids, codebook_vc, shape, fill, apart)
+        return Quantized(grids, averages, tuple(queries[l] for l in layers))
+
+    def prefix_averages(
+        self,
+        ids: Sequence[Int[Array, "b *grid"]],
+        codebook_vc: Float[Array, "v c"],
+        shape: PyramidShape,
+        fill: Fill = "nearest",
+        apart: int = 0,
+    ) -> tuple[Float[Array, "b *space c"], ...]:
+        """zhat_{<=l} for every prefix of the given layers, from their words alone: how a pyramid is decoded.
+
+        Args:
+            ids: per layer (B, *grid_l) int; any prefix of the pyramid.
+            codebook_vc: (V, c) float32 embeddings.
+            shape: the pyramid.
+            fill, apart: as for the words of latents.
+
+        Returns:
+            One (B, h, w, c) float32 array per prefix.
+        """
+        batch, width = ids[0].shape[0], codebook_vc.shape[1]
+        nothing_bpc = jnp.zeros((batch, int(np.prod(shape.grid)), width), codebook_vc.dtype)
+        total_bpc, averages = nothing_bpc, []
+        for layer, ids_l in enumerate(ids, start=1):
+            first = first_shown(layer, apart)
+            total_bpc = nothing_bpc if layer == first else total_bpc
+            total_bpc = total_bpc.at[:, shape.flat_positions(layer)].add(
+                codebook_vc[ids_l.reshape(batch, -1)]
+            )
+            value_bpc = self.average(total_bpc, shape.coverage(layer, first).reshape(-1))
+            if fill == "nearest":
+                value_bpc = value_bpc[:, shape.nearest_covered(layer, first)]
+            averages.append(value_bpc.reshape(batch, *shape.grid, width))
+        return tuple(averages)
 
 
-def residual(
-    z_bhwc: Float[Array, "b *space c"],
-    codebook_vc: Float[Array, "v c"],
-    shape: PyramidShape,
-    meaning: Meaning | None = None,
-    fill: Fill = "nearest",
-    unit: bool = False,
-    apart: int = 0,
-) -> Quantized:
-    """RQ, the paper's ablation: z_l = z - sum_{i<l} e(k_i), and zhat is the sum of the words. Else as SAQ."""
-    return _quantize(z_bhwc, codebook_vc, shape, meaning, "rq", fill, unit, apart)
-
+# SAQ: z_l = z + sum_{i<l} (z - e(k_i)) = (m + 1) z - sum e(k_i) at the positions P(l), where m words came before. Every
+# word then moves the average at its position towards z: zhat = mean of e(k_i).
+streaming_average = Quantizer(
+    query=lambda z_bnc, sum_bnc, count_n: z_bnc * (count_n + 1)[:, None].astype(np.float32) - sum_bnc,
+    average=lambda sum_bpc, count_p: sum_bpc / np.maximum(count_p, 1)[:, None].astype(np.float32),
+)
+# RQ, the paper's ablation: z_l = z - sum_{i<l} e(k_i), and zhat is the sum of the words.
+residual = Quantizer(
+    query=lambda z_bnc, sum_bnc, count_n: z_bnc - sum_bnc, average=lambda sum_bpc, count_p: sum_bpc
+)
 
 QUANTIZERS = {"saq": streaming_average, "rq": residual}
-
-
-def prefix_averages(
-    ids: Sequence[Int[Array, "b *grid"]],
-    codebook_vc: Float[Array, "v c"],
-    shape: PyramidShape,
-    quantizer: str = "saq",
-    fill: Fill = "nearest",
-    apart: int = 0,
-) -> tuple[Float[Array, "b *space c"], ...]:
-    """zhat_{<=l} for every prefix of the given layers, from their words alone: how a pyramid is decoded.
-
-    Args:
-        ids: per layer (B, *grid_l) int; any prefix of the pyramid.
-        codebook_vc: (V, c) float32 embeddings.
-        shape: the pyramid.
-        quantizer: "saq" (mean of the words at a position) or "rq" (their sum).
-        fill, apart: see `streaming_average`.
-
-    Returns:
-        One (B, h, w, c) float32 array per prefix.
-    """
-    batch, width = ids[0].shape[0], codebook_vc.shape[1]
-    nothing_bpc = jnp.zeros((batch, int(np.prod(shape.grid)), width), codebook_vc.dtype)
-    total_bpc, averages = nothing_bpc, []
-    for layer, ids_l in enumerate(ids, start=1):
-        first = first_shown(layer, apart)
-        total_bpc = nothing_bpc if layer == first else total_bpc
-        total_bpc = total_bpc.at[:, shape.flat_positions(layer)].add(codebook_vc[ids_l.reshape(batch, -1)])
-        count_p = shape.coverage(layer, first).reshape(-1)
-        value_bpc = (
-            total_bpc if quantizer == "rq" else total_bpc / np.maximum(count_p, 1)[:, None].astype(np.float32)
-        )
-        if fill == "nearest":
-            value_bpc = value_bpc[:, shape.nearest_covered(layer, first)]
-        averages.append(value_bpc.reshape(batch, *shape.grid, width))
-    return tuple(averages)
 
 
 def first_shown(layer: int, apart: int) -> int:
@@ -139,58 +178,18 @@ def first_shown(layer: int, apart: int) -> int:
     return apart + 1 if layer > apart else 1
 
 
-def straight_through(z: Float[Array, "..."], quantized: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`quantized` forwards, the identity to `z` backwards."""
-    return z + jax.lax.stop_gradient(quantized - z)
-
-
 def normalised(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
     """Vectors scaled to length 1; zeros stay zeros."""
     return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
 
 
-def _quantize(z_bhwc, codebook_vc, shape, meaning, quantizer, fill, unit, apart) -> Quantized:
-    _check(z_bhwc, codebook_vc, shape, meaning, fill)
-    batch, width = z_bhwc.shape[0], z_bhwc.shape[-1]
-    z_bpc = z_bhwc.reshape(batch, -1, width)
-    codebook_vc = jax.lax.stop_gradient(codebook_vc)
-    searched_vc = normalised(codebook_vc) if unit else codebook_vc
-    own = meaning.queries if meaning is not None else ()
-    if meaning is not None and meaning.ids is not None and not own:
-        own = tuple(jnp.zeros((*ids_bn.shape, 0)) for ids_bn in meaning.ids)
-    total_bpc = jnp.zeros_like(z_bpc)
-    count_p = np.zeros(z_bpc.shape[1], np.int32)
-    queries: dict[int, jax.Array] = {}
-    ids: dict[int, jax.Array] = {}
-    for wave in shape.waves:
-        # No two layers of a wave share a position, so none of them waits for another's words.
-        for layer in wave:
-            at = shape.flat_positions(layer)
-            if layer <= len(own):
-                queries[layer] = own[layer - 1]
-            elif quantizer == "saq":
-                queries[layer] = (count_p[at] + 1)[:, None].astype(np.float32) * z_bpc[:, at] - total_bpc[
-                    :, at
-                ]
-            else:
-                queries[layer] = z_bpc[:, at] - total_bpc[:, at]
-            if unit and layer > len(own):
-                queries[layer] = normalised(queries[layer])
-        if meaning is not None and meaning.ids is not None:
-            ids |= {l: meaning.ids[l - 1] for l in wave if l <= len(own)}
-        elif meaning is not None:
-            ids |= _search({l: queries[l] for l in wave if l <= len(own)}, meaning.codebook_vd)
-        ids |= _search({l: queries[l] for l in wave if l > len(own)}, searched_vc)
-        for layer in wave:
-            if layer <= apart:
-                continue
-            at = shape.flat_positions(layer)
-            total_bpc = total_bpc.at[:, at].add(codebook_vc[ids[layer]])
-            count_p[at] += 1
-    layers = range(1, len(shape) + 1)
-    grids = tuple(ids[l].reshape(batch, *shape.layers[l - 1]) for l in layers)
-    averages = prefix_averages(grids, codebook_vc, shape, quantizer, fill, apart)
-    return Quantized(grids, averages, tuple(queries[l] for l in layers))
+def _given(meaning: Meaning | None) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...] | None]:
+    """The queries of the meaning layers, and their words where those were chosen elsewhere."""
+    if meaning is None:
+        return (), None
+    if meaning.ids is None or meaning.queries:
+        return meaning.queries, meaning.ids
+    return tuple(jnp.zeros((*ids_bn.shape, 0)) for ids_bn in meaning.ids), meaning.ids
 
 
 def _search(queries: dict[int, jax.Array], codebook_vc: jax.Array) -> dict[int, jax.Array]:

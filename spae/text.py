@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 from rapidfuzz.distance import OSA
 from rapidfuzz.process import cdist
 
@@ -79,7 +80,7 @@ class Parsed:
         """The pyramid, if all words of the text were taken and no other. Punctuation, case, numbering and what stands
         around the words change no word.
 
-        Raises `InputError`: a word was missing, unknown or one too many.
+        Raises InputError: a word was missing, unknown or one too many.
         """
         if self.account:
             raise InputError(f"text: {self.account}; give every word as encode does, or leave strict out")
@@ -106,7 +107,7 @@ def parse(text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | 
     a surplus of up to a tenth is dropped as miscounting; with more, the next layer is begun, and completed
     by filling.
 
-    Raises `InputError` for text that is empty or has no word near the vocabulary, and bad `layers`.
+    Raises InputError: the text is empty or has no word near the vocabulary, or bad `layers`.
     """
     if not isinstance(text, str):
         raise InputError(f"text: wanted words as a string; got {type(text).__name__}")
@@ -125,18 +126,13 @@ def parse(text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | 
     surplus, found = found[size:], found[:size]
 
     ids = _lookup(found, vocabulary, repairs)
-    _fill(ids, found, vocabulary, shape.layers[:layers], repairs)
+    whole = _filled(ids, found, vocabulary, shape.above[:size], repairs)
     repairs = [repair for repair in repairs if repair.position <= size]
     if surplus:
         first = " ".join(word[:_LONGEST_REPAIRED] for word in surplus[:3])
         repairs.append(Repair("surplus", size, f"{len(surplus)} more words: {first} ..", ""))
-    ends = np.cumsum([int(np.prod(grid)) for grid in shape.layers[:layers]])
-    grids = tuple(
-        part.reshape(grid)
-        for part, grid in zip(np.split(np.array(ids, np.int32), ends[:-1]), shape.layers, strict=False)
-    )
     return Parsed(
-        Pyramid(grids, shape, vocabulary), tuple(sorted(repairs, key=lambda repair: repair.position))
+        Pyramid.from_ids(whole, shape, vocabulary), tuple(sorted(repairs, key=lambda repair: repair.position))
     )
 
 
@@ -170,7 +166,7 @@ def _words(text: str, vocabulary: Vocabulary, wanted: int) -> tuple[list[str], l
 def _without_sentences(
     text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | None
 ) -> tuple[str, str]:
-    sizes = [shape.tokens(count) for count in (range(1, len(shape) + 1) if layers is None else [layers])]
+    sizes = shape.sizes if layers is None else [shape.tokens(layers)]
 
     def count(part: str) -> int:
         return len(_words(part, vocabulary, 0)[0])
@@ -188,11 +184,10 @@ def _apart(piece: str, vocabulary: Vocabulary) -> list[str]:
 
 
 def _layers_for(words: int, shape: PyramidShape) -> int:
-    sizes = [shape.tokens(layers) for layers in range(1, len(shape) + 1)]
-    if words in sizes:
-        return sizes.index(words) + 1
-    for layers in range(1, len(shape)):
-        if words <= sizes[layers - 1] * (1 + _SURPLUS_TOLERATED):
+    if words in shape.sizes:
+        return shape.sizes.index(words) + 1
+    for layers, size in enumerate(shape.sizes[:-1], start=1):
+        if words <= size * (1 + _SURPLUS_TOLERATED):
             return layers
     return len(shape)
 
@@ -239,42 +234,27 @@ def _nearest_by_spelling(unknown: list[str], vocabulary: Vocabulary) -> dict[str
     return nearest
 
 
-def _fill(
-    ids: list[int | None],
+def _filled(
+    ids: Sequence[int | None],
     found: Sequence[str],
     vocabulary: Vocabulary,
-    grids: Sequence[tuple[int, ...]],
+    above: Int[np.ndarray, "n"],
     repairs: list[Repair],
-) -> None:
-    """Gives every place without a word the word above it, layer by layer from the top."""
+) -> list[int]:
+    """An id for each of the n places, where the text has none that of the word above; the repairs are added."""
     first_known = next((id_ for id_ in ids if id_ is not None), None)
     if first_known is None:
         raise InputError(
             f"text: none of its words is in the vocabulary or near it ({' '.join(found[:3])[:60]} ..); "
             "wanted words that encode gives"
         )
-    above: np.ndarray | None = None
-    start = 0
-    for grid in grids:
-        layer = np.empty(grid, np.int32)
-        for offset, place in enumerate(np.ndindex(*grid)):
-            position = start + offset
-            id_ = ids[position] if position < len(found) else None
-            if id_ is None:
-                if above is None:
-                    id_ = first_known
-                else:
-                    parent = tuple(i * a // n for i, a, n in zip(place, above.shape, grid, strict=True))
-                    id_ = int(above[parent])
-                missing = position >= len(found)
-                word = "" if missing else found[position][:_LONGEST_REPAIRED]
-                repairs.append(
-                    Repair("missing" if missing else "unknown", position, word, vocabulary.words[id_])
-                )
-                if missing:
-                    ids.append(id_)
-                else:
-                    ids[position] = id_
-            layer[place] = id_
-        above = layer
-        start += layer.size
+    filled: list[int] = []
+    for position, parent in enumerate(above.tolist()):
+        missing = position >= len(found)
+        id_ = None if missing else ids[position]
+        if id_ is None:
+            id_ = first_known if parent < 0 else filled[parent]
+            word = "" if missing else found[position][:_LONGEST_REPAIRED]
+            repairs.append(Repair("missing" if missing else "unknown", position, word, vocabulary.words[id_]))
+        filled.append(id_)
+    return filled

@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from spae.errors import BundleError, InputError
-from spae.files import bucket_errors, open_path
+from spae.files import bucket_errors, open_path, write_files
+from spae.weights.packing import packed, unpacked
 
 _FORMAT = 1
-_BLOCK = 32  # values that share a scale in GGUF's Q8_0
+_CODE_SEED = 0
 _VIEW_NAMES = ("meaning", "appearance")
 _FILES = ("vocabulary.json", "vocabulary.safetensors", "words.json")
 
@@ -122,7 +123,7 @@ class Vocabulary:
 
     `words`: V different words without spaces; `token_ids`: int32 (V,), the model's own numbers;
     `embeddings`: float32 (V, c); `views`: {"meaning": View, "appearance": View}; `provenance`: plain JSON.
-    Raises `InputError` when these do not fit each other.
+    Raises InputError: these do not fit each other.
     """
 
     words: tuple[str, ...]
@@ -203,7 +204,7 @@ class Vocabulary:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Everything but words and header, ready for safetensors; the table in the smallest exact form."""
-        tensors = {"token_ids": np.array(self.token_ids), **_packed(self.embeddings)}
+        tensors = {"token_ids": np.array(self.token_ids), **packed(self.embeddings)}
         for name, view in self.views.items():
             tensors[f"views.{name}.shift"] = np.array(view.shift)
             tensors[f"views.{name}.matrix"] = np.array(view.matrix)
@@ -223,7 +224,7 @@ class Vocabulary:
     def from_parts(
         cls, tensors: Mapping[str, np.ndarray], words: list[str], header: Mapping[str, Any]
     ) -> "Vocabulary":
-        """The inverse of `tensors()`, `words` and `header()`; `BundleError` when they do not fit."""
+        """The inverse of `tensors()`, `words` and `header()`. Raises BundleError: they do not fit each other."""
         if header.get("format") != _FORMAT:
             raise BundleError(
                 f"vocabulary: wanted format {_FORMAT}; got {header.get('format')!r}; "
@@ -235,7 +236,7 @@ class Vocabulary:
                 for name, kind in header["views"].items()
             }
             vocabulary = cls(
-                tuple(words), tensors["token_ids"], _unpacked(tensors), views, header["provenance"]
+                tuple(words), tensors["token_ids"], unpacked(tensors), views, header["provenance"]
             )
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise BundleError(f"vocabulary: its files do not fit together: {error}") from error
@@ -247,10 +248,10 @@ class Vocabulary:
         return vocabulary
 
     def save(self, folder: str | Path) -> None:
-        """Writes vocabulary.safetensors, words.json and vocabulary.json (with the sha256 of the others).
+        """Writes vocabulary.safetensors, words.json and vocabulary.json (with the sha256 of the others), whole or not
+        at all; vocabulary.json last, so that a write that was cut off between them is noticed when loading.
 
-        Every file is written beside its place and then renamed; vocabulary.json last, so an interrupted
-        save over an older vocabulary is noticed when loading.
+        Raises InputError: the folder cannot be written, the disk is full.
         """
         from safetensors.numpy import save
 
@@ -263,15 +264,14 @@ class Vocabulary:
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         header = {**self.header(), "sha256": digests}
         files["vocabulary.json"] = json.dumps(header, ensure_ascii=False, indent=1).encode()
-        for name, data in files.items():
-            (folder / f"{name}.part").write_bytes(data)
-        for name in files:
-            os.replace(folder / f"{name}.part", folder / name)
+        write_files((folder / name, data) for name, data in files.items())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Vocabulary":
-        """Reads what `save` wrote, or a copy of it in a bucket; `BundleError` for a missing, changed or unreadable
-        file."""
+        """Reads what `save` wrote, or a copy of it in a bucket.
+
+        Raises BundleError: a file is missing, changed or unreadable.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -300,37 +300,24 @@ class Vocabulary:
             raise BundleError(f"vocabulary: the files in {place} cannot be read: {error}") from error
 
 
-def _packed(table: np.ndarray) -> dict[str, np.ndarray]:
-    """The float32 table in the smallest form that gives back every bit."""
-    if table.shape[1] % _BLOCK == 0:
-        blocks = table.reshape(len(table), -1, _BLOCK)
-        with np.errstate(over="ignore"):
-            scales = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float16)
-        divisors = np.where(scales == 0, 1, scales).astype(np.float32)[..., None]
-        values = np.clip(np.rint(blocks / divisors), -127, 127).astype(np.int8)
-        packed = {"embeddings.values": values, "embeddings.scales": scales}
-        if np.isfinite(scales).all() and _same_bits(_unpacked(packed), table):
-            return packed
-    upper_halves = (table.view(np.uint32) >> 16).astype(np.uint16)
-    with np.errstate(over="ignore"):
-        half = table.astype(np.float16)
-    for packed in ({"embeddings": half}, {"embeddings.bfloat16": upper_halves}):
-        if _same_bits(_unpacked(packed), table):
-            return packed
-    return {"embeddings": np.array(table)}
+def code_vocabulary(count: int, width: int) -> Vocabulary:
+    """The "words" of a learned codebook, code0, code1, ..: names that stand for nothing in any language, and the values
+    that their codes begin with.
 
+    Args:
+        count: V, how many codes.
+        width: c; the values are float32 (V, c), normal, of expected squared length 1, the same on every machine.
 
-def _unpacked(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    if "embeddings.values" in tensors:
-        values, scales = tensors["embeddings.values"], tensors["embeddings.scales"]
-        if values.ndim != 3 or scales.shape != values.shape[:2]:
-            raise InputError(f"embeddings of shape {values.shape} with scales of shape {scales.shape}")
-        table = values.astype(np.float32) * scales.astype(np.float32)[..., None]
-        return table.reshape(len(table), -1)
-    if "embeddings.bfloat16" in tensors:
-        return (tensors["embeddings.bfloat16"].astype(np.uint32) << 16).view(np.float32)
-    return tensors["embeddings"].astype(np.float32)
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a.view(np.uint32), b.view(np.uint32))
+    Raises:
+        InputError: a count or width below 1.
+    """
+    if count < 1 or width < 1:
+        raise InputError(f"codes: wanted at least one code of at least one dimension; got {count} of {width}")
+    values_vc = np.random.default_rng(_CODE_SEED).normal(size=(count, width)) / np.sqrt(width)
+    return Vocabulary(
+        tuple(f"code{i}" for i in range(count)),
+        np.arange(count, dtype=np.int32),
+        values_vc.astype(np.float32),
+        {"meaning": View.raw(), "appearance": View.raw()},
+        {"codes": {"generator": "numpy default_rng", "seed": _CODE_SEED}},
+    )

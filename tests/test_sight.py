@@ -20,7 +20,7 @@ from spae.bulk.run import run
 from spae.cli import main
 from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.images import to_array
-from spae.service import app
+from spae.service import app, running
 from spae.service.batching import Batcher
 from spae.service.models import upstream
 from spae.service.settings import Settings
@@ -131,11 +131,11 @@ def test_of_the_service_which_compiles_nothing_for_a_request(bundle, photographs
             pass
 
     monkeypatch.setattr(upstream, "open_upstream", lambda settings, vocabulary: NoModel())
-    monkeypatch.setattr(app, "Batcher", partial(Batcher, sizes=(1, 2)))
+    monkeypatch.setattr(running, "Batcher", partial(Batcher, sizes=(1, 2)))
     files = [("image", (key, (photographs / key).read_bytes())) for key in expected]
     service = app.create_app(Settings(bundle=bundle))
     with starlette.TestClient(service, base_url="http://localhost") as client:
-        own = service.state.tokenizer
+        own = service.state.service.tokenizer._compiled
         compiled = [own._look, own._encode, own._next_words, own._nearest_few]
         before = [function._cache_size() for function in compiled]
         answer = client.post("/v1/tokenize", files=files).json()

@@ -131,7 +131,7 @@ def _train(command: str, config_of: Callable[[str | None], Config], arguments: S
     if options.dry_run:
         return _dry_run(config, options)
     # Loaded late: the networks and the input pipeline take seconds, --help and a mistyped field should not.
-    from spae.tokenizer import keep_compiled
+    from spae.compiled import keep_compiled
     from tokenizer_train.processes.mesh import start
     from tokenizer_train.processes.peers import together
 

@@ -11,11 +11,10 @@ from typing import Literal
 
 from spae import bundle
 from spae.architecture import AutoencoderConfig
-from spae.codes import code_vocabulary
 from spae.errors import BundleError, InputError
 from spae.files import bucket_errors, open_path
 from spae.guidance.choice import parse
-from spae.vocabulary import Vocabulary
+from spae.vocabulary import Vocabulary, code_vocabulary
 from tokenizer_train.places import place
 
 PERCEPTUAL_NETWORKS = ("stlpips-vgg", "stlpips-alex", "resnet50-logits", "none")

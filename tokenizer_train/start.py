@@ -30,7 +30,7 @@ from spae.pursuit import Pursuit, Sizes
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
-from spae.weights.parameters import fill
+from spae.weights.parameters import restore
 from tokenizer_train.config import Config
 from tokenizer_train.damage import Damage
 from tokenizer_train.processes.mesh import is_main, wait_for_all
@@ -148,7 +148,7 @@ def pursuit(config: Config, start: Tensors) -> Pursuit:
     words, width = start[f"{prefix}vectors"].shape
     sizes = Sizes(words, width, *start["components"].shape)
     own = {name: value for name, value in start.items() if name.startswith(prefix)}
-    made: Pursuit = fill(lambda: Pursuit.of(config.tokenizer, sizes), own, prefix)
+    made: Pursuit = restore(lambda: Pursuit.of(config.tokenizer, sizes), own, prefix)
     places = sum(side**2 for side in made.sides)
     if made.kinds < places:
         raise InputError(

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from spae.compiled import in_parts
 from spae.metrics import psnr
 from spae.progress import Progress
 from spae.pyramid import Pyramid
-from spae.tokenizer import BUCKETS, Tokenizer
+from spae.tokenizer import Tokenizer
 from tokenizer_train.preparation import Prepared
 from tokenizer_train.processes.mesh import is_main
 from tokenizer_train.state import TrainState
@@ -65,8 +66,8 @@ def _reconstructed(
     pyramids: list[Pyramid] = []
     decoded: list[list[np.ndarray]] = [[] for _ in prefixes]
     with Progress(len(images), what, "image") as progress:
-        for start in range(0, len(images), BUCKETS[-1]):
-            part = model.encode(images[start : start + BUCKETS[-1]])
+        for some in in_parts(images):
+            part = model.encode(some)
             for parts, layers in zip(decoded, prefixes, strict=True):
                 parts.append(model.decode(part, layers=layers))
             pyramids += part

@@ -97,7 +97,7 @@ def mnist(file: Path, split: str | None) -> ExampleSet:
         return np.repeat(images[int(key.split("/")[1])][..., None], 3, axis=-1)
 
     names = {str(digit): word for digit, word in enumerate(DIGITS)}
-    return ExampleSet(f"mnist {split}", examples, names, read, lambda: _content([file]) + split, split)
+    return ExampleSet(f"mnist {split}", examples, names, read, lambda: content([file]) + split, split)
 
 
 def mnist_arrays(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -244,11 +244,11 @@ def _files(
         )
     return (
         lambda key: np.array(open_image(folder / key)),
-        lambda: _content([*lists, *(folder / key for key in keys)]),
+        lambda: content([*lists, *(folder / key for key in keys)]),
     )
 
 
-def _content(files: Iterable[Path]) -> str:
+def content(files: Iterable[Path]) -> str:
     """sha256 over the names, sizes and bytes of files."""
     digest = hashlib.sha256()
     for file in files:

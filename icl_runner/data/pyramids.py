@@ -64,16 +64,13 @@ class Pyramids:
             for start in range(0, len(missing), _CHUNK):
                 chunk = missing[start : start + _CHUNK]
                 pyramids = self._tokenizer.encode([self._examples.image(key) for key in chunk])
-                rows = [np.concatenate([ids.ravel() for ids in pyramid.ids]) for pyramid in pyramids]
+                rows = [pyramid.flat_ids for pyramid in pyramids]
                 self._add(dict(zip(chunk, rows, strict=True)))
                 progress.update(len(chunk))
         return {key: self._pyramid(self._known[key]) for key in wanted}
 
     def _pyramid(self, row: np.ndarray) -> Pyramid:
-        shape = self._tokenizer.shape
-        ends = [shape.tokens(layer) for layer in range(1, len(shape))]
-        grids = zip(np.split(row, ends), shape.layers, strict=True)
-        return Pyramid(tuple(ids.reshape(grid) for ids, grid in grids), shape, self._tokenizer.vocabulary)
+        return Pyramid.from_ids(row, self._tokenizer.shape, self._tokenizer.vocabulary)
 
     def _add(self, rows: dict[str, np.ndarray]) -> None:
         """Keep the rows, and write them to the file together with what other processes wrote meanwhile."""

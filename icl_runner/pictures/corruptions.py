@@ -149,16 +149,14 @@ def replace_words(pyramid: Pyramid, share: float, vocabulary: Vocabulary, seed: 
         raise InputError(
             "corruption: wanted a vocabulary of at least 2 words to replace one by another; got 1"
         )
-    ids = np.concatenate([layer.ravel() for layer in pyramid.ids])
+    ids = pyramid.flat_ids
     rng = np.random.default_rng(seed)
     places = rng.permutation(len(ids))
     # A step of 1 .. V - 1 around the vocabulary never ends where it began.
     steps = rng.integers(1, len(vocabulary), len(ids))
     replaced = places[: round(share * len(ids))]
     ids[replaced] = (ids[replaced] + steps[replaced]) % len(vocabulary)
-    ends = np.cumsum([layer.size for layer in pyramid.ids])[:-1]
-    layers = zip(np.split(ids, ends), pyramid.ids, strict=True)
-    return Pyramid(tuple(new.reshape(old.shape) for new, old in layers), pyramid.shape, vocabulary)
+    return Pyramid.from_ids(ids, pyramid.shape, vocabulary)
 
 
 def strengths(first: float, last: float, count: int) -> list[float]:

@@ -17,11 +17,9 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import TypeVar
 
 import anyio
-import numpy as np
 
 from icl_runner.prompts import Prompt
 from spae.errors import InputError
@@ -236,7 +234,7 @@ async def decode(
     failures: list[tuple[Segment, Exception]] = []
 
     async def write_segment(segment: Segment, index: int) -> None:
-        given = fill(words[: segment.given], plan.shape, vocabulary)
+        given = complete(words[: segment.given], plan.shape, vocabulary)
         prompt = prompt_for(segment, pairs, condition, given, write)
         answers: dict[int, Answer] = {}
 
@@ -261,7 +259,7 @@ async def decode(
         if failures:
             break
     repairs["missing"] += words.count(None)
-    filled = tuple(fill(words, plan.shape, vocabulary))
+    filled = tuple(complete(words, plan.shape, vocabulary))
     return Decoded(filled, {kind: count for kind, count in sorted(repairs.items()) if count}, tuple(failures))
 
 
@@ -297,7 +295,7 @@ def read_words(text: str, count: int, vocabulary: Vocabulary) -> tuple[list[str 
     return words, Counter(repair.kind for repair in parsed.repairs if repair.kind != "missing")
 
 
-def fill(words: Sequence[str | None], shape: PyramidShape, vocabulary: Vocabulary) -> list[str]:
+def complete(words: Sequence[str | None], shape: PyramidShape, vocabulary: Vocabulary) -> list[str]:
     """The first flat words of a pyramid with every None replaced by the word above it, as `spae.text.parse` does.
 
     At the top by the first word that is there; without any, by the vocabulary's first, which is its most
@@ -305,16 +303,8 @@ def fill(words: Sequence[str | None], shape: PyramidShape, vocabulary: Vocabular
     """
     first = next((word for word in words if word is not None), vocabulary.words[0])
     filled: list[str] = []
-    start = 0
-    for layer, grid in enumerate(shape.layers):
-        above = start - prod(shape.layers[layer - 1]) if layer else 0
-        for place, word in zip(np.ndindex(*grid), words[start:], strict=False):
-            if word is None and layer:
-                upper = shape.layers[layer - 1]
-                parent = [i * a // n for i, a, n in zip(place, upper, grid, strict=True)]
-                word = filled[above + int(np.ravel_multi_index(parent, upper))]
-            filled.append(first if word is None else word)
-        start += prod(grid)
+    for word, above in zip(words, shape.above.tolist(), strict=False):
+        filled.append(word if word is not None else first if above < 0 else filled[above])
     return filled
 
 
@@ -326,10 +316,7 @@ def to_pyramid(words: Sequence[str], layers: int, shape: PyramidShape, vocabular
         raise InputError(
             f"pyramid: wanted {wanted} words of the vocabulary; got {len(words)}, {len(unknown)} of them unknown"
         )
-    ids = np.array([vocabulary.index[word] for word in words], np.int32)
-    ends = [shape.tokens(layer) for layer in range(1, layers)]
-    grids = zip(np.split(ids, ends), shape.layers, strict=False)
-    return Pyramid(tuple(part.reshape(grid) for part, grid in grids), shape, vocabulary)
+    return Pyramid.from_ids([vocabulary.index[word] for word in words], shape, vocabulary)
 
 
 def flat_words(pyramid: Pyramid, layers: int) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,7 @@ def _decode(options: argparse.Namespace) -> int:
     clip_output = options.output.suffix.lower() in ("", ".gif", ".mp4")
     if clip_output:
         check_output(options.output)
-    form = "" if clip_output else _picture_format(options.output)
+    form = "" if clip_output else picture_format(options.output)
     tokenizer = tokenizer_of(options)
     if clip_output != (tokenizer.frames > 1):
         kind, wanted = ("images", ".png") if tokenizer.frames == 1 else ("clips", ".gif, .mp4 or a folder")
@@ -160,7 +161,7 @@ def _decode(options: argparse.Namespace) -> int:
     if clip_output:
         write_film(options.output, decoded, trained_sampling(tokenizer).fps or CLIP_RATE)
     else:
-        _save(Image.fromarray(decoded), options.output, form)
+        save_picture(Image.fromarray(decoded), options.output, form)
     _report(parsed, options)
     return 0
 
@@ -168,7 +169,7 @@ def _decode(options: argparse.Namespace) -> int:
 def _report(parsed: "Parsed", options: argparse.Namespace) -> None:
     """What was decoded, as JSON, or on stderr what was repaired; there always what it comes to."""
     repairs: list[dict[str, Any]] = [
-        {"kind": repair.kind, "position": repair.position, "found": repair.found, "used": repair.used}
+        asdict(repair)
         for repair in parsed.repairs
         if repair.kind != "whitespace"  # line breaks are how encode prints layers; they are nothing to repair
     ]
@@ -200,14 +201,14 @@ def _draw(options: argparse.Namespace) -> int:
     from spae.images import open_image
     from spae.sources.clips import refuse_clips
 
-    form = _picture_format(options.output)
+    form = picture_format(options.output)
     image = open_image(options.image)
     tokenizer = tokenizer_of(options)
     refuse_clips(tokenizer, "spae draw")
     pyramid = tokenizer.encode(image)
     pyramid = pyramid.prefix(options.layers or pyramid.layers)
     reconstructions = [tokenizer.decode(pyramid, layers) for layers in range(1, pyramid.layers + 1)]
-    _save(draw_pyramid(image, pyramid, reconstructions), options.output, form)
+    save_picture(draw_pyramid(image, pyramid, reconstructions), options.output, form)
     return 0
 
 
@@ -234,7 +235,7 @@ def _text(argument: str) -> str:
     return text
 
 
-def _picture_format(output: Path) -> str:
+def picture_format(output: Path) -> str:
     """Checked before the work is done, not after it."""
     form = PICTURE_FORMATS.get(output.suffix.lower())
     if form is None:
@@ -244,7 +245,7 @@ def _picture_format(output: Path) -> str:
     return form
 
 
-def _save(image: "Image.Image", output: Path, form: str) -> None:
+def save_picture(image: "Image.Image", output: Path, form: str) -> None:
     from spae.files import write_file
 
     buffer = io.BytesIO()

@@ -13,6 +13,11 @@ from spae.errors import BundleError, InputError
 def add(commands: Any) -> None:
     vocab = commands.add_parser("vocab", help="vocabularies of frozen language models")
     commands = vocab.add_subparsers(metavar="COMMAND", required=True)
+    _add_build(commands)
+    _add_check(commands)
+
+
+def _add_build(commands: Any) -> None:
     build = add_command(
         commands,
         "build",
@@ -62,6 +67,9 @@ def add(commands: Any) -> None:
         "model's (view two or raw)",
     )
     add_json(build, "print what was built as JSON")
+
+
+def _add_check(commands: Any) -> None:
     check = add_command(
         commands,
         "check",

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from spae.compiled import keep_compiled
 from spae.frozen_lm.language_model import FrozenLM
 from spae.frozen_lm.model_file import smollm2_file
 from spae.frozen_lm.weights import read_model
@@ -21,8 +22,5 @@ def load(path: str | os.PathLike = "default") -> FrozenLM:
     Raises:
         InputError: no model is there, it is damaged, or of an architecture that is not known.
     """
-    # Not above: spae.tokenizer reads vocabularies, and they this package.
-    from spae.tokenizer import keep_compiled
-
     keep_compiled()
     return FrozenLM(read_model(smollm2_file() if path == "default" else Path(path)))

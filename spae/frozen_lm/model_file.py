@@ -62,7 +62,7 @@ def read_word_source(model: str | Path | None = None, matrix: str | Path | None 
     or the name of a tiktoken encoding, together with `matrix`, a .npy or .safetensors file of embeddings
     whose row i belongs to token id i. Default: SmolLM2-135M.
 
-    Raises `InputError` for anything missing, unreadable or not finite.
+    Raises InputError: something is missing, unreadable or not finite.
     """
     if model is None:
         model = smollm2_file()

@@ -64,8 +64,8 @@ class HuggingFaceTokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> "HuggingFaceTokenizer":
-        """Reads a tokenizer.json; `InputError` when it is missing or not one."""
-        tokenizers = _import_tokenizers()
+        """Reads a tokenizer.json. Raises InputError: it is missing, or not one."""
+        tokenizers = import_tokenizers()
         if not path.is_file():
             raise InputError(f"tokenizer: wanted the file {path}; there is none; save it beside the weights")
         try:
@@ -78,7 +78,7 @@ class HuggingFaceTokenizer:
         """Builds the tokenizer from GGUF metadata (keys `tokenizer.ggml.*`, values as plain Python).
 
         Byte-level BPE (`tokenizer.ggml.model` = gpt2, with the splits of SmolLM, GPT-2, Llama 3, Qwen 2)
-        and SentencePiece BPE (llama). `InputError` for anything else.
+        and SentencePiece BPE (llama). Raises InputError: anything else.
         """
         kind = metadata.get("tokenizer.ggml.model")
         if kind == "gpt2":
@@ -110,6 +110,12 @@ class HuggingFaceTokenizer:
     def token_id(self, token: str) -> int | None:
         """The id of a token by its exact name, such as `<|im_end|>`; None if there is none."""
         return self._tokenizer.token_to_id(token)
+
+    @cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """What stands for something else than text, such as `<|im_end|>`, and its id."""
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        return {token.content: id_ for id_, token in added if token.special}
 
     def lead(self) -> tuple[int, ...]:
         """What a tokenizer.json puts in front of every text: BOS, or nothing."""
@@ -198,7 +204,7 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
 
 
 def _as_special(token: Any) -> Any:
-    return _import_tokenizers().AddedToken(
+    return import_tokenizers().AddedToken(
         token.content,
         special=True,
         normalized=token.normalized,
@@ -208,7 +214,8 @@ def _as_special(token: Any) -> Any:
     )
 
 
-def _import_tokenizers() -> ModuleType:
+def import_tokenizers() -> ModuleType:
+    """The package with the parts that are used of it. Raises InputError: it is not installed."""
     try:
         import tokenizers
         import tokenizers.decoders
@@ -221,7 +228,7 @@ def _import_tokenizers() -> ModuleType:
 
 
 def _byte_level(metadata: Mapping[str, Any]) -> Any:
-    tokenizers = _import_tokenizers()
+    tokenizers = import_tokenizers()
     tokens = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     pre = metadata.get("tokenizer.ggml.pre", "default")
@@ -265,7 +272,7 @@ def _sentence_piece(metadata: Mapping[str, Any]) -> Any:
     `tokenizers` wants a ranked list of merges instead: every way of making a piece from two others,
     ordered by the score of the piece.
     """
-    tokenizers = _import_tokenizers()
+    tokenizers = import_tokenizers()
     tokens = metadata["tokenizer.ggml.tokens"]
     scores = metadata["tokenizer.ggml.scores"]
     types = metadata.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
@@ -301,7 +308,7 @@ def _sentence_piece(metadata: Mapping[str, Any]) -> Any:
 
 
 def _add_special_tokens(tokenizer: Any, metadata: Mapping[str, Any]) -> None:
-    tokenizers = _import_tokenizers()
+    tokenizers = import_tokenizers()
     tokens = metadata["tokenizer.ggml.tokens"]
     types = metadata.get("tokenizer.ggml.token_type", [])
     pairs = list(zip(tokens, types, strict=False))

@@ -73,13 +73,16 @@ _HF_GEMMA_BLOCK = HF_BLOCK | {
     "pre_feedforward_layernorm.weight": "ffn_norm",
     "post_feedforward_layernorm.weight": "post_ffn_norm",
 }
+# Tokens that chat templates may write by name.
+_SPECIAL = ("bos", "eos", "unk", "pad")
 
 
 @dataclass(frozen=True)
 class ModelFiles:
     """All that a `FrozenLM` is made of.
 
-    lead: the tokens a text begins with (its BOS), often none; ends: ids that end a text.
+    lead: the tokens a text begins with (its BOS), often none; ends: ids that end a text; special_tokens: the texts of
+    those that chat templates write by name ("bos_token", "eos_token", ..).
     """
 
     name: str
@@ -89,6 +92,7 @@ class ModelFiles:
     lead: tuple[int, ...]
     ends: frozenset[int]
     chat_template: str | None
+    special_tokens: Mapping[str, str]
 
 
 def read_model(path: Path) -> ModelFiles:
@@ -132,6 +136,7 @@ def _read_gguf(path: Path) -> ModelFiles:
     tokenizer = HuggingFaceTokenizer.from_gguf(metadata)
     starts = metadata.get("tokenizer.ggml.add_bos_token", metadata.get("tokenizer.ggml.model") == "llama")
     named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+    special = {f"{key}_token": metadata.get(f"tokenizer.ggml.{key}_token_id") for key in _SPECIAL}
     return ModelFiles(
         name=path.stem,
         config=config,
@@ -140,6 +145,9 @@ def _read_gguf(path: Path) -> ModelFiles:
         lead=(metadata["tokenizer.ggml.bos_token_id"],) if starts else (),
         ends=_ends(tokenizer, [id_ for id_ in named if id_ is not None]),
         chat_template=metadata.get("tokenizer.chat_template"),
+        special_tokens={
+            name: metadata["tokenizer.ggml.tokens"][id_] for name, id_ in special.items() if id_ is not None
+        },
     )
 
 
@@ -158,6 +166,8 @@ def _read_folder(folder: Path) -> ModelFiles:
     tokenizer = HuggingFaceTokenizer.from_file(folder / "tokenizer.json")
     more = folder / "generation_config.json"
     named = [settings.get("eos_token_id"), _read_json(more).get("eos_token_id") if more.is_file() else None]
+    beside = folder / "tokenizer_config.json"
+    written = _read_json(beside) if beside.is_file() else {}
     ids = [
         id_ for entry in named for id_ in (entry if isinstance(entry, list) else [entry]) if id_ is not None
     ]
@@ -168,16 +178,26 @@ def _read_folder(folder: Path) -> ModelFiles:
         tokenizer=tokenizer,
         lead=tokenizer.lead(),
         ends=_ends(tokenizer, ids),
-        chat_template=_chat_template(folder),
+        chat_template=_chat_template(folder, written),
+        special_tokens=_special_tokens(written),
     )
 
 
-def _chat_template(folder: Path) -> str | None:
+def _chat_template(folder: Path, written: Mapping[str, Any]) -> str | None:
+    """Of its own file, or `written` in tokenizer_config.json: one, or several by name."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text("utf-8")
-    beside = folder / "tokenizer_config.json"
-    template = _read_json(beside).get("chat_template") if beside.is_file() else None
-    return template if isinstance(template, str) else None
+    template = written.get("chat_template")
+    if isinstance(template, list):
+        template = next((one["template"] for one in template if one.get("name") == "default"), None)
+    return template
+
+
+def _special_tokens(written: Mapping[str, Any]) -> dict[str, str]:
+    """`written` in tokenizer_config.json: as texts, or as objects around them."""
+    tokens = {name: written.get(name) for name in (f"{key}_token" for key in _SPECIAL)}
+    texts = {name: one.get("content") if isinstance(one, dict) else one for name, one in tokens.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -101,10 +101,8 @@ class ClipJax:
             raise InputError(
                 f"expected images and texts in one space, got widths {self.width} and {text_width}"
             )
-        digest = hashlib.sha256("\n".join([_VERSION, *self.templates]).encode() + config_bytes + vocabulary)
-        for leaf in jax.tree.leaves(self._params):
-            digest.update(np.asarray(leaf).tobytes())
-        self.fingerprint = digest.hexdigest()
+        described = "\n".join([_VERSION, *self.templates]).encode() + config_bytes + vocabulary
+        self.fingerprint = _sha256(described, self._params)
 
     @property
     def tower(self) -> NoReturn:
@@ -124,7 +122,7 @@ class ClipJax:
     def regions(
         self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
     ) -> Float[Array, "b r d"]:
-        """The same for every region of grids of these sides, see `spae.guidance.regions`; by crops alone.
+        """Rows of every region of grids of these sides, see `spae.guidance.regions`; by crops alone.
 
         Raises:
             InputError: a way other than "crops": the package shows nothing of its last attention; no side, or one
@@ -208,3 +206,10 @@ def _restore(model: Any, folder: Path) -> Any:
         params = checkpointer.restore(path.resolve(), args=arguments)["params"]
     # Orbax ties them to a device; images may come cut over several.
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params)
+
+
+def _sha256(described: bytes, params: Any) -> str:
+    digest = hashlib.sha256(described)
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()

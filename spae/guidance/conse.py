@@ -21,7 +21,7 @@ from spae.errors import InputError
 from spae.guidance import efficientnet, minilm
 from spae.guidance.efficientnet import CLASSES, EfficientNetLite0
 from spae.guidance.protocol import Way
-from spae.guidance.regions import compiled_regions, region_means
+from spae.guidance.regions import compiled_regions, part_means, region_means
 from spae.guidance.resize import resize_square
 from spae.weights.packages import package_file
 from spae.weights.state_dict import normal
@@ -41,6 +41,7 @@ class ConseImageTower(nnx.Module):
 
     image_size = efficientnet.IMAGE_SIZE
     width = WIDTH
+    cells = efficientnet.CELLS
 
     def __init__(self, *, rngs: nnx.Rngs):
         """Random parameters, to be filled from a file; `nnx.eval_shape` around it costs least."""
@@ -56,8 +57,16 @@ class ConseImageTower(nnx.Module):
         Raises:
             InputError: no side, or one below 1 or above the map's 7.
         """
-        map_bhwc = self.classifier.feature_map(resize_square(images_bhwc, self.image_size))
-        return self._combine(self.classifier.classify(region_means(map_bhwc, sides)))
+        return self._combine(self.classifier.classify(region_means(self._map(images_bhwc), sides)))
+
+    def parts(
+        self, images_bhwc: Float[Array, "b h w 3"], weights_brhw: Float[Array, "b r 7 7"]
+    ) -> Float[Array, "b r 384"]:
+        """As `regions`, of parts of any form."""
+        return self._combine(self.classifier.classify(part_means(self._map(images_bhwc), weights_brhw)))
+
+    def _map(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b 7 7 1280"]:
+        return self.classifier.feature_map(resize_square(images_bhwc, self.image_size))
 
     def _combine(self, logits: Float[Array, "*n 1000"]) -> Float[Array, "*n 384"]:
         probability, label = jax.lax.top_k(jax.nn.softmax(logits), TOP_LABELS)
@@ -126,7 +135,7 @@ class Conse:
     def regions(
         self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
     ) -> Float[Array, "b r 384"]:
-        """The same for every region of grids of these sides, see `spae.guidance.regions`.
+        """Rows of every region of grids of these sides, see `spae.guidance.regions`.
 
         Raises:
             InputError: no side, or one below 1 or finer than what is cut; another way.

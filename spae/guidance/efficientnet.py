@@ -22,6 +22,7 @@ from spae.weights.state_dict import StateDict, constant, fill, hollow, normal
 from spae.weights.torch_file import read_torch_file
 
 IMAGE_SIZE = CONSE_SIDE
+CELLS = IMAGE_SIZE // 32  # side of the last feature map
 CLASSES = 1000
 _BATCH_NORM_EPSILON = 1e-3
 

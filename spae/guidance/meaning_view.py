@@ -22,7 +22,7 @@ def embedded(
     components: int = 64,
     cache: str | os.PathLike[str] | None = None,
 ) -> Vocabulary:
-    """The same words and token ids with the guidance's text vectors, each scaled to length 1.
+    """A vocabulary's words and token ids with the guidance's text vectors, each scaled to length 1.
 
     Args:
         vocabulary: the words.

@@ -15,8 +15,8 @@ import safetensors.numpy
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from spae.errors import InputError
 from spae.frozen_lm.masked_lm import BertEncoder, BertSizes, fill_encoder
+from spae.frozen_lm.tokenizer import import_tokenizers
 from spae.guidance.batches import padded
 from spae.weights.packages import package_file
 from spae.weights.state_dict import StateDict, hollow
@@ -64,10 +64,7 @@ class SentenceEncoder:
 
     def __init__(self, folder: Path):
         """folder: holds model.safetensors and tokenizer.json."""
-        try:
-            import tokenizers
-        except ImportError as error:
-            raise InputError("expected the package tokenizers: pip install 'spae[train]'") from error
+        tokenizers = import_tokenizers()
         weights, vocabulary = folder / "model.safetensors", folder / "tokenizer.json"
         self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(vocabulary))
         self._tokenizer.no_padding()

@@ -16,24 +16,32 @@ class ImageTower(Protocol):
     Attributes:
         image_size: side in pixels of the square it reads.
         width: of the vectors.
+        cells: side of the last map of the network.
     """
 
     @property
     def image_size(self) -> int: ...
     @property
     def width(self) -> int: ...
+    @property
+    def cells(self) -> int: ...
 
     def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         """RGB images in [0, 1] of any size (resized inside) -> float32 rows of unit length."""
 
     def regions(self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int]) -> Float[Array, "b r d"]:
-        """The same for every region of every grid, see `spae.guidance.regions`, in one pass of the network.
+        """The vectors of every region of every grid, see `spae.guidance.regions`, in one pass of the network.
 
         sides: of the grids, (1, 2, 4) for r = 1 + 4 + 16 regions; side 1, the whole image, gives what a call gives.
 
         Raises:
             InputError: no side, or one below 1 or above that of the network's last map.
         """
+
+    def parts(
+        self, images_bhwc: Float[Array, "b h w 3"], weights_brhw: Float[Array, "b r s s"]
+    ) -> Float[Array, "b r d"]:
+        """The same for parts of any form, by how much of each of the map's cells is in a part."""
 
 
 class ImageVectors(Protocol):
@@ -73,7 +81,7 @@ class Guidance(ImageVectors, Protocol):
     def regions(
         self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
     ) -> Float[Array, "b r d"]:
-        """The same for every region of grids of these sides, see `spae.guidance.regions`.
+        """Rows of every region of grids of these sides, see `spae.guidance.regions`.
 
         way: "map", one pass of the network, whose last map is averaged over each region; "crops", every region cut
             out, enlarged and seen by itself, a pass for each.

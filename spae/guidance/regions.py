@@ -49,6 +49,19 @@ def region_means(map_bhwc: Float[Array, "b s s c"], sides: Sequence[int]) -> Flo
     return jnp.concatenate(grids, axis=1)
 
 
+def part_means(
+    map_bhwc: Float[Array, "b s s c"], weights_brhw: Float[Array, "b r s s"]
+) -> Float[Array, "b r c"]:
+    """The mean of a map of features over parts of any form, by how much of each cell is in a part.
+
+    Args:
+        map_bhwc: of the network's last layer.
+        weights_brhw: 0 or more, and of each part not all 0.
+    """
+    total_br = jnp.sum(weights_brhw, axis=(2, 3))
+    return jnp.einsum("bhwc,brhw->brc", map_bhwc, weights_brhw) / total_br[..., None]
+
+
 def crop_regions(
     tower: Callable[[Float[Array, "b s s 3"]], Float[Array, "b d"]],
     images_bhwc: Float[Array, "b h w 3"],

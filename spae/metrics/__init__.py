@@ -6,7 +6,6 @@ between two images; `Inception` with `Moments` and `frechet_distance` (FID) or `
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,23 +65,6 @@ class Usage:
     used: int
     perplexity: float
     positions: int  # how many words were counted
-
-
-def codebook_usage(layers: Sequence[Int[np.ndarray, "..."]], vocabulary_size: int) -> list[Usage]:
-    """Usage of the vocabulary in each layer; `layers[l]` holds all images' ids of layer l + 1, in any shape.
-
-    Raises InputError for a layer without ids and for ids outside 0 .. vocabulary_size - 1.
-    """
-    usages = []
-    for number, ids in enumerate(layers, start=1):
-        ids = np.asarray(ids).reshape(-1)
-        if ids.size == 0 or ids.dtype.kind not in "iu":
-            raise InputError(f"layer {number}: wanted whole-number ids, got {ids.size} of {ids.dtype}")
-        if ids.min() < 0 or ids.max() >= vocabulary_size:
-            found = f"{ids.min()} .. {ids.max()}"
-            raise InputError(f"layer {number}: wanted ids in 0 .. {vocabulary_size - 1}, got {found}")
-        usages.append(counted_usage(np.bincount(ids)))
-    return usages
 
 
 def counted_usage(counts_v: Int[np.ndarray, " v"]) -> Usage:

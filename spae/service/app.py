@@ -1,10 +1,8 @@
 """The service as an ASGI application."""
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,20 +16,18 @@ from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-import spae
 from spae.demo import PHOTOGRAPHS
 from spae.errors import BundleError, InputError
-from spae.service import catalogue, completions, prompt, remote, schemas, tokens, words
+from spae.service import catalogue, completions, detokenize, prompt, schemas, tokenize, vocabulary
 from spae.service.auth import Guard, Keys
-from spae.service.batching import Batcher, Overloaded, Unavailable
+from spae.service.batching import Overloaded, Unavailable
 from spae.service.chat import route as chat
 from spae.service.errors import ApiError
 from spae.service.head import HeadAsGet
-from spae.service.limits import Memory, TimeLimit
-from spae.service.models import upstream
+from spae.service.limits import TimeLimit
+from spae.service.running import service_of, start
 from spae.service.settings import Settings
 from spae.service.telemetry import Observed, Telemetry
-from spae.sources.clips import refuse_clips
 
 PAGE = Path(__file__).parent / "page"
 _ERRORS = {
@@ -56,17 +52,17 @@ def create_app(settings: Settings) -> FastAPI:
     """The application. It loads the bundle and compiles every batch size before it takes requests, which starting it
     (its lifespan) waits for.
 
-    `app.state`: settings, telemetry, memory, and once started tokenizer, model (the bundle's name), batcher,
-    threads (for work on images and JSON), upstream (the language model) and remote_images.
+    `app.state.service` is what its routes work with, once it has started; `app.state.failure` why it did not, or None.
 
     Raises InputError: the file of keys cannot be read or has none.
     """
     keys = Keys.read(settings.api_keys_file) if settings.api_keys_file is not None else None
+    telemetry = Telemetry()
     app = FastAPI(
         title="spae",
         version=version("spae"),
         description="Images as words of a frozen language model's vocabulary, and back.",
-        lifespan=_lifespan,
+        lifespan=partial(_lifespan, settings, telemetry),
         docs_url=None,
         redoc_url=None,
         responses={status: _error(status, text) for status, text in _ERRORS.items()},
@@ -78,11 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
             HTTPException: _answer,
         },
     )
-    app.state.settings = settings
     app.state.failure = None  # why it did not start
-    app.state.telemetry = telemetry = Telemetry()
-    app.state.memory = Memory(settings.max_held_bytes)
-    app.state.model = settings.model
     # The last one added is the outermost.
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, settings=settings, keys=keys)
@@ -96,8 +88,9 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["X-Request-ID", "X-Spae-Repairs", "Retry-After"],
         )
     app.add_middleware(Observed, telemetry=telemetry)
-    app.include_router(tokens.router)
-    app.include_router(words.router)
+    app.include_router(tokenize.router)
+    app.include_router(detokenize.router)
+    app.include_router(vocabulary.router)
     app.include_router(prompt.router)
     app.include_router(chat.router)
     app.include_router(completions.router)
@@ -110,35 +103,19 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_route("/docs", _docs)
     app.mount("/page", _Page(directory=PAGE))
     app.mount("/photographs", _Page(directory=PHOTOGRAPHS))
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, guarded=keys is not None)  # type: ignore[method-assign]
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    state, settings = app.state, app.state.settings
+async def _lifespan(settings: Settings, telemetry: Telemetry, app: FastAPI) -> AsyncIterator[None]:
     try:
-        # In threads: the server must hear signals meanwhile.
-        state.tokenizer = await asyncio.to_thread(spae.load, settings.bundle)
-        refuse_clips(state.tokenizer, "the service")
-        state.upstream = await asyncio.to_thread(upstream.open_upstream, settings, state.tokenizer.vocabulary)
+        async with start(settings, telemetry) as service:
+            app.state.service = service
+            yield
     except (InputError, BundleError) as error:
-        state.failure = error
+        app.state.failure = error
         raise
-    state.fingerprint = await asyncio.to_thread(lambda: state.tokenizer.fingerprint)
-    state.remote_images = remote.RemoteImages(settings)
-    state.batcher = Batcher(
-        state.tokenizer, state.telemetry, queue=settings.queue, max_wait_s=settings.max_wait_ms / 1000
-    )
-    state.threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="spae-images")
-    try:
-        await state.batcher.start()
-        yield
-    finally:
-        await state.batcher.close()
-        await state.upstream.close()
-        await state.remote_images.close()
-        state.threads.shutdown()
 
 
 class _Page(StaticFiles):
@@ -180,9 +157,10 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 async def _health(request: Request) -> Response:
     """200 when the service takes requests, 503 while it recovers or ends: what a load balancer asks."""
-    state = request.app.state
-    ready = state.batcher.ready
-    body = {"status": "ready" if ready else "unavailable", "model": state.model, "version": version("spae")}
+    service = service_of(request)
+    ready = service.batcher.ready
+    status = "ready" if ready else "unavailable"
+    body = {"status": status, "model": service.settings.model, "version": version("spae")}
     return JSONResponse(body, 200 if ready else 503)
 
 
@@ -193,7 +171,7 @@ async def _alive() -> dict[str, str]:
 
 async def _metrics(request: Request) -> Response:
     """Counters and histograms for Prometheus."""
-    return Response(generate_latest(request.app.state.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(service_of(request).telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _error(status: int, text: str) -> dict[str, Any]:
@@ -203,7 +181,7 @@ def _error(status: int, text: str) -> dict[str, Any]:
     return entry
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, guarded: bool) -> dict[str, Any]:
     """The document, with the bodies that routes read by themselves."""
     if app.openapi_schema is None:
         document = get_openapi(
@@ -212,7 +190,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         document["components"]["schemas"] |= schemas.components(
             schemas.TokenizeRequest, schemas.DetokenizeRequest
         )
-        if app.state.settings.api_keys_file is not None:
+        if guarded:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}]
         app.openapi_schema = document

@@ -1,4 +1,8 @@
-"""Who may call: keys, how many requests at a time each of them, and the names that a local service answers to."""
+"""Who may call: keys, how many requests at a time each of them, and the names that a local service answers to.
+
+A file of keys and a counter: what libraries of authentication add (users, sessions, tokens that expire) is the business
+of a proxy in front.
+"""
 
 import hashlib
 import hmac

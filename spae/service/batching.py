@@ -1,4 +1,8 @@
-"""Micro-batches: one thread owns the tokenizer, and requests that come at the same time share its calls."""
+"""Micro-batches: one thread owns the tokenizer, and requests that come at the same time share its calls.
+
+By hand: what serves models in batches elsewhere is a server of its own (Triton, Ray Serve), with another protocol and
+processes to run.
+"""
 
 import asyncio
 import logging
@@ -13,10 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from spae.compiled import BUCKETS
 from spae.errors import InputError
 from spae.pyramid import Pyramid
 from spae.service.telemetry import Telemetry, log_error
-from spae.tokenizer import BUCKETS, Tokenizer
+from spae.tokenizer import Tokenizer
 
 LOG = logging.getLogger("spae.service")
 

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from spae.errors import InputError
-from spae.service.chat.messages import short
-from spae.service.errors import ApiError
+from spae.service.clients import until_gone
+from spae.service.errors import ApiError, short
 from spae.service.events import streamed, to_json
 from spae.service.json_body import check_text_size, read_object
-from spae.service.tokens import until_gone
+from spae.service.running import service_of
 
 router = APIRouter(tags=["chat"])
 
@@ -44,19 +44,19 @@ _EXAMPLE = {"model": "default", "prompt": "The capital of France is", "max_token
 )
 async def completions(request: Request) -> Response:
     """OpenAI's older interface: the language model goes on with a text, without turns, images or pictures."""
-    state = request.app.state
-    with state.memory.share() as share:
-        with state.telemetry.timed("read"):
-            body, size = await read_object(request, state.settings, share)
-        check_text_size(size, state.settings, "prompt")
+    service = service_of(request)
+    with service.memory.share() as share:
+        with service.telemetry.timed("read"):
+            body, size = await read_object(request, service.settings, share)
+        check_text_size(size, service.settings, "prompt")
         _check(body)
-        state.upstream.check_completion(body)
+        service.upstream.check_completion(body)
     try:
         if body.get("stream"):
-            return await streamed(request, state.upstream.stream_completion(body, request.headers))
-        reply = await until_gone(request, state.upstream.complete(body, request.headers))
+            return await streamed(request, service.upstream.stream_completion(body, request.headers))
+        reply = await until_gone(request, service.upstream.complete(body, request.headers))
     except ApiError as error:
-        state.telemetry.upstream_errors.labels(error.status).inc()
+        service.telemetry.upstream_errors.labels(error.status).inc()
         raise
     return Response(to_json(reply), media_type="application/json")
 

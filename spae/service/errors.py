@@ -2,6 +2,9 @@
 
 import json
 import math
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
 
 from starlette.responses import Response
 
@@ -36,7 +39,7 @@ class ApiError(Exception):
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
 
     def at(self, place: str) -> "ApiError":
-        """The same, about that part of the request."""
+        """This error, about that part of the request."""
         message = f"{place}: {self.message}"
         return ApiError(self.status, message, code=self.code, param=place, headers=self.headers)
 
@@ -47,3 +50,15 @@ class ApiError(Exception):
     def response(self) -> Response:
         # In ASCII, since an upstream's error may hold half a surrogate pair.
         return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
+
+
+def short(value: Any) -> str:
+    """A value for a message: its type and a little of it, without what a user's image may be in."""
+    if isinstance(value, Mapping):
+        return f"an object with {', '.join(sorted(map(str, islice(value, 10))))[:60] or 'nothing'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if value is None:
+        return "null"
+    kind = {str: "string", bool: "boolean"}.get(type(value), "number")
+    return f"the {kind} {json.dumps(value[:40] if isinstance(value, str) else value)[:60]}"

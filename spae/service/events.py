@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from spae.service.errors import ApiError
+from spae.service.running import service_of
 
 
 class _Streamed(StreamingResponse):
@@ -45,7 +46,7 @@ async def _events(request: Request, chunks: AsyncIterator[Mapping[str, Any]]) ->
             yield b"data: " + to_json(chunk) + b"\n\n"
     except ApiError as error:
         # The status is sent; clients know an error in its place.
-        request.app.state.telemetry.upstream_errors.labels(error.status).inc()
+        service_of(request).telemetry.upstream_errors.labels(error.status).inc()
         yield b"data: " + to_json(error.body()) + b"\n\n"
         return
     yield b"data: [DONE]\n\n"

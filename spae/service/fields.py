@@ -3,8 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from spae.service.chat.messages import short
-from spae.service.errors import ApiError
+from spae.service.errors import ApiError, short
 
 # For accounts, bills and caches elsewhere: no answer depends on them.
 IGNORED = frozenset(

@@ -1,4 +1,8 @@
-"""Images and bodies as they come in: limits while reading, formats and pixels before decoding."""
+"""Images and bodies as they come in: limits while reading, formats and pixels before decoding.
+
+The form is read by hand over python_multipart's parser: Starlette's own `form()` bounds how many files there are, but
+neither the bytes of one nor those that all requests hold together, and writes large ones to disk.
+"""
 
 import base64
 import binascii

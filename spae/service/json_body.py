@@ -24,11 +24,16 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-async def read_body(request: Request, settings: Settings, share: Share) -> bytearray:
+async def read_body(request: Request, settings: Settings, share: Share, instead: str = "") -> bytearray:
     """The whole body of Content-Type application/json, never more than the limit of it in memory.
+
+    `instead`: another type that the route takes, for the message.
 
     Raises ApiError: 413 too large, or too many values; 415 of another type, or compressed; Overloaded.
     """
+    if media_type(request) != "application/json":
+        wanted = "wanted a body of Content-Type application/json" + (f" or {instead}" if instead else "")
+        raise ApiError(415, wanted, code="unsupported_media_type")
     body, values = bytearray(), 0
     async for chunk in chunks(request, settings, share):
         body += chunk
@@ -45,15 +50,16 @@ async def read_object(request: Request, settings: Settings, share: Share) -> tup
     Raises ApiError: 400 not JSON in UTF-8, or text with half a surrogate pair, named by its place; 413 and 415 as
     `read_body`; InputError: other JSON.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        message = "wanted a body of Content-Type application/json"
-        raise ApiError(415, message, code="unsupported_media_type")
     data = await read_body(request, settings, share)
     body = await asyncio.to_thread(_parsed, data) if len(data) > LARGE else _parsed(data)
     if not isinstance(body, dict):
         raise InputError(f"wanted a JSON object as body; got {type(body).__name__}")
     return body, len(data)
+
+
+def media_type(request: Request) -> str:
+    """Of the body, without its parameters, in small letters; "" if the request names none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def check_text_size(size: int, settings: Settings, param: str) -> None:

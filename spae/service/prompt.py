@@ -9,9 +9,10 @@ from spae.demo import PHOTOGRAPHS
 from spae.images import open_image, to_array
 from spae.prompt import EXAMPLE, EXAMPLE_FILE, write_prompt
 from spae.service import schemas
+from spae.service.clients import until_gone
 from spae.service.errors import ApiError
+from spae.service.running import service_of
 from spae.service.schemas import query_parameter
-from spae.service.tokens import in_thread, until_gone
 
 router = APIRouter(tags=["tokenizer"])
 
@@ -34,22 +35,22 @@ router = APIRouter(tags=["tokenizer"])
 async def prompt(request: Request) -> Response:
     """A text to paste into any chat: it asks for a picture in words, with an example. What comes back is understood by
     `/v1/detokenize`, as `text`."""
-    state, asked = request.app.state, request.query_params
+    service, asked = service_of(request), request.query_params
     form, written = asked.get("format", "words"), asked.get("layers")
     if form not in ("words", "json"):
         raise ApiError(422, "format: wanted words or json", code="invalid_value", param="format")
-    most = len(state.tokenizer.shape)
+    most = len(service.tokenizer.shape)
     if written is not None and not (
         written.isascii() and written.isdigit() and 1 <= int(written[:9]) <= most
     ):
         message = f"layers: wanted a whole number from 1 to {most}"
         raise ApiError(422, message, code="invalid_value", param="layers")
-    with state.batcher.places() as held:
-        square = await in_thread(request, _example, state.tokenizer.image_size)
-        (example,) = await until_gone(request, state.batcher.encode([square], held))
+    with service.batcher.places() as held:
+        square = await service.in_thread(_example, service.tokenizer.image_size)
+        (example,) = await until_gone(request, service.batcher.encode([square], held))
     layers = None if written is None else int(written)
-    text = write_prompt(state.tokenizer, layers, {EXAMPLE: example}, form == "json")
-    return JSONResponse({"object": "prompt", "model": state.model, "text": text})
+    text = write_prompt(service.tokenizer, layers, {EXAMPLE: example}, form == "json")
+    return JSONResponse({"object": "prompt", "model": service.settings.model, "text": text})
 
 
 def _example(size: int) -> UInt8[np.ndarray, "s s 3"]:

@@ -2,6 +2,8 @@
 
 A name is looked up once for each connection, and the connection goes to the address that was checked: a name that
 points elsewhere a moment later (DNS rebinding) gains nothing. Redirects are followed by the same rules.
+
+On httpcore2, whose pool takes a network of our own; the client of httpx2 above it takes none.
 """
 
 import asyncio

@@ -2,11 +2,16 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from spae.errors import InputError
+from spae.pyramid import Pyramid, PyramidShape
 from spae.service.batching import MOST_RIVALS
 from spae.service.errors import ApiError
-from spae.service.json_body import name_half_pair
+from spae.service.json_body import LARGE, name_half_pair, read_body
+from spae.service.limits import Share
+from spae.service.running import service_of
 
 Rivals = Annotated[
     int,
@@ -23,6 +28,13 @@ MOST_WORDS = 16_384
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Model = TypeVar("Model", bound=BaseModel)
 Id = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+# A red square of 8 x 8 pixels, so that the examples run as they stand.
+EXAMPLE_IMAGE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAA"
+    "AElFTkSuQmCC"
+)
 
 
 class _Request(BaseModel):
@@ -200,6 +212,13 @@ class ErrorResponse(BaseModel):
     error: ErrorOut
 
 
+async def read(request: Request, model: type[Model], share: Share, instead: str = "") -> Model:
+    """The body of a request. Raises ApiError like `read_body` and `check`; Overloaded."""
+    service = service_of(request)
+    body = await read_body(request, service.settings, share, instead)
+    return await service.in_thread(check, model, body) if len(body) > LARGE else check(model, body)
+
+
 def check(model: type[Model], body: bytes | bytearray) -> Model:
     """The body as a request. Raises ApiError: 400 not JSON, or text that is none; 422 a field is missing, unknown or
     wrong."""
@@ -212,6 +231,21 @@ def check(model: type[Model], body: bytes | bytearray) -> Model:
         raise ApiError(400, f"the body is not JSON: {first['msg']}", code="invalid_json")
     place = ".".join(str(part) for part in first["loc"])
     raise ApiError(422, f"{place or 'the body'}: {first['msg']}", code="invalid_value", param=place or None)
+
+
+def check_layers(layers: int | None, shape: PyramidShape) -> None:
+    """Raises ApiError 422: a number of layers that the pyramid does not have."""
+    try:
+        shape.check_layers(layers)
+    except InputError as error:
+        raise ApiError(422, str(error), code="invalid_value", param="layers") from error
+
+
+def described(pyramid: Pyramid, index: int, layers: int | None) -> dict[str, Any]:
+    """The fields of a PyramidOut, but for `object`."""
+    entries = pyramid.json(layers)
+    words = [word for entry in entries for word in entry["words"]]
+    return {"index": index, "count": len(words), "text": " ".join(words), "layers": entries}
 
 
 def query_parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:

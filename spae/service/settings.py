@@ -2,9 +2,11 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
+from spae.bounds import Positive, Range, check_fields
 from spae.errors import InputError
 from spae.unicode import check_unicode
 
@@ -12,51 +14,63 @@ MEBIBYTE = 1 << 20
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 
+def option(default: Any, help: str, metavar: str | None = None, flag: str | None = None) -> Any:
+    """A field that is an option of `spae serve`, too: `--its-name`, or `flag`; `help` as argparse has it."""
+    return field(default=default, metadata={"help": help, "metavar": metavar, "flag": flag})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the service.
+    """Settings of the service. Those without an `option` are for who starts it from Python.
 
     Raises InputError: a number out of its range, an address that others can reach without keys, a bad URL.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000  # 0: any that is free
-    bundle: str = "default"  # the tokenizer: a shipped bundle's name, or a path
-    upstream: str | None = None  # base URL of an OpenAI-compatible server, with /v1; None: the embedded model
-    upstream_model: str | None = (
-        None  # what the upstream calls its model; None: the name that a request gives
+    host: str = option("127.0.0.1", "where to listen (%(default)s)", "ADDRESS")
+    port: Annotated[int, Range(0, 65535)] = option(8000, "0: any that is free (%(default)s)", "N")
+    # A shipped bundle's name, or a path.
+    bundle: str = option("default", "the trained tokenizer (%(default)s)", "NAME_OR_PATH")
+    upstream: str | None = option(
+        None, "an OpenAI-compatible server, with /v1 (none: the model of --lm)", "URL"
     )
-    lm: str = "default"  # the embedded model
-    served_model_names: tuple[str, ...] = ()  # further names that requests may call the language model by
-    preamble: str | None = None  # tells the model what the words are; "": nothing does; None: the usual one
-    api_keys_file: str | None = None  # a line each: a key, or sha256: and the hexadecimal digest of one
-    no_auth: bool = False  # others may reach the address without keys
-    allow_hosts: tuple[str, ...] = ()  # from which images may be fetched, by name
-    max_image_bytes: int = 10 * MEBIBYTE  # of an encoded image
-    max_request_bytes: int = 64 * MEBIBYTE  # of a request's body
-    max_text_bytes: int = 8 * MEBIBYTE  # of a conversation or a prompt, beside its images
+    upstream_model: str | None = option(None, "its model (what each request names)", "NAME")
+    lm: str = option("default", "the embedded language model (SmolLM2-135M)", "NAME_OR_PATH")
+    served_model_names: tuple[str, ...] = option(
+        (),
+        "requests may call the language model so, too; may be repeated (its own name and the bundle's)",
+        "NAME",
+        flag="--served-model-name",
+    )
+    preamble: str | None = option(
+        None, "what the model is told of pictures in words; '' for nothing (some lines)", "TEXT"
+    )
+    api_keys_file: str | None = option(
+        None, "keys that may call, one a line; or sha256:DIGEST", "FILE", flag="--api-keys"
+    )
+    no_auth: bool = option(False, "no keys, though others can reach the address")
+    # By name.
+    allow_hosts: tuple[str, ...] = option(
+        (), "images may be fetched from there; may be repeated (nowhere)", "NAME", flag="--allow-host"
+    )
+    # Such as https://example.org.
+    cors_origins: tuple[str, ...] = option(
+        (), "web pages of this origin may call; may be repeated (none)", "URL", flag="--cors-origin"
+    )
+    # Without an answer, or between two parts of a streamed one.
+    timeout_s: float = option(60.0, "seconds a request may take (60)", "S", flag="--timeout")
+    # A largest batch in work, another and a half waiting.
+    queue: Annotated[int, Range(1)] = option(80, "images at once; more get 429 (%(default)s)", "N")
+    max_image_bytes: Positive = 10 * MEBIBYTE  # of an encoded image
+    max_request_bytes: Positive = 64 * MEBIBYTE  # of a request's body
+    max_text_bytes: Positive = 8 * MEBIBYTE  # of a conversation or a prompt, beside its images
     max_held_bytes: int = 512 * MEBIBYTE  # of all bodies that are in memory at once
-    max_pixels: int = 1 << 25  # of an image, 8192 x 4096; looked at before it is decoded
-    max_images: int = 16  # of a request
-    queue: int = 80  # images in the service at once: a largest batch in work, another and a half waiting
-    max_wait_ms: float = 5.0  # that an image waits for others to fill its batch
-    timeout_s: float = 60.0  # without an answer, or between two parts of a streamed one
-    max_concurrent_per_key: int = 64  # requests
-    cors_origins: tuple[str, ...] = ()  # web pages elsewhere that may call, such as https://example.org
+    max_pixels: Positive = 1 << 25  # of an image, 8192 x 4096; looked at before it is decoded
+    max_images: Positive = 16  # of a request
+    max_wait_ms: Annotated[float, Range(0, 1000)] = 5.0  # that an image waits for others to fill its batch
+    max_concurrent_per_key: Positive = 64  # requests
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise InputError(f"wanted a port from 0 to 65535, got {self.port}")
-        for name in (
-            "max_image_bytes",
-            "max_request_bytes",
-            "max_text_bytes",
-            "max_pixels",
-            "max_images",
-            "queue",
-        ):
-            _from_one(name, getattr(self, name))
-        _from_one("max_concurrent_per_key", self.max_concurrent_per_key)
+        check_fields(self)
         if not self.max_request_bytes <= self.max_held_bytes:
             raise InputError("wanted max_held_bytes of at least max_request_bytes: one request must fit")
         if self.max_images > self.queue:
@@ -64,8 +78,6 @@ class Settings:
                 f"wanted a queue of at least max_images ({self.max_images}), got {self.queue}: "
                 "a request of so many images would never be taken"
             )
-        if not 0 <= self.max_wait_ms <= 1000:
-            raise InputError(f"wanted max_wait_ms from 0 to 1000, got {self.max_wait_ms}")
         if not 0 < self.timeout_s <= 86_400:
             raise InputError(f"wanted a timeout above 0 and up to 86400 seconds, got {self.timeout_s}")
         if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
@@ -115,8 +127,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _from_one(name: str, value: int) -> None:
-    if value < 1:
-        raise InputError(f"wanted {name} of at least 1, got {value}")

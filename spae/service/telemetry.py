@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spae.service.errors import ApiError
+from spae.text import Parsed
 
 LOG = logging.getLogger("spae.service")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -66,6 +67,19 @@ class Telemetry:
 
     def stage(self, name: str, seconds: float) -> None:
         self.stages.labels(name).observe(seconds)
+
+    def encoded(self, images: int, words: int) -> None:
+        """So many images became words."""
+        self.images.labels("in").inc(images)
+        self.words.labels("out").inc(words)
+
+    def decoded(self, parsed: Sequence[Parsed]) -> None:
+        """Words became images."""
+        self.images.labels("out").inc(len(parsed))
+        for one in parsed:
+            self.words.labels("in").inc(one.pyramid.shape.tokens(one.pyramid.layers))
+            for repair in one.repairs:
+                self.repairs.labels(repair.kind).inc()
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -186,20 +186,6 @@ def read_clip(
     return np.stack([to_array(frame, size) for frame in film.frames(numbers)])
 
 
-def to_clip(clip: Any, size: int, frames: int) -> UInt8[np.ndarray, "t size size 3"]:
-    """A uint8 array (T, H, W, 3) as T central squares at `size` pixels a side.
-
-    Raises InputError: another type, dtype or rank, or not `frames` frames.
-    """
-    if not isinstance(clip, np.ndarray) or clip.ndim != 4 or len(clip) != frames:
-        found = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
-        raise InputError(
-            f"this tokenizer is one of clips: wanted a uint8 array ({frames}, H, W, 3), got {found}; "
-            "spae.sources.clips.read_clip reads one, and images want a tokenizer of images"
-        )
-    return np.stack([to_array(frame, size) for frame in clip])
-
-
 def trained_sampling(tokenizer: Any) -> Sampling:
     """How the tokenizer was trained to read films; every frame if its bundle does not say."""
     data = tokenizer.info.get("training", {}).get("config", {}).get("data", {})

@@ -21,7 +21,7 @@ def cast(value: np.ndarray, dtype: str) -> np.ndarray:
     return value.astype(dtype) if np.issubdtype(value.dtype, np.floating) else value
 
 
-def fill(build: Callable[[], nnx.Module], params: Mapping[str, np.ndarray], prefix: str) -> Any:
+def restore(build: Callable[[], nnx.Module], params: Mapping[str, np.ndarray], prefix: str) -> Any:
     """A module whose every variable is read from `params`; nothing may lack, be left over or differ in shape."""
     graph, state = nnx.split(nnx.eval_shape(build))
     flat, seen = [], set()

@@ -3,7 +3,7 @@
 A `.pth` file is a pickle, and a pickle is a program. Here the only names it may speak are an ordered
 dictionary, the kinds of storage, and the functions that rebuild a tensor or a parameter, all but the first
 replaced by inert markers of our own. Both layouts are read: the zip archive of PyTorch 1.6 and later, and the
-older stream of pickles.
+older stream of pickles. By hand, because `torch` is no dependency of this project.
 """
 
 import io

@@ -10,13 +10,12 @@ from flax import nnx
 
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder, ranked
-from spae.codes import code_vocabulary
 from spae.errors import InputError
 from spae.guidance.conse import WIDTH, ConseImageTower
 from spae.nearest import CHUNK
-from spae.quantize import prefix_averages
+from spae.quantize import streaming_average
 from spae.tokenizer import Tokenizer
-from spae.vocabulary import View, Vocabulary
+from spae.vocabulary import View, Vocabulary, code_vocabulary
 
 SMALL = AutoencoderConfig(
     image_size=8, pyramid=(1, 2, 4), filters=4, multipliers=(1,), blocks=1, downsamplings=1
@@ -84,7 +83,7 @@ def test_a_tokenizer_searches_and_averages_what_its_model_says_and_so_does_its_b
     pyramid = tokenizer.encode(PHOTOGRAPH)
     # The top word stands alone at its place (2, 2), so it is the one nearest to z there.
     assert pyramid.ids[0].item() == ((z[2, 2] - table) ** 2).sum(1).argmin()
-    averages = prefix_averages(
+    averages = streaming_average.prefix_averages(
         [ids[None] for ids in pyramid.ids], jnp.asarray(table, jnp.float32), config.shape
     )
     wanted = model.decoder(averages[-1])[0]

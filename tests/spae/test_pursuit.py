@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spae.errors import InputError
+from spae.guidance.regions import part_means
 from spae.pursuit import Pursuit, Sizes
-from spae.weights.parameters import fill
+from spae.weights.parameters import restore
 
 SIDES = (1, 2, 4)
 PIXELS, PATCH = 16, 2
@@ -37,6 +38,9 @@ class Trunk:
         cells = [images_bhwc.reshape(b, side, PIXELS // side, side, PIXELS // side, 3) for side in sides]
         return jnp.concatenate([cell.mean((2, 4)).reshape(b, -1, 3) for cell in cells], axis=1) @ EYES
 
+    def parts(self, images_bhwc, weights_brhw):
+        return part_means(images_bhwc, weights_brhw) @ EYES
+
 
 def arrays(seed: int, whole: bool = False) -> dict[str, np.ndarray]:
     """Of a pursuit; with `whole`, vectors and colours of few whole numbers, so that words are alike."""
@@ -54,7 +58,7 @@ def arrays(seed: int, whole: bool = False) -> dict[str, np.ndarray]:
 
 
 def made(parts: dict[str, np.ndarray], pools: tuple[int, ...]) -> Pursuit:
-    return fill(lambda: Pursuit(SIZES, SIDES, pools, PIXELS), parts, "")
+    return restore(lambda: Pursuit(SIZES, SIDES, pools, PIXELS), parts, "")
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -138,6 +142,29 @@ def test_words_and_rivals_are_those_of_the_slow_walk(pools):
         np.testing.assert_array_equal(turned[1][::-1], rivals)
 
     compare()
+
+
+def test_words_of_a_part_add_up_one_by_one():
+    drawn = arrays(5)
+    rng = np.random.default_rng(5)
+    images = rng.random((2, PIXELS, PIXELS, 3), np.float32)
+    weights = rng.random((2, 3, PIXELS, PIXELS), np.float32) * (rng.random((2, 3, PIXELS, PIXELS)) < 0.3)
+    graph, state = nnx.split(made(drawn, (1, 3, 8)))
+    run_parts = jax.jit(lambda state, *seen: nnx.merge(graph, state).parts(Trunk(), *seen, 6))
+    found = np.asarray(run_parts(state, images, weights.astype(np.float32)))
+    assert found.shape == (2, 3, 6)
+    for b, r in np.ndindex(2, 3):
+        colour = np.average(
+            images[b].reshape(-1, 3).astype(np.float64), axis=0, weights=weights[b, r].ravel()
+        )
+        above, taken, expected = np.zeros(SIZES.width), set(), []
+        for _ in range(6):
+            free = [m for m in range(SIZES.words) if drawn["families"][m] not in taken]
+            m = best(drawn, colour @ EYES - drawn["image_mean"], above, np.zeros(SIZES.components), free, 1)
+            taken.add(drawn["families"][m])
+            above += drawn["vectors"][m]
+            expected.append(int(drawn["ids"][m]))
+        assert found[b, r].tolist() == expected
 
 
 @settings(max_examples=10)

@@ -16,10 +16,10 @@ from spae.errors import BundleError, InputError
 from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.images import to_array
 from spae.pursuit import Pursuit, Sizes
-from spae.quantize import prefix_averages
+from spae.quantize import streaming_average
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
-from spae.weights.parameters import fill
+from spae.weights.parameters import restore
 
 CONFIG = AutoencoderConfig(
     image_size=8,
@@ -72,7 +72,7 @@ def pursuit(config: AutoencoderConfig, words: int = 24) -> Pursuit:
         "patch_kernel": rng.normal(size=(12, 3)).astype(np.float32),
         "patch_bias": rng.normal(size=3).astype(np.float32),
     }
-    return fill(lambda: Pursuit.of(config, Sizes(words, 5, 12, 3)), arrays, "")
+    return restore(lambda: Pursuit.of(config, Sizes(words, 5, 12, 3)), arrays, "")
 
 
 def tokenizer_of(config: AutoencoderConfig) -> Tokenizer:
@@ -119,6 +119,26 @@ def test_batches_of_mixed_sizes_give_what_single_calls_give_in_order(tokenizer):
     assert len({str(pyramid.ids) for pyramid in together}) > 5
     backwards = tokenizer.encode(images[::-1])
     assert all(one == other for one, other in zip(backwards, together[::-1], strict=True))
+
+
+def test_words_of_a_region(tokenizer):
+    """A box in the central square is one of that square; elsewhere the whole image is looked at, padded."""
+    wide = picture(40, 20)
+    words = tokenizer.region_words(wide, (12, 3, 8, 9), 4)
+    assert len(set(words)) == 4
+    assert set(words) <= set(tokenizer.vocabulary.words)
+    assert words[:2] == tokenizer.region_words(wide[:, 10:30], (2, 3, 8, 9), 2)
+    mask = np.zeros((20, 40), bool)
+    mask[3:12, 12:20] = True
+    assert words == tokenizer.region_words(Image.fromarray(wide), mask, 4)
+    padded = np.full((40, 40, 3), np.rint(wide.mean((0, 1))), np.uint8)
+    padded[10:30] = wide
+    aside = tokenizer.region_words(wide, (1, 3, 8, 9), 4)
+    assert aside == tokenizer.region_words(padded, (1, 13, 8, 9), 4)
+    assert aside != words
+    for count in (0, 13):
+        with pytest.raises(InputError, match="wanted 1 to 12 words"):
+            tokenizer.region_words(wide, (1, 3, 8, 9), count)
 
 
 def test_what_each_part_sees(tokenizer):
@@ -180,7 +200,7 @@ def test_decoding_goes_through_the_map(tokenizer):
     pyramid, decoder = tokenizer.encode(PICTURES["larger"]), jax.jit(lambda average: model.decoder(average))
     for layers in (2, 4):
         ids = tuple(jnp.asarray(one[None]) for one in pyramid.ids[:layers])
-        average = prefix_averages(ids, jnp.asarray(codebook), tokenizer.shape)[-1]
+        average = streaming_average.prefix_averages(ids, jnp.asarray(codebook), tokenizer.shape)[-1]
         direct = np.clip(np.asarray(decoder(average))[0], 0, 1) * 255
         assert np.abs(tokenizer.decode(pyramid, layers) - direct).max() < 0.51
 

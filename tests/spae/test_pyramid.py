@@ -124,6 +124,28 @@ def test_bad_layer_numbers(layers):
         DEFAULT.tokens(layers)
 
 
+@pytest.mark.parametrize("shape", [DEFAULT, VIDEO, PyramidShape((2, 3, 1, 6))])
+def test_the_place_above_holds_this_place(shape):
+    places = [(number, place) for number, grid in enumerate(shape.layers) for place in np.ndindex(*grid)]
+    numbers = {place: number for number, place in enumerate(places)}
+    for (layer, place), above in zip(places, shape.above.tolist(), strict=True):
+        if layer == 0:
+            assert above == -1
+            continue
+        sides = zip(place, shape.layers[layer - 1], shape.layers[layer], strict=True)
+        assert above == numbers[layer - 1, tuple(i * a // n for i, a, n in sides)]
+
+
+def test_flat_ids_and_pyramid_are_inverse():
+    shape = PyramidShape((1, 2, 4))
+    assert shape.sizes == (1, 5, 21)
+    for size in shape.sizes:
+        pyramid = Pyramid.from_ids(range(size), shape)
+        assert pyramid.flat_ids.tolist() == list(range(size))
+    with pytest.raises(InputError, match=r"as whole layers hold, 1, 5, 21; got 6"):
+        Pyramid.from_ids(range(6), shape)
+
+
 def test_pyramid_words_text_json_prefix():
     shape = PyramidShape((1, 2, 4))
     pyramid = Pyramid((np.array([[7]]), np.array([[1, 2], [3, 4]], np.int16)), shape, WORDS)

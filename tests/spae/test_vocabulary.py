@@ -243,7 +243,7 @@ def test_an_interrupted_save_keeps_the_old_vocabulary(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="No space"):
         tiny(provenance={"model": {"name": "other"}}).save(tmp_path)
     monkeypatch.undo()
     assert Vocabulary.load(tmp_path).provenance["model"]["name"] == "tiny"

@@ -50,7 +50,7 @@ def test_two_steps_and_a_bundle_that_needs_no_clip(tiny_config, image_folder, tm
         assert all(map(np.array_equal, one, pyramid.ids))
     assert len({str(one) for one in ids}) > 1
     squares = np.stack([to_array(image, 32) for image in images])
-    for seen in (trained_on, loaded._look(loaded._frozen_parts[1], squares)):
+    for seen in (trained_on, loaded._compiled.look(squares)):
         np.testing.assert_allclose(seen, expected, atol=1e-5)
 
 

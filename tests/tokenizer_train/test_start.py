@@ -127,7 +127,9 @@ def test_a_run_begins_as_the_floor(config, image_folder, block) -> None:
         modules, state = create(one, vocabulary, *nothing, mesh, begun)
         made = tokenizer(modules, state, one, vocabulary, None, mesh)
         pyramids = made.encode(images)
-        results.append((pyramids, made._decode(made._params, jnp.asarray(zhat(made, pyramids)), (), None)))
+        results.append(
+            (pyramids, made._compiled._decode(made._params, jnp.asarray(zhat(made, pyramids)), (), None))
+        )
     (first, seen), (second, floor) = results
     assert first == second
     np.testing.assert_allclose(seen, floor, atol=1e-6)
@@ -145,7 +147,7 @@ def test_a_run_begins_as_the_floor(config, image_folder, block) -> None:
 
 def zhat(made, pyramids):
     ids = tuple(np.stack([one.ids[l] for one in pyramids]) for l in range(3))
-    return made._average(ids, made._codebooks["appearance"])
+    return made._compiled._average(ids, made._codebooks["appearance"])
 
 
 def test_the_start_is_kept_and_images_that_cannot_be_read_are_left_out(

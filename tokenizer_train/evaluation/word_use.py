@@ -26,7 +26,7 @@ class Words:
     def add(self, places_b: Int[np.ndarray, " b"], pyramids: list[Pyramid]) -> None:
         """Pyramids by the places of their images; what is beyond those is filler."""
         for place, pyramid in zip(places_b, pyramids, strict=False):
-            self.ids_nk[place] = np.concatenate([ids.ravel() for ids in pyramid.ids])
+            self.ids_nk[place] = pyramid.flat_ids
             for uses_v, ids in zip(self._uses_lv, pyramid.ids, strict=True):
                 np.add.at(uses_v, ids.ravel(), 1)
 

@@ -90,7 +90,7 @@ class Clip:
     def regions(
         self, images_bhwc: Float[Array, "b h w 3"], sides: Sequence[int], way: Way = "map"
     ) -> Float[Array, "b r d"]:
-        """The same for every region of grids of these sides, see `spae.guidance.regions`.
+        """Rows of every region of grids of these sides, see `spae.guidance.regions`.
 
         Raises:
             InputError: no side, or one below 1 or finer than what is cut; another way.

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from spae.guidance.regions import region_means
+from spae.guidance.regions import part_means, region_means
 from spae.guidance.resize import resize_square
 from spae.layers.transformer import Activation, Block
 from spae.weights.state_dict import StateDict, fill, hollow, normal
@@ -77,6 +77,10 @@ class ClipImageTower(nnx.Module):
     def width(self) -> int:
         return self.sizes.out
 
+    @property
+    def cells(self) -> int:
+        return self.sizes.image_size // self.sizes.patch
+
     def __call__(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         return self._whole(self._before_last_block(images_bhwc))
 
@@ -92,12 +96,20 @@ class ClipImageTower(nnx.Module):
             InputError: no side, or one below 1 or above that of the grid of patches.
         """
         x = self._before_last_block(images_bhwc)
-        grid = self.image_size // self.sizes.patch
-        patches = self.norm_out(self.blocks[-1].values(x[:, 1:]))
-        map_bhwc = patches.reshape(len(x), grid, grid, -1)
-        vectors = _unit(region_means(map_bhwc, sides) @ self.projection[...])
+        vectors = _unit(region_means(self._dense(x), sides) @ self.projection[...])
         is_whole_r = np.repeat([side == 1 for side in sides], [side * side for side in sides])
         return jnp.where(is_whole_r[None, :, None], self._whole(x)[:, None], vectors)
+
+    def parts(
+        self, images_bhwc: Float[Array, "b h w 3"], weights_brhw: Float[Array, "b r s s"]
+    ) -> Float[Array, "b r d"]:
+        """As `regions`, of parts of any form; a part that is the whole image is no exception."""
+        map_bhwc = self._dense(self._before_last_block(images_bhwc))
+        return _unit(part_means(map_bhwc, weights_brhw) @ self.projection[...])
+
+    def _dense(self, x_btc: Float[Array, "b t c"]) -> Float[Array, "b s s c"]:
+        patches = self.norm_out(self.blocks[-1].values(x_btc[:, 1:]))
+        return patches.reshape(len(x_btc), self.cells, self.cells, -1)
 
     def _whole(self, x_btc: Float[Array, "b t c"]) -> Float[Array, "b d"]:
         return _unit(self.norm_out(self.blocks[-1](x_btc)[:, 0]) @ self.projection[...])

@@ -16,14 +16,13 @@ for every client. The words stay in it because most clients send back nothing el
 conversation, exactly. (Where a message comes back with `images` and no words, its images are read like others.)
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
+from spae.service.errors import short
 from spae.service.marks import CLOSE, OPEN
 
 DEFAULT_LAYERS = 2
@@ -51,7 +50,7 @@ class Options:
 def read_options(body: Mapping[str, Any], shape: PyramidShape, preamble: str | None = None) -> Options:
     """The options in the request's `spae` and `modalities`; `preamble` is for those that have none of their own.
 
-    Raises InputError for others than there are.
+    Raises InputError: others than there are.
     """
     if not isinstance(body.get("stream"), bool | None):
         raise InputError(f"stream: wanted true or false; got {short(body['stream'])}")
@@ -84,7 +83,7 @@ def for_upstream(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_messages(messages: Any) -> list[Message]:
-    """`messages` of a request. Raises InputError for what is no list of messages of the OpenAI shape."""
+    """`messages` of a request. Raises InputError: what is no list of messages of the OpenAI shape."""
     if not isinstance(messages, list) or not messages:
         raise InputError(f"messages: wanted a list of at least one message; got {short(messages)}")
     left = _MOST_PARTS
@@ -165,18 +164,6 @@ def with_preamble(messages: Sequence[Message], text: str) -> list[dict[str, Any]
 def image_part(url: str) -> dict[str, Any]:
     """An image in the shape in which clients of OpenAI's interface send images."""
     return {"type": "image_url", "image_url": {"url": url}}
-
-
-def short(value: Any) -> str:
-    """A value for a message: its type and a little of it, without what a user's image may be in."""
-    if isinstance(value, Mapping):
-        return f"an object with {', '.join(sorted(map(str, islice(value, 10))))[:60] or 'nothing'}"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    if value is None:
-        return "null"
-    kind = {str: "string", bool: "boolean"}.get(type(value), "number")
-    return f"the {kind} {json.dumps(value[:40] if isinstance(value, str) else value)[:60]}"
 
 
 def _parts(message: Message) -> list[tuple[str, Mapping[str, Any]]]:

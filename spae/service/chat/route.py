@@ -6,8 +6,10 @@ from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from jaxtyping import UInt8
 
 from spae.service.chat import answers
 from spae.service.chat.messages import (
@@ -21,12 +23,15 @@ from spae.service.chat.messages import (
     to_text,
     with_preamble,
 )
-from spae.service.chat.pencil import Pencil
+from spae.service.chat.pictures import PictureDecoder
+from spae.service.clients import until_gone
 from spae.service.errors import ApiError
 from spae.service.events import streamed, to_json
 from spae.service.images_in import from_data_url, is_inline, open_square, too_many
 from spae.service.json_body import LARGE, check_text_size, read_object
-from spae.service.tokens import EXAMPLE_IMAGE, until_gone
+from spae.service.models.upstream import PictureFormat
+from spae.service.running import Service, service_of
+from spae.service.schemas import EXAMPLE_IMAGE
 
 T = TypeVar("T")
 
@@ -94,51 +99,49 @@ async def chat(request: Request) -> Response:
     """OpenAI's chat interface in front of a language model that knows only text. Images (data URLs, or addresses at
     hosts that the operator allows) become words; words that the model writes between <image> and </image> become a
     picture, in `images` of the message beside its text."""
-    state = request.app.state
-    with state.memory.share() as share:
-        with state.telemetry.timed("read"):
-            body, size = await read_object(request, state.settings, share)
-            read = partial(_read, state, body, size)
+    service = service_of(request)
+    shape = service.tokenizer.shape
+    with service.memory.share() as share:
+        with service.telemetry.timed("read"):
+            body, size = await read_object(request, service.settings, share)
+            read = partial(_read, service, body, size)
             options, places = await asyncio.to_thread(read) if size > LARGE else read()
         # The same image again, as in few-shot conversations, has the same words.
         words = await _words(request, places, options)
     messages = to_text(body["messages"], words)
-    sent = for_upstream(body) | {
-        "messages": with_preamble(messages, preamble(state.tokenizer.shape, options)),
-        "spae": {
-            "words": state.tokenizer.shape.tokens(options.layers),
-            "draw": options.draw,
-            "text": options.text,
-        },
-    }
+    sent = for_upstream(body) | {"messages": with_preamble(messages, preamble(shape, options))}
+    wanted = PictureFormat(shape.tokens(options.layers), must=options.draw, text=options.text)
     del body, messages, places, read  # the images; the answer may take minutes
     request.state.log["images"] = len(words)
-    pencil = Pencil(state.tokenizer, state.batcher, state.telemetry, state.settings.max_images)
+    pictures = PictureDecoder(
+        service.tokenizer, service.batcher, service.telemetry, service.settings.max_images
+    )
     try:
         if sent.get("stream"):
-            upstream = state.upstream.stream(sent, request.headers)
-            return await streamed(request, upstream, partial(answers.relay, draw=pencil.draw))
+            chunks = service.upstream.stream(sent, request.headers, wanted)
+            return await streamed(request, chunks, partial(answers.relay, draw=pictures.decode))
         start = time.perf_counter()
-        reply = await until_gone(request, state.upstream.chat(sent, request.headers))
-        state.telemetry.stage("upstream", time.perf_counter() - start)
+        reply = await until_gone(request, service.upstream.chat(sent, request.headers, wanted))
+        service.telemetry.stage("upstream", time.perf_counter() - start)
     except ApiError as error:
-        state.telemetry.upstream_errors.labels(error.status).inc()
+        service.telemetry.upstream_errors.labels(error.status).inc()
         raise
-    return Response(to_json(await answers.complete(reply, pencil.draw)), media_type="application/json")
+    return Response(to_json(await answers.complete(reply, pictures.decode)), media_type="application/json")
 
 
-def _read(state: Any, body: dict[str, Any], size: int) -> tuple[Options, dict[str, str]]:
+def _read(service: Service, body: dict[str, Any], size: int) -> tuple[Options, dict[str, str]]:
     """What a request of `size` bytes asks for, and its images with their places; all that can be refused at once.
 
     Raises InputError; ApiError: 413 too much text or too many images, and what the language model does not take.
     """
-    options = read_options(body, state.tokenizer.shape, state.settings.preamble)
+    settings = service.settings
+    options = read_options(body, service.tokenizer.shape, settings.preamble)
     messages = check_messages(body.get("messages"))
     places = image_places(messages)
-    check_text_size(size - images_size(messages), state.settings, "messages")
-    if len(places) > state.settings.max_images:
-        raise too_many(state.settings.max_images, "messages")
-    state.upstream.check(body)
+    check_text_size(size - images_size(messages), settings, "messages")
+    if len(places) > settings.max_images:
+        raise too_many(settings.max_images, "messages")
+    service.upstream.check(body)
     return options, places
 
 
@@ -146,16 +149,14 @@ async def _words(request: Request, places: Mapping[str, str], options: Options) 
     """The words of the image at every address; `places`: where they stand in the request."""
     if not places:
         return {}
-    state = request.app.state
-    telemetry, urls = state.telemetry, list(places)
-    with state.batcher.places(len(urls)) as held:
-        with telemetry.timed("open"):
-            opened = _together([_open(state, url, place) for url, place in places.items()])
+    service, urls = service_of(request), list(places)
+    with service.batcher.places(len(urls)) as held:
+        with service.telemetry.timed("open"):
+            opened = _together([_open(service, url, place) for url, place in places.items()])
             images = await until_gone(request, opened)
-        pyramids = await until_gone(request, state.batcher.encode(images, held))
+        pyramids = await until_gone(request, service.batcher.encode(images, held))
     words = {url: pyramid.text(options.layers) for url, pyramid in zip(urls, pyramids, strict=True)}
-    telemetry.images.labels("in").inc(len(urls))
-    telemetry.words.labels("out").inc(len(urls) * state.tokenizer.shape.tokens(options.layers))
+    service.telemetry.encoded(len(urls), len(urls) * service.tokenizer.shape.tokens(options.layers))
     return words
 
 
@@ -169,12 +170,12 @@ async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def _open(state: Any, url: str, place: str) -> Any:
+async def _open(service: Service, url: str, place: str) -> UInt8[np.ndarray, "s s 3"]:
     try:
         if is_inline(url):
-            data = await asyncio.to_thread(from_data_url, url, state.settings)
+            data = await asyncio.to_thread(from_data_url, url, service.settings)
         else:
-            data = await state.remote_images.fetch(url)
-        return await asyncio.to_thread(open_square, data, state.settings, state.tokenizer)
+            data = await service.remote_images.fetch(url)
+        return await asyncio.to_thread(open_square, data, service.settings, service.tokenizer)
     except ApiError as error:
         raise error.at(place) from error

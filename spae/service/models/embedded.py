@@ -1,7 +1,6 @@
 """The embedded frozen language model behind OpenAI's chat interface: no other server is needed."""
 
 import asyncio
-import re
 import secrets
 import threading
 import time
@@ -13,10 +12,12 @@ from typing import Any
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM
-from spae.service.catalogue import check_model
-from spae.service.chat.messages import IMAGE_PARTS, TEXT_PARTS, short
-from spae.service.errors import ApiError
+from spae.service.chat.messages import IMAGE_PARTS, TEXT_PARTS
+from spae.service.errors import ApiError, short
 from spae.service.fields import check_fields, number, refused, stops
+from spae.service.models.chat_template import ChatTemplate
+from spae.service.models.names import check_model
+from spae.service.models.upstream import PictureFormat
 from spae.service.models.writer import End, PictureWords, Request, Writer
 from spae.service.settings import Settings
 from spae.vocabulary import Vocabulary
@@ -28,8 +29,6 @@ _MAX_COMPLETION_TOKENS = 16  # of a completion, as OpenAI has it
 _MOST_PROMPTS = 8
 _WAITING = 8  # requests; the model answers one at a time
 _WARM_UP = 340  # tokens: chunks of every size
-_START, _END = "<|im_start|>", "<|im_end|>"
-_SYSTEM = re.compile(r"<\|im_start\|>system\n([^{}<]*)<\|im_end\|>")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _SAMPLING = ("model", "stream", "stream_options", "max_tokens", "stop", "temperature", "top_p", "seed")
 _CHAT_FIELDS = (*_SAMPLING, "messages", "max_completion_tokens", "modalities", "spae")
@@ -43,25 +42,17 @@ class EmbeddedModel:
     answer at a time; where the time is up it gives what there is, with the reason "length". A picture that it begins
     (or must end with) is held to words of the vocabulary, exactly as many as it has, and to the closing mark.
 
-    Raises InputError: the model's chat template is not of the kind with <|im_start|> and <|im_end|>.
+    Raises InputError: the model has no chat template, or one that cannot be read.
     """
 
     def __init__(
         self, model: FrozenLM, vocabulary: Vocabulary, timeout_s: float = 60.0, names: Sequence[str] = ()
     ):
         """`names`: what requests may call the model beside its own name."""
-        start, end = (model.tokenizer.token_id(one) for one in (_START, _END))
-        if not model.chat_template or _START not in model.chat_template or start is None or end is None:
-            raise InputError(
-                f"wanted a language model whose chat template has <|im_start|> and <|im_end|>; {model.name} has "
-                "another or none: serve it with llama.cpp and name that with --upstream"
-            )
+        self._template = ChatTemplate(model)
         self._model = model
-        self._start, self._end = start, end
         self._names = (model.name, *names)
         self._timeout_s = 0.9 * timeout_s  # sooner than the whole request's time is up
-        found = _SYSTEM.search(model.chat_template)
-        self._system = found[1] if found else None
         self._words = PictureWords(vocabulary.words, model.tokenizer)
         self._created = int(time.time())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spae-lm")
@@ -95,8 +86,10 @@ class EmbeddedModel:
         for place, prompt in _prompts(body.get("prompt")):
             self._check_letters(len(prompt), place)
 
-    async def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-        request = await asyncio.to_thread(self._read, body)
+    async def chat(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], pictures: PictureFormat
+    ) -> dict[str, Any]:
+        request = await asyncio.to_thread(self._read, body, pictures)
         text, end = await self._whole(request)
         answer = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": answer, "logprobs": None, "finish_reason": end.reason}
@@ -105,9 +98,9 @@ class EmbeddedModel:
 
     @asynccontextmanager
     async def stream(
-        self, body: Mapping[str, Any], headers: Mapping[str, str]
+        self, body: Mapping[str, Any], headers: Mapping[str, str], pictures: PictureFormat
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        request = await asyncio.to_thread(self._read, body)
+        request = await asyncio.to_thread(self._read, body, pictures)
         async with self._write(request) as pieces:
             yield self._chunks(request, pieces, _counted(body))
 
@@ -227,16 +220,16 @@ class EmbeddedModel:
     def _done(self) -> None:
         self._answers -= 1
 
-    def _read(self, body: Mapping[str, Any]) -> Request:
-        """Raises ApiError: more than the model's context holds."""
-        prompt = self._prompt(body["messages"])
+    def _read(self, body: Mapping[str, Any], pictures: PictureFormat) -> Request:
+        """Raises ApiError: turns that the template does not take, or more than the model's context holds."""
+        turns = [{"role": _ROLES[one["role"]], "content": one["content"]} for one in body["messages"]]
+        try:
+            prompt = self._template.prompt(turns)
+        except InputError as error:
+            raise refused(str(error), "messages") from None
         room = self._room(len(prompt), "messages", "send fewer images, or fewer layers")
-        own = body.get("spae", {})
-        words = own.get("words", 0)
-        settings = _settings(body, max(_MAX_TOKENS, 2 * words), room)
-        return Request(
-            prompt=prompt, words=words, draw=own.get("draw", False), text=own.get("text", True), **settings
-        )
+        settings = _settings(body, max(_MAX_TOKENS, 2 * pictures.words), room)
+        return Request(prompt=prompt, pictures=pictures, **settings)
 
     def _read_completion(self, body: Mapping[str, Any]) -> list[Request]:
         """Raises ApiError: more than the model's context holds, or nothing to go on from."""
@@ -246,7 +239,7 @@ class EmbeddedModel:
             if not prompt:
                 raise refused(f"{place}: wanted a text to go on from; got an empty one", "prompt")
             settings = _settings(body, _MAX_COMPLETION_TOKENS, self._room(len(prompt), place, "send less"))
-            requests.append(Request(prompt=prompt, words=0, draw=False, text=True, **settings))
+            requests.append(Request(prompt=prompt, **settings))
         return requests
 
     def _room(self, tokens: int, place: str, remedy: str) -> int:
@@ -294,18 +287,6 @@ class EmbeddedModel:
                 wanted = f"{at}: {name} takes parts of the types {', '.join(TEXT_PARTS + IMAGE_PARTS)}"
                 raise refused(f"{wanted}; got {short(part['type'])}", at)
         return letters
-
-    def _prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The conversation as the model's template writes it, up to where the answer begins. Control tokens stand
-        between the turns alone: what people write is encoded as text."""
-        turns = [(_ROLES[message["role"]], message["content"]) for message in messages]
-        if turns[0][0] != "system" and self._system is not None:
-            turns.insert(0, ("system", self._system))
-        encode = self._model.tokenizer.encode
-        ids = list(self._model.encode(""))
-        for role, text in turns:
-            ids += [self._start, *encode(f"{role}\n{text}"), self._end, *encode("\n")]
-        return [*ids, self._start, *encode("assistant\n")]
 
 
 async def _until_end(pieces: asyncio.Queue) -> AsyncIterator[str | End]:

@@ -5,12 +5,13 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx2
 
-from spae.service.catalogue import check_model
 from spae.service.errors import ApiError
+from spae.service.models.names import check_model
 from spae.service.settings import Settings
 from spae.vocabulary import Vocabulary
 
@@ -20,13 +21,20 @@ _LONGEST_MESSAGE = 500  # letters of an upstream's error that is no JSON
 _PASSED = ("retry-after",)
 
 
+@dataclass(frozen=True)
+class PictureFormat:
+    """How a picture in an answer is written, for a model that can be held to it."""
+
+    words: int  # of a picture; as many as the preamble asks for
+    must: bool = False  # the answer must end with one
+    text: bool = True  # it may have text before
+
+
 class Upstream(Protocol):
     """A model that holds conversations of text; bodies, replies and chunks are OpenAI's JSON objects.
 
     `headers` are those of the client's request, of which only Authorization may go on.
-    `body` may have "spae": {"words": how many a picture has, "draw": whether the answer must end with one,
-    "text": whether it may have text too}, for a model that can be held to it. All raise ApiError, with the upstream's
-    own status and error where there is one.
+    All raise ApiError, with the upstream's own status and error where there is one.
     """
 
     def check(self, body: Mapping[str, Any]) -> None:
@@ -34,18 +42,20 @@ class Upstream(Protocol):
         once: a model, field or part that is not there, or more text than the context may hold."""
         ...
 
-    async def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    async def chat(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], pictures: PictureFormat
+    ) -> dict[str, Any]:
         """The reply to a request that asks for no stream."""
         ...
 
     def stream(
-        self, body: Mapping[str, Any], headers: Mapping[str, str]
+        self, body: Mapping[str, Any], headers: Mapping[str, str], pictures: PictureFormat
     ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         """The chunks of a reply. What refuses the request does so on entering; leaving ends the reply."""
         ...
 
     def check_completion(self, body: Mapping[str, Any]) -> None:
-        """The same for a text to be continued."""
+        """Refuses a request to go on with a text, as `check` does."""
         ...
 
     async def complete(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
@@ -105,14 +115,16 @@ class RemoteModel:
 
     check_completion = check
 
-    async def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    async def chat(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], pictures: PictureFormat
+    ) -> dict[str, Any]:
         return await self._asked("chat/completions", body, headers)
 
     async def complete(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         return await self._asked("completions", body, headers)
 
     def stream(
-        self, body: Mapping[str, Any], headers: Mapping[str, str]
+        self, body: Mapping[str, Any], headers: Mapping[str, str], pictures: PictureFormat
     ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         return self._streamed("chat/completions", body, headers)
 
@@ -163,7 +175,7 @@ class RemoteModel:
         await self._client.aclose()
 
     def _body(self, body: Mapping[str, Any]) -> bytes:
-        sent = {key: value for key, value in body.items() if key != "spae"}
+        sent = dict(body)
         if self._model is not None:
             sent["model"] = self._model
         try:

@@ -10,6 +10,7 @@ from spae.frozen_lm import FrozenLM
 from spae.frozen_lm.constraint import Constraint, TokenSet, Trie, encode_behind
 from spae.frozen_lm.tokenizer import TextTokenizer
 from spae.service.marks import CLOSE, OPEN
+from spae.service.models.upstream import PictureFormat
 
 _STRIDE = 8  # tokens that are generated between two looks at the world
 
@@ -24,9 +25,7 @@ class Request:
     temperature: float
     top_p: float
     seed: int
-    words: int  # of a picture; 0: marks of pictures are text like any other
-    draw: bool  # the answer must end with one
-    text: bool  # it may have text before
+    pictures: PictureFormat | None = None  # None: marks of pictures are text like any other
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,14 @@ class Writer:
         self._told = 0  # characters of it
         self._tokens = 0  # of what has been written
         self._drawn = 0  # tokens, also those behind the end of a text
-        self._marks = (*request.stop, *([OPEN] if request.words else []))
-        self._pictures = 0
+        self._marks = (*request.stop, *([OPEN] if request.pictures else []))
+        self._pictures = 0  # begun
 
     def write(self) -> None:
         reason = "length"
         while not self._unwanted.is_set() and self._left > 0:
             reason = self._write_text()
-            last = reason != "picture" and self._owes_picture
+            last = reason != "picture" and self._owed is not None
             if last:
                 self._text += "\n" * bool(self._text.strip()) + OPEN
             if reason != "picture" and not last:
@@ -98,8 +97,10 @@ class Writer:
         self._tell(End(reason if reason != "picture" else "length", self._tokens))
 
     @property
-    def _owes_picture(self) -> bool:
-        return self._request.draw and not self._pictures
+    def _owed(self) -> PictureFormat | None:
+        """The picture that the answer must still have."""
+        wanted = self._request.pictures
+        return wanted if wanted is not None and wanted.must and not self._pictures else None
 
     @property
     def _left(self) -> int:
@@ -107,14 +108,15 @@ class Writer:
 
     def _write_text(self) -> str:
         """Up to where the text ends, a picture begins ("picture"), or there is no room for more."""
-        if self._owes_picture and not self._request.text:
+        owed = self._owed
+        if owed is not None and not owed.text:
             return "stop"
         ids = self._ids()
         before, new = self._text, []
         while not self._unwanted.is_set():
             room = min(self._left, self._model.context_length - len(ids))
             # The picture that must come has its place.
-            count = min(_STRIDE, room - (self._request.words if self._owes_picture else 0))
+            count = min(_STRIDE, room - (owed.words if owed else 0))
             if count < 1:
                 return "length"
             generation = self._generate(ids, count)
@@ -149,8 +151,10 @@ class Writer:
 
     def _write_picture(self) -> bool:
         """The words of a picture whose mark is written, and its closing mark; False when there is no room for all."""
+        wanted = self._request.pictures
+        assert wanted is not None  # or no mark would be looked for
         self._pictures += 1
-        left = self._request.words
+        left = wanted.words
         while left and not self._unwanted.is_set():
             ids = self._ids()
             room = min(self._left, self._model.context_length - len(ids))

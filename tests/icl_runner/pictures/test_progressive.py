@@ -13,8 +13,8 @@ from icl_runner.pictures.progressive import (
     approximate_tokens,
     check_fits,
     choose,
+    complete,
     decode,
-    fill,
     flat_words,
     make_plan,
     prompt_for,
@@ -234,11 +234,11 @@ def test_fill_is_the_parsers_rule(words):
     vocabulary = Vocabulary(WORDS, np.arange(8, dtype=np.int32), np.eye(8, dtype=np.float32), views, {})
     text = " ".join("unfathomable" if word is None else word for word in words)
     if all(word is None for word in words):
-        assert fill(words, SHAPE, vocabulary) == ["black"] * len(words)
+        assert complete(words, SHAPE, vocabulary) == ["black"] * len(words)
     else:
         expected = parse(text, vocabulary, SHAPE, layers=3).pyramid.text().split()
-        assert fill([*words, *[None] * (21 - len(words))], SHAPE, vocabulary) == expected
-        assert fill(words, SHAPE, vocabulary) == expected[: len(words)]
+        assert complete([*words, *[None] * (21 - len(words))], SHAPE, vocabulary) == expected
+        assert complete(words, SHAPE, vocabulary) == expected[: len(words)]
 
 
 def test_read_words_of_a_numbered_list(vocabulary):

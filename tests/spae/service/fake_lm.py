@@ -1,10 +1,18 @@
 """A language model that writes what a test tells it to, letter by letter."""
 
 import threading
+from typing import ClassVar
 
 from spae.frozen_lm import Generation
 
-TEMPLATE = "{% if x %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}<|im_start|>{{ role }}"
+TEMPLATE = """\
+{% if messages[0].role != "system" %}<|im_start|>system
+Be kind.<|im_end|>
+{% endif %}
+{% for message in messages %}
+{{ "<|im_start|>" + message.role + "\\n" + message.content }}<|im_end|>
+{% endfor %}
+{{ "<|im_start|>assistant\\n" if add_generation_prompt }}"""
 CONTROL = {"<|im_start|>": 0x118000, "<|im_end|>": 0x118001}
 PATIENCE_S = 60
 
@@ -14,9 +22,7 @@ class Letters:
 
     size = 0x120000
     longest = 6
-
-    def token_id(self, name):
-        return CONTROL.get(name)
+    control_tokens = CONTROL
 
     def __init__(self, words):
         self.words = {f" {word}": 0x110000 + i for i, word in enumerate(words)}
@@ -40,6 +46,7 @@ class FakeLM:
     """Writes `script`, behind the last turn of the prompt; words where it is held to them: the first allowed."""
 
     name, context_length, chat_template = "fake", 2000, TEMPLATE
+    special_tokens: ClassVar = {"eos_token": "<|im_end|>"}
 
     def __init__(self, script="", words=()):
         self.tokenizer = Letters(words)

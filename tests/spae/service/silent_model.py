@@ -11,13 +11,13 @@ class SilentModel:
 
     check_completion = check
 
-    async def chat(self, body, headers):
+    async def chat(self, body, headers, pictures):
         message = {"role": "assistant", "content": ""}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return {"id": "0", "object": "chat.completion", "created": 0, "model": "silent", "choices": [choice]}
 
     @asynccontextmanager
-    async def stream(self, body, headers):
+    async def stream(self, body, headers, pictures):
         async def chunks():
             delta = {"role": "assistant", "content": ""}
             choice = {"index": 0, "delta": delta, "finish_reason": "stop"}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fake_tokenizer import FakeTokenizer
 
+from spae.compiled import BUCKETS
 from spae.errors import InputError
 from spae.service.batching import Batcher, Overloaded, Unavailable
 from spae.service.telemetry import Telemetry
-from spae.tokenizer import BUCKETS
 
 PATIENCE_S = 60
 

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 import spae
 from spae.service.app import create_app
 from spae.service.errors import ApiError
-from spae.service.models.upstream import KEY_VARIABLE, RemoteModel
+from spae.service.models.upstream import KEY_VARIABLE, PictureFormat, RemoteModel
 from spae.service.settings import Settings
 
 WHITE = "<image> white white white white white </image>"
@@ -324,7 +324,7 @@ def test_an_upstream_that_is_slow(upstream, upstream_server):
     async def asked():
         model = RemoteModel(Settings(upstream=upstream_server[1] + "/v1", timeout_s=0.2))
         try:
-            await model.chat({"messages": []}, {})
+            await model.chat({"messages": []}, {}, PictureFormat(1))
         finally:
             await model.close()
 

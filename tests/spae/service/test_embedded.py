@@ -13,8 +13,10 @@ from spae.frozen_lm import model_file
 from spae.pyramid import PyramidShape
 from spae.service.errors import ApiError
 from spae.service.models.embedded import EmbeddedModel
+from spae.service.models.upstream import PictureFormat
 
 WORDS = ("dog", "park", "grass")
+FIVE = PictureFormat(5)
 
 
 class FakeVocabulary:
@@ -26,22 +28,21 @@ def model(script="", single=True, **more):
     return EmbeddedModel(lm, FakeVocabulary(), **more), lm
 
 
-def ask(upstream, *texts, **body):
+def ask(upstream, *texts, pictures=FIVE, **body):
     roles = ("user", "assistant")
     messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts or ("hello",))]
-    body = {"messages": messages, "spae": {"words": 5}, **body}
+    body = {"messages": messages, **body}
     upstream.check(body)
-    reply = asyncio.run(upstream.chat(body, {}))
+    reply = asyncio.run(upstream.chat(body, {}, pictures))
     [choice] = reply["choices"]
     return choice["message"]["content"], choice["finish_reason"], reply["usage"]
 
 
-def stream(upstream, **body):
+def stream(upstream, **more):
     async def run():
         messages = [{"role": "user", "content": "hello"}]
-        async with upstream.stream(
-            {"messages": messages, "spae": {"words": 5}, "stream": True, **body}, {}
-        ) as chunks:
+        body = {"messages": messages, "stream": True} | more
+        async with upstream.stream(body, {}, FIVE) as chunks:
             return [chunk async for chunk in chunks]
 
     return asyncio.run(run())
@@ -96,29 +97,29 @@ def test_a_picture_has_exactly_its_words(single):
 
 def test_a_picture_that_is_asked_for():
     upstream, _ = model("I cannot draw.")
-    assert ask(upstream, spae={"words": 1, "draw": True})[:2] == (
+    assert ask(upstream, pictures=PictureFormat(1, must=True))[:2] == (
         "I cannot draw.\n<image> dog </image>",
         "stop",
     )
-    only = ask(upstream, spae={"words": 10, "draw": True, "text": False})[0]
+    only = ask(upstream, pictures=PictureFormat(10, must=True, text=False))[0]
     assert only == f"<image> {' '.join(['dog'] * 10)} </image>"
-    drawn = ask(model("<image>")[0], spae={"words": 1, "draw": True})[0]
+    drawn = ask(model("<image>")[0], pictures=PictureFormat(1, must=True))[0]
     assert drawn == "<image> dog </image>"
 
 
 def test_the_picture_that_is_asked_for_keeps_its_room():
     upstream, _ = model("x" * 1000)
-    content, reason, usage = ask(upstream, max_tokens=30, spae={"words": 10, "draw": True})
+    content, reason, usage = ask(upstream, max_tokens=30, pictures=PictureFormat(10, must=True))
     assert content == "x" * 20 + "\n<image>" + " dog" * 10 + " </image>"
     assert (reason, usage["completion_tokens"]) == ("stop", 30)
-    content, reason, _ = ask(upstream, max_tokens=9, spae={"words": 10, "draw": True})
+    content, reason, _ = ask(upstream, max_tokens=9, pictures=PictureFormat(10, must=True))
     assert reason == "length"
     assert content == "<image>" + " dog" * 9
 
 
 def test_the_context_is_the_end():
     upstream, lm = model("x" * 1000)
-    lm.context_length = len(upstream._prompt([{"role": "user", "content": "hello"}])) + 11
+    lm.context_length = len(upstream._template.prompt([{"role": "user", "content": "hello"}])) + 11
     assert ask(upstream)[:2] == ("x" * 11, "length")
     with pytest.raises(ApiError, match="wanted at most") as error:
         ask(upstream, "hello, hello, hello")
@@ -191,7 +192,7 @@ def test_its_time_is_bounded(calls):
 
     async def run():
         asking = asyncio.ensure_future(
-            upstream.chat({"messages": [{"role": "user", "content": "hello"}]}, {})
+            upstream.chat({"messages": [{"role": "user", "content": "hello"}]}, {}, FIVE)
         )
         while lm.asked <= calls:
             await asyncio.sleep(0.001)
@@ -223,7 +224,7 @@ def test_an_answer_that_nobody_wants_ends():
     lm.room = threading.Semaphore(2)
 
     async def run():
-        async with upstream.stream({"messages": [{"role": "user", "content": "hello"}]}, {}) as chunks:
+        async with upstream.stream({"messages": [{"role": "user", "content": "hello"}]}, {}, FIVE) as chunks:
             async for chunk in chunks:
                 if chunk["choices"][0]["delta"].get("content"):
                     break
@@ -244,7 +245,7 @@ def test_one_at_a_time_and_not_too_many():
 
     async def one():
         try:
-            return await upstream.chat({"messages": [{"role": "user", "content": "hello"}]}, {})
+            return await upstream.chat({"messages": [{"role": "user", "content": "hello"}]}, {}, FIVE)
         except ApiError as error:
             refused.append(error)
             if len(refused) == 4:
@@ -269,8 +270,8 @@ def test_a_failure_is_told_to_who_waits():
     assert ask(upstream)[0] == "x"
 
 
-@pytest.mark.parametrize("template", [None, "{{ bos }}[INST]"])
-def test_a_model_that_does_not_chat_so(template):
+@pytest.mark.parametrize("template", [None, "{% if messages %}[INST]"])
+def test_a_model_that_does_not_chat(template):
     lm = FakeLM()
     lm.chat_template = template
     with pytest.raises(InputError, match="--upstream"):

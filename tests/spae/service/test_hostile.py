@@ -136,7 +136,7 @@ def test_no_mutated_image_makes_a_500(fakes, form):
     async def run():
         async with running() as app:
             answers = await at_once([lambda f=f: post(app, "/v1/tokenize", FORM, as_form(f)) for f in files])
-            assert app.state.batcher._taken == app.state.memory.held == 0
+            assert app.state.service.batcher._taken == app.state.service.memory.held == 0
             return answers
 
     statuses = Counter(asyncio.run(run()))

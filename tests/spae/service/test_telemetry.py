@@ -29,7 +29,7 @@ def logs(caplog):
 
 
 def value(client, name: str, **labels) -> float | None:
-    return client.app.state.telemetry.registry.get_sample_value(name, labels)
+    return client.app.state.service.telemetry.registry.get_sample_value(name, labels)
 
 
 def test_what_is_counted(client):
@@ -90,7 +90,7 @@ def test_nothing_of_a_user_is_logged_or_counted(fakes, tmp_path, logs, monkeypat
         def broken(text, layers=None):
             raise RuntimeError(f"cannot read {text}")
 
-        monkeypatch.setattr(client.app.state.tokenizer, "parse", broken, raising=False)
+        monkeypatch.setattr(client.app.state.service.tokenizer, "parse", broken, raising=False)
         answer = client.post("/v1/detokenize", json={"text": WORDS})
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "internal_error"

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from spae.images import open_image
 from spae.service.app import create_app
+from spae.service.schemas import EXAMPLE_IMAGE
 from spae.service.settings import Settings
-from spae.service.tokens import EXAMPLE_IMAGE
 
 IMAGE = encoded()
 TOKENIZER = FakeTokenizer()
@@ -313,7 +313,7 @@ def test_limits_hold_while_a_body_comes(fakes):
         refused(client.post("/v1/tokenize", json=large), 413, "too_large", "image")
         exactly = {"image": data_url(IMAGE + bytes(20_000 - len(IMAGE)))}
         assert client.post("/v1/tokenize", json=exactly).status_code == 200
-        assert client.app.state.memory.held == 0
+        assert client.app.state.service.memory.held == 0
 
 
 def test_pixels_are_counted_before_they_are_decoded(fakes):
@@ -327,7 +327,7 @@ def test_pixels_are_counted_before_they_are_decoded(fakes):
 
 def test_bodies_together_are_bounded(fakes):
     with started(max_request_bytes=5000, max_held_bytes=5000, max_image_bytes=5000) as client:
-        memory = client.app.state.memory
+        memory = client.app.state.service.memory
         with memory.share() as share:
             share.take(4000)
             answer = client.post("/v1/tokenize", files={"image": encoded()})
@@ -338,7 +338,7 @@ def test_bodies_together_are_bounded(fakes):
 
 def test_a_full_service_says_so_before_it_reads(fakes):
     with started(queue=2, max_images=2) as client:
-        batcher = client.app.state.batcher
+        batcher = client.app.state.service.batcher
         with batcher.places(2):
             for path in ("/v1/tokenize", "/v1/detokenize"):
                 answer, read = sent_in_pieces(client, path, b"{", {"Content-Type": "application/json"})
@@ -356,7 +356,7 @@ def test_a_full_service_says_so_before_it_reads(fakes):
 
 def test_a_crash_is_503_and_it_recovers(fakes, monkeypatch):
     with started() as client:
-        state = client.app.state
+        state = client.app.state.service
 
         def broken(images):
             raise RuntimeError("the device is gone")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from moving import moving_square, number_of, write_frames, write_video
 
 from spae.errors import InputError
-from spae.sources.clips import Sampling, open_clips, read_clip, to_clip
+from spae.images import to_clip
+from spae.sources.clips import Sampling, open_clips, read_clip
 
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(1, 5), st.floats(0, 1))

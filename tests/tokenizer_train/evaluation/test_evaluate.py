@@ -21,12 +21,12 @@ from spae.errors import InputError
 from spae.guidance.clip import Clip
 from spae.guidance.efficientnet import IMAGE_SIZE
 from spae.guidance.resize import resize_square
-from spae.images import to_array, to_float
+from spae.images import to_array, to_clip, to_float
 from spae.metrics import psnr
 from spae.metrics.lpips import Lpips
 from spae.pyramid import Pyramid, PyramidShape
 from spae.sources import open_source
-from spae.sources.clips import Sampling, open_clips, to_clip
+from spae.sources.clips import Sampling, open_clips
 from spae.vocabulary import View, Vocabulary
 from tokenizer_train.cli import main
 from tokenizer_train.evaluation.evaluate import Options, _opened, evaluate, run

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse
 
 from spae.service import schemas
 from spae.service.errors import ApiError
+from spae.service.running import service_of
 from spae.service.schemas import query_parameter
 
 router = APIRouter(tags=["tokenizer"])
@@ -32,7 +33,7 @@ _MOST = 1000
 )
 async def vocabulary(request: Request) -> Response:
     """The words that begin with `prefix`, in the order of the vocabulary: what a form can suggest."""
-    state = request.app.state
+    service = service_of(request)
     prefix = request.query_params.get("prefix", "").casefold()
     if len(prefix) > _LONGEST_PREFIX:
         message = f"prefix: wanted at most {_LONGEST_PREFIX} characters, got {len(prefix)}"
@@ -41,5 +42,7 @@ async def vocabulary(request: Request) -> Response:
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 4 and 1 <= int(limit) <= _MOST):
         message = f"limit: wanted a whole number from 1 to {_MOST}"
         raise ApiError(422, message, code="invalid_value", param="limit")
-    found = (word for word in state.tokenizer.vocabulary.words if word.casefold().startswith(prefix))
-    return JSONResponse({"object": "list", "model": state.model, "data": list(islice(found, int(limit)))})
+    found = (word for word in service.tokenizer.vocabulary.words if word.casefold().startswith(prefix))
+    return JSONResponse(
+        {"object": "list", "model": service.settings.model, "data": list(islice(found, int(limit)))}
+    )
