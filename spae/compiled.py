@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # frozen_lm keeps its own compiled functions by this file
 # Batches are padded up to one of these sizes, so that there is one compiled function per size and no more.
 BUCKETS = (1, 2, 4, 8, 16, 32)
 
+Items = TypeVar("Items", Sequence, np.ndarray)
+
 
 def keep_compiled() -> None:
     """Keep compiled functions on disk, in `spae.files.cache_folder`, unless JAX has been given a cache of its own."""
@@ -30,7 +32,7 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def in_parts(items: Sequence) -> Iterator[Sequence]:
+def in_parts(items: Items) -> Iterator[Items]:
     """Parts of the largest bucket's size, and what is left."""
     for start in range(0, len(items), BUCKETS[-1]):
         yield items[start : start + BUCKETS[-1]]
