@@ -1,29 +1,30 @@
-"""A progress bar over the samples of a run, by a hook of inspect-ai's."""
+"""How many samples of a run are done, by a hook of inspect-ai's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from inspect_ai.hooks import Hooks, SampleEnd, hooks
-from tqdm import tqdm
 
-_bars: list[tqdm] = []
+from spae.progress import Progress
+
+_shown: list[Progress] = []
 
 
 @hooks(name="spae-progress", description="counts finished samples")
-class Progress(Hooks):
+class FinishedSamples(Hooks):
     def enabled(self) -> bool:
-        return bool(_bars)
+        return bool(_shown)
 
     async def on_sample_end(self, data: SampleEnd) -> None:
-        for bar in _bars:
-            bar.update()
+        for one in _shown:
+            one.update()
 
 
 @contextmanager
-def shown_on(bar: tqdm) -> Iterator[None]:
+def shown_on(progress: Progress) -> Iterator[None]:
     """Count the samples that finish meanwhile."""
-    _bars.append(bar)
+    _shown.append(progress)
     try:
         yield
     finally:
-        _bars.remove(bar)
+        _shown.remove(progress)

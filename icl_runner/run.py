@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from icl_runner import episodes
 from icl_runner.episodes import Episode
 from icl_runner.plan import Plan
@@ -24,6 +22,7 @@ from icl_runner.settings import Settings
 from icl_runner.tasks import EMBEDDED
 from spae.errors import InputError
 from spae.files import write_file
+from spae.progress import Progress
 
 # inspect-ai takes three seconds to import.
 if TYPE_CHECKING:
@@ -76,8 +75,7 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
     embedded = plan.settings.model.startswith(EMBEDDED)
     total = sum(len(cell.ids) for cell in plan.cells)
-    # On stderr, and only on a terminal.
-    with tqdm(total=total, unit="sample", disable=None) as bar, progress.shown_on(bar), _quiet():
+    with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), _quiet():
         with _input_errors(f"the model {plan.settings.model}"):
             model = _model(plan.settings)
         with _input_errors("inspect-ai"):

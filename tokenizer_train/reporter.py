@@ -25,9 +25,9 @@ class Reporter:
         self._config, self._summaries, self._checkpoints = config, summaries, checkpoints
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
         self._speed = Speed(config.data.batch_size, config.run.precision)
-        # The step before the first one that was timed, and when it was done.
+        # The first step, and when it was done; when the last line on the time that is left was said.
         self._first: tuple[int, float] | None = None
-        self._said = time.monotonic()
+        self._said = 0.0
 
     def measure(self, flops: float) -> None:
         """From now on, with these operations a step."""
@@ -77,10 +77,11 @@ class Reporter:
     def _tell(self, step: int) -> None:
         """How far the run has come and how long it will take, every so many seconds."""
         now, last = time.monotonic(), self._config.optimizer.steps
-        # The first step is compiled as well, and says nothing of the others.
-        first, since = self._first = self._first or (step, now)
-        if now - self._said >= SECONDS:
+        if self._first is None:
+            # It was compiled as well, and says nothing of the others.
+            self._first, self._said = (step, now), now
+        elif now - self._said >= SECONDS:
             self._said = now
-            self._summaries.line(
-                f"step {step:,}/{last:,}, {time_left(now - since, step - first, last - step)} left"
-            )
+            first, since = self._first
+            left = time_left(now - since, step - first, last - step)
+            self._summaries.line(f"step {step:,}/{last:,}, {left} left")

@@ -38,7 +38,6 @@ def validate(
     depth, images = len(run.config.tokenizer.shape), run.validation
     if model is None:
         summaries.line(f"validating on {len(images)} images; compiling ..")
-    figures: dict[str, float] = {}
     model = run.tokenizer(state, like=model, averaged=False)
     if is_main():
         _, (raw,) = _reconstructed(model, images, [depth], "validation, raw weights")
@@ -47,7 +46,7 @@ def validate(
     if not is_main():
         return model
     pyramids, prefixes = _reconstructed(model, images, range(1, depth + 1), "validation")
-    figures |= {f"psnr/{n}": float(psnr(images, x).mean()) for n, x in enumerate(prefixes, start=1)}
+    figures = {f"psnr/{n}": float(psnr(images, x).mean()) for n, x in enumerate(prefixes, start=1)}
     figures[f"raw-psnr/{depth}"] = raw_psnr
     for n in range(1, depth + 1):
         used = np.unique(np.stack([pyramid.ids[n - 1] for pyramid in pyramids]))

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import safetensors
 import safetensors.numpy
-from tqdm import tqdm
 
 from icl_runner.data.examples import ExampleSet
 from spae.errors import InputError
 from spae.files import cache_folder, write_file
+from spae.progress import Progress
 from spae.pyramid import Pyramid
 from spae.tokenizer import Tokenizer
 
@@ -60,7 +60,7 @@ class Pyramids:
         if any(key not in self._known for key in wanted):
             self._known |= self._read()
         missing = [key for key in wanted if key not in self._known]
-        with tqdm(total=len(missing), desc="words of images", unit="image", disable=None) as progress:
+        with Progress(len(missing), "words of images", "image") as progress:
             for start in range(0, len(missing), _CHUNK):
                 chunk = missing[start : start + _CHUNK]
                 pyramids = self._tokenizer.encode([self._examples.image(key) for key in chunk])

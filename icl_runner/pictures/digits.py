@@ -17,11 +17,11 @@ import safetensors.numpy
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
-from tqdm import tqdm
 
 from icl_runner.data.layouts import mnist_arrays
 from spae.errors import InputError
 from spae.files import cache_folder, write_file
+from spae.progress import Progress
 
 SIDE = 28
 EPOCHS, BATCH, RATE = 3, 128, 2e-3
@@ -170,7 +170,7 @@ def _fit(
         optimizer.update(model, nnx.grad(loss)(model))
 
     generator = np.random.default_rng(0)
-    with tqdm(total=epochs * batches, desc="digit classifier", unit="step", disable=None) as progress:
+    with Progress(epochs * batches, "digit classifier", "step") as progress:
         for _ in range(epochs):
             order = generator.permutation(len(images_nhw))[: batches * BATCH].reshape(batches, BATCH)
             for rows in order:
