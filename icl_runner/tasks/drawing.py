@@ -171,7 +171,7 @@ class DrawingCell:
         drawn = dict(zip(pyramids, self.tokenizer.decode(list(pyramids.values())), strict=True))
         if drawing.input is not None:
             drawn["_nothing"] = drawing.input
-        values = comparison.compare(drawn, drawing.target, pictures.stlpips())
+        values = comparison.compare(drawn, drawing.target, comparison.stlpips())
         if self.judge is not None and drawing.digit is not None:
             judged = self.judge(np.stack(list(drawn.values())))
             values |= {f"digit{s}": float(one == drawing.digit) for s, one in zip(drawn, judged, strict=True)}

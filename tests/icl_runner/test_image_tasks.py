@@ -79,7 +79,7 @@ def digits(each=4) -> ExampleSet:
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch):
     """The perceptual distance without its package: a mean difference."""
-    monkeypatch.setattr(pictures, "stlpips", lambda: lambda a, b: np.abs(a - b).mean((1, 2, 3)))
+    monkeypatch.setattr(comparison, "stlpips", lambda: lambda a, b: np.abs(a - b).mean((1, 2, 3)))
 
 
 @pytest.fixture
