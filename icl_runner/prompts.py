@@ -95,7 +95,8 @@ def interpret(words: str) -> Prompt:
 def generate(examples: Sequence[tuple[str, str]], condition: str, written: str = "") -> Prompt:
     """The words of an image for `condition`, after `examples` of (condition, words).
 
-    `written`: the words of this answer that are there already; the model carries on behind them.
+    Args:
+        written: the words of this answer that are there already; the model carries on behind them.
     """
     blocks = [f"Input: {given}\nOutput: {words}" for given, words in examples]
     return Prompt(_context(blocks), _carried_on(f"Input: {condition}\nOutput:", written))
@@ -104,7 +105,8 @@ def generate(examples: Sequence[tuple[str, str]], condition: str, written: str =
 def transform(examples: Sequence[tuple[str, str]], words: str, written: str = "") -> Prompt:
     """The words of an image made from the image `words`, after `examples` of (words, words of what became of it).
 
-    `written`: the words of this answer that are there already; the model carries on behind them.
+    Args:
+        written: the words of this answer that are there already; the model carries on behind them.
     """
     blocks = [f"Input: {before}\nOutput: {after}" for before, after in examples]
     return Prompt(_context(blocks), _carried_on(f"Input: {words}\nOutput:", written))

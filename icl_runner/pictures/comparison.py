@@ -63,7 +63,8 @@ def compare(
 def stlpips() -> Distance:
     """The distance of `spae.metrics.stlpips` (VGG16), compiled once for each number of pictures and kept.
 
-    Raises `InputError` if the package with its weights is not installed.
+    Raises:
+        InputError: the package with its weights is not installed.
     """
     from flax import nnx
 
@@ -100,7 +101,11 @@ def thumbnail(picture: UInt8[np.ndarray, "h w 3"], side: int = 160) -> str:
 
 
 def from_base64(text: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The inverse of `to_base64`; `InputError` for text that is no image in base64."""
+    """The inverse of `to_base64`.
+
+    Raises:
+        InputError: text that is no image in base64.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl_runner.arguments import TASKS
+from icl_runner import tasks
 from icl_runner.cli import main
 from icl_runner.pictures.comparison import from_base64
-from icl_runner.report.results import collect
+from icl_runner.report.logs import collect
 from spae.errors import InputError
 from spae.frozen_lm import model_file
 
@@ -28,7 +28,7 @@ def classify(data, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], *(["run", task] for task in TASKS), ["report"], ["demo"]], ids=" ".join
+    "command", [[], ["run"], *(["run", task] for task in tasks.names()), ["report"], ["demo"]], ids=" ".join
 )
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from icl_runner import episodes
+from icl_runner import episodes, tasks
 from icl_runner.cli import main
 from icl_runner.plan import Plan
+from icl_runner.report.logs import collect
 from icl_runner.report.report import as_json
-from icl_runner.report.results import collect
 from icl_runner.run import SETTINGS_FILE, run
-from icl_runner.settings import Settings
+from icl_runner.task import Task
 from spae.errors import InputError
 
 # inspect-ai leaves streams between its own tasks open at the end of a run.
@@ -30,9 +30,9 @@ pytestmark = [
 ]
 
 
-def settings(data: Path, **changes) -> Settings:
-    given = {"task": "classify", "model": "fake/m", "data": str(data), "words": "class-name", "count": 4}
-    return Settings(**(given | changes))
+def settings(data: Path, **changes) -> Task:
+    given = {"model": "fake/m", "data": str(data), "words": "class-name", "count": 4}
+    return tasks.find("classify")(**(given | changes))
 
 
 def first_name(prompt: str) -> str:
@@ -64,7 +64,8 @@ def test_a_run_scores_every_sample(class_folders, tmp_path, fake_model):
     bodies = [config.extra_body for config in fake_model.configs]
     assert sum(body is not None and len(body["spae"]["choices"]) == 3 for body in bodies) == 8
     listed = episodes.read(tmp_path / "logs" / "classify-2way-1shot-class-name.episodes")
-    assert listed == plan.episodes["classify-2way-1shot-class-name"]
+    assert plan.cells[0].name == "classify-2way-1shot-class-name"
+    assert listed == list(plan.cells[0].episodes)
 
 
 def test_a_finished_run_asks_nothing_again(class_folders, tmp_path, fake_model):
@@ -125,6 +126,13 @@ def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
         run(Plan(settings(class_folders, seed=1)), tmp_path)
     with pytest.raises(InputError, match="count was 4, now 5"):
         run(Plan(settings(class_folders, count=5)), tmp_path)
+    # Earlier records held what only other tasks have, too: the same run is not refused for it.
+    record = json.loads((tmp_path / SETTINGS_FILE).read_text())
+    record["settings"] |= {"drawing": {"samples": 1, "temperature": 0.0}}
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(record))
+    assert run(Plan(settings(class_folders)), tmp_path)
+    with pytest.raises(InputError, match="seed was 0, now 1"):
+        run(Plan(settings(class_folders, seed=1)), tmp_path)
     (tmp_path / SETTINGS_FILE).write_text("[1]")
     with pytest.raises(InputError, match="is not as spae-icl run wrote it"):
         run(Plan(settings(class_folders)), tmp_path)
@@ -135,7 +143,7 @@ def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
 
 def test_other_episodes_of_the_same_name_are_refused(class_folders, tmp_path, fake_model):
     file = tmp_path / "mine.episodes"
-    drawn = next(iter(Plan(settings(class_folders)).episodes.values()))
+    drawn = Plan(settings(class_folders)).cells[0].episodes
     episodes.write(file, drawn)
     given = settings(class_folders, episodes_file=str(file))
     assert run(Plan(given), tmp_path / "logs")
