@@ -19,6 +19,7 @@ from icl_runner import tasks
 from icl_runner.options import ModelName, Switch, option, optional, some, whole
 from icl_runner.task import Task
 from spae.cli import exit_status
+from spae.errors import InputError
 
 # inspect-ai and JAX take seconds to import: whatever needs them is imported where it is used.
 if TYPE_CHECKING:
@@ -136,7 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> Run | Report | Demo:
-    """The command asked for; `SystemExit` with status 2 after an explanation on stderr, with 0 after help."""
+    """The command asked for.
+
+    Raises:
+        InputError: settings that refuse themselves.
+        SystemExit: with status 2 after an explanation on stderr, with 0 after help.
+    """
     refused = io.StringIO()
     try:
         with contextlib.redirect_stderr(refused):
@@ -154,6 +160,12 @@ def _parse(arguments: Sequence[str]) -> Run | Report | Demo:
                 ),
             )
     except SystemExit as stop:
+        # tyro takes every ValueError of a dataclass for bad usage; an InputError is told as everywhere else.
+        cause = stop.__context__
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__context__
         if stop.code:
             print(f"{USAGE}\n{refused.getvalue()}", end="", file=sys.stderr)
         raise

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from icl_runner.data.examples import ExampleSet
+from icl_runner.pictures.encoding import thumbnail
 
 # JAX takes seconds to import.
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ class Images:
 
     def photograph(self, image_key: str) -> str:
         """An image as those see it who read the log: a data URL, no more than a few kilobytes."""
-        from icl_runner.pictures.comparison import thumbnail
-
         if image_key not in self._photographs:
             self._photographs[image_key] = thumbnail(self.examples.image(image_key))
         return self._photographs[image_key]

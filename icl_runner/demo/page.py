@@ -10,7 +10,7 @@ from icl_runner.cells import EMBEDDED
 from icl_runner.data import sets
 from icl_runner.demo import experiments
 from icl_runner.demo.experiments import Answered, Captions, Painting
-from icl_runner.pictures.comparison import to_base64
+from icl_runner.pictures.encoding import png_tag, to_base64
 from icl_runner.prompts import Prompt
 from spae import frozen_lm
 from spae.demo import PHOTOGRAPHS, read_credits
@@ -173,7 +173,7 @@ def _paintings(paintings: Sequence[Painting], prompt: Prompt) -> str:
                 )
             alt = f"{one.condition}, {COLUMNS[how]}"
             figures.append(
-                f'<figure><img src="data:image/png;base64,{to_base64(image)}" alt="{escape(alt)}">'
+                f"<figure>{png_tag(to_base64(image), alt)}"
                 f"<figcaption>{escape(COLUMNS[how])} {verdict}</figcaption></figure>"
             )
         details = "".join(

@@ -24,8 +24,8 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from icl_runner import constraints, prompts, scoring, spelling
 from icl_runner.cells import number
-from icl_runner.pictures import comparison
 from icl_runner.pictures.drawing import Drawing, DrawingCell
+from icl_runner.pictures.encoding import thumbnail
 from icl_runner.pictures.progressive import Answer, Ask, Decoded, decode, max_tokens
 from icl_runner.prompts import Prompt
 from icl_runner.texts.asking import CHAT_MAX_TOKENS
@@ -53,7 +53,7 @@ def _shown(drawing: Drawing) -> list[ChatMessage]:
     content: list[Content] = [ContentText(text=drawing.shown)]
     for name, picture in (("input", drawing.input), ("target", drawing.target)):
         if picture is not None:
-            content += [ContentText(text=name), ContentImage(image=comparison.thumbnail(picture))]
+            content += [ContentText(text=name), ContentImage(image=thumbnail(picture))]
     return [ChatMessageUser(content=content)]
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Int, UInt8
 
 from icl_runner import prompts
 from icl_runner.cells import Call, Cell, number
+from icl_runner.pictures.encoding import to_base64
 from icl_runner.pictures.progressive import (
     Decoded,
     Pair,
@@ -175,8 +176,8 @@ class DrawingCell(Cell):
             "words": " ".join(decoded.words),
             "layers": layers,
             "repairs": dict(decoded.repairs),
-            "target_png": comparison.to_base64(drawing.target),
-            "input_png": None if drawing.input is None else comparison.to_base64(drawing.input),
+            "target_png": to_base64(drawing.target),
+            "input_png": None if drawing.input is None else to_base64(drawing.input),
             "target_words": " ".join(drawing.target_words),
         }
         return values, metadata

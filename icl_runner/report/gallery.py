@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from icl_runner import prompts, scoring, tasks
-from icl_runner.pictures.comparison import to_base64
+from icl_runner.pictures.encoding import to_base64
 from icl_runner.results import CellResult, Sample
 from spae.errors import InputError
 

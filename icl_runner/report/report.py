@@ -12,6 +12,7 @@ from typing import Any
 
 from icl_runner import tasks
 from icl_runner.figures import Figure
+from icl_runner.pictures.encoding import png_tag
 from icl_runner.prices import Prices, cost
 from icl_runner.report.chart import chart
 from icl_runner.report.gallery import Answered, Exhibit, answered, exhibits
@@ -233,8 +234,7 @@ def _counted(words: str) -> str:
 def _html_exhibit(exhibit: Exhibit) -> str:
     """One generation as HTML: its pictures side by side, its figures, and its words folded away."""
     pictures = "".join(
-        f'<figure><img src="data:image/png;base64,{escape(png)}" alt="{escape(caption)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figure>{png_tag(png, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, png in exhibit.pictures
     )
     facts = [f"{key} {value:.3g}" for key, value in exhibit.figures.items()]

@@ -1,5 +1,7 @@
 """generate and transform, from the data to the log, with a model that is a function."""
 
+import base64
+import io
 from collections import Counter
 
 import numpy as np
@@ -86,6 +88,10 @@ def no_weights(monkeypatch):
 @pytest.fixture
 def tokenizer():
     return Levels()
+
+
+def png(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
 def images_of(tokenizer, examples) -> Images:
@@ -184,7 +190,7 @@ def test_the_targets_own_words_score_as_their_oracle(tokenizer):
     assert metadata["condition"] == "an image of 7"
     assert metadata["words"] == metadata["target_words"] == " ".join(drawing.target_words)
     assert (metadata["layers"], metadata["repairs"], metadata["input_png"]) == (3, {"case": 1}, None)
-    assert np.array_equal(comparison.from_base64(metadata["target_png"]), drawing.target)
+    assert np.array_equal(png(metadata["target_png"]), drawing.target)
 
 
 def run(cell, answer, **options):
@@ -336,7 +342,7 @@ def test_every_kind_makes_a_cell_and_scores(tokenizer, kind):
     suffixes = ("", "_oracle", "_copy", "_random", "_nothing", "_nothing_words")
     assert set(values) == {f"{name}{suffix}" for name in ("psnr", "ssim", "stlpips") for suffix in suffixes}
     assert values["psnr"] == values["psnr_oracle"]
-    assert np.array_equal(comparison.from_base64(metadata["input_png"]), drawing.input)
+    assert np.array_equal(png(metadata["input_png"]), drawing.input)
     assert kind in metadata["condition"]
 
 
