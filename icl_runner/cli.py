@@ -17,6 +17,7 @@ import tyro
 
 from icl_runner import tasks
 from icl_runner.options import ModelName, Switch, option, optional, some, whole
+from icl_runner.settings import MAX_RETRIES
 from icl_runner.task import Task
 from spae.cli import exit_status
 from spae.errors import InputError
@@ -46,7 +47,7 @@ class Run(Generic[T]):
     log_dir: Annotated[Path | None, optional("DIR")] = None  # of one run's logs (logs/TASK)
     # calls at the same time (the provider's own number)
     max_connections: Annotated[int | None, whole(1), optional("N")] = None
-    max_retries: Annotated[int, whole(0)] = 8  # of a failed call
+    max_retries: Annotated[int, whole(0)] = MAX_RETRIES  # of a failed call
     dry_run: Switch = False  # print prompts, tokens and cost, and ask nothing
     # JSON: {"currency": "USD", "provider/name": {"input": 0.5, "output": 1.5}}, per million tokens
     prices: PricesFile = None

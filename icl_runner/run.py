@@ -21,7 +21,7 @@ from icl_runner import episodes
 from icl_runner.cells import EMBEDDED
 from icl_runner.episodes import Episode
 from icl_runner.plan import Plan
-from icl_runner.settings import Settings
+from icl_runner.settings import MAX_RETRIES, Settings
 from spae.errors import InputError
 from spae.files import write_file
 
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 SETTINGS_FILE = "run.settings"
 LOCK_FILE = "run.lock"
 
-# Of one call, by inspect-ai's own providers, which retry for ever unless told.
-MAX_RETRIES = 8
+# Of one call, by inspect-ai's own providers, which wait for ever unless told.
 ATTEMPT_SECONDS = 600
 
 

@@ -9,6 +9,9 @@ from urllib.parse import parse_qsl, urlsplit
 from icl_runner.options import ModelArguments, ModelName, option, optional, wholes
 from spae.errors import InputError
 
+# Of one call that failed; a run may ask for another number.
+MAX_RETRIES = 8
+
 _SECRET = re.compile("key|secret|token$|password|credential|auth", re.IGNORECASE)
 
 

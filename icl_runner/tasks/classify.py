@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -45,7 +45,7 @@ class EpisodeTable(ColumnTable):
     """Cells side by side, as in the published tables: one for every number of ways, kind of names, data and rule."""
 
     always = PAPER
-    about = {  # noqa: RUF012
+    about: ClassVar[Mapping[str, str]] = {
         "open": "The model writes freely; right is exactly the name, its end included. The floor is 0; a model that "
         "writes one of the names without looking gets 1/ways, which its control shows.",
         "constrained": "Decoding is restricted to the names of the episode. The floor is 1/ways.",

@@ -1,5 +1,6 @@
-"""A new task is one file: it is asked, scored and reported by everybody who never heard of it."""
+"""A new task is one file, that of the documentation: asked, scored and reported by all who never heard of it."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from icl_runner import tasks
 from icl_runner.cli import main
+from icl_runner.data.images import Images
 from icl_runner.task import REGISTERED
 
 # inspect-ai leaves streams between its own tasks open at the end of a run.
@@ -16,94 +18,45 @@ pytestmark = [
     pytest.mark.usefixtures("streams_collected"),
 ]
 
-COUNT_LETTERS = '''
-"""How many letters the name of an image's file has."""
-
-from dataclasses import dataclass
-
-from icl_runner.data import sets
-from icl_runner.figures import Measure
-from icl_runner.options import Switch
-from icl_runner.prompts import Prompt
-from icl_runner.task import task
-from icl_runner.texts.task import QuestionTask
-
-
-@task
-@dataclass(frozen=True, kw_only=True)
-class CountLetters(QuestionTask):
-    """Letters, counted.
-
-    example: spae-icl run count_letters --model spae-lm/default
-    """
-
-    title = "Letters counted"
-    measures = (Measure("near", "nearly right, %", 100, 1, share=True),)
-    rules = ("near",)
-    max_tokens = 4
-    wanted = "images"
-
-    data: str = "photographs"
-    shout: Switch = False  # ask in capitals
-
-    def examples(self):
-        return sets.pictured(self.data, self.split)
-
-    def cells(self, images):
-        return self.few_shot(images, (0,))
-
-    def is_usable(self, example, class_names):
-        return True
-
-    def prompt(self, support, query, words):
-        asked = f"How many letters has {query.label}, shown as {words}?"
-        return Prompt("", asked.upper() if self.shout else asked)
-
-    def truth(self, query, class_names):
-        return str(len(query.label)), {"letters": len(query.label)}
-
-    @staticmethod
-    def score(shown, answers):
-        values = {
-            key.replace("answer", "near"): float(abs(int(answer) - shown["letters"]) <= 1)
-            for key, answer in answers.items()
-        }
-        return values, {"answers": dict(answers), "truth": str(shown["letters"]), "words": shown["words"]}
-'''
+DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs/in_context.md"
 
 
 @pytest.fixture
-def new_task(tmp_path, monkeypatch) -> Iterator[str]:
+def living(tmp_path, monkeypatch) -> Iterator[str]:
     """The file, found as if it lay in the folder of tasks."""
+    [example] = re.findall(r"```python\n(.*?@task.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
     (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks/count_letters.py").write_text(COUNT_LETTERS)
+    (tmp_path / "tasks/living.py").write_text(example)
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path / "tasks")])
-    yield "count_letters"
-    REGISTERED.pop("count_letters", None)
-    sys.modules.pop("icl_runner.tasks.count_letters", None)
+    yield "living"
+    REGISTERED.pop("living", None)
+    sys.modules.pop("icl_runner.tasks.living", None)
 
 
-def test_a_new_task_is_one_file(new_task, class_folders, tmp_path, capsys, fake_model, monkeypatch):
-    from icl_runner.data.images import Images
-
-    monkeypatch.setattr(
-        Images, "words", lambda self, keys, layers: {key: Path(key).parent.name for key in keys}
-    )
+@pytest.fixture
+def class_as_words(monkeypatch) -> None:
+    """No tokenizer: the words of an image are the folder it lies in."""
+    words = lambda self, keys, layers: {key: Path(key).parent.name for key in keys}  # noqa: E731
+    monkeypatch.setattr(Images, "words", words)
     monkeypatch.setattr(Images, "tokens", lambda self, layers: 5)
+
+
+@pytest.mark.usefixtures("class_as_words")
+def test_a_new_task_is_one_file(living, class_folders, tmp_path, capsys, fake_model):
     with pytest.raises(SystemExit):
-        main(["run", new_task, "--help"])
+        main(["run", living, "--help"])
     printed = capsys.readouterr().out
-    assert "Letters, counted." in printed
+    assert "Is it alive?" in printed
     assert "ask in capitals" in printed
-    fake_model.answer = lambda prompt: "6" if "SHOWN AS BEAGLE?" in prompt else "99"
+    fake_model.answer = lambda prompt: " Yes" if "WORDS: BEAGLE\n" in prompt else " No"
     logs, page = tmp_path / "logs", tmp_path / "page.html"
-    given = ["run", new_task, "--model", "fake/m", "--data", str(class_folders), "--shout"]
+    given = ["run", living, "--model", "fake/m", "--data", str(class_folders), "--shout"]
     assert main([*given, "--examples", "35", "--log-dir", str(logs)]) == 0
     printed = capsys.readouterr().out
-    assert "## Letters counted" in printed
-    # Seven of 35 are beagles.
-    assert "**count_letters, fake/m, 5 words** | 20.0" in printed
+    assert "## Alive or not" in printed
+    # Seven of 35 are beagles, and no beagle is on the example's list of what lives.
+    assert "**living, fake/m, 5 words** | 80.0" in printed
     assert "control: words of another image" in printed
     assert main(["report", str(logs), "--html", str(page)]) == 0
     assert capsys.readouterr().out == printed
-    assert page.read_text("utf-8").count("✓ 6") == 4
+    assert page.read_text("utf-8").count("✗ Yes") == 4
