@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from icl_runner.episodes import Episode
+from icl_runner.episodes.draw import Episode
 from icl_runner.prompts import CHAT, Prompt
 
 T = TypeVar("T")

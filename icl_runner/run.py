@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from icl_runner import episodes
 from icl_runner.cells import EMBEDDED
-from icl_runner.episodes import Episode
+from icl_runner.episodes import files
+from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
 from icl_runner.settings import MAX_RETRIES, Settings
 from spae.errors import InputError
@@ -174,9 +174,9 @@ def _keep_episodes(path: Path, listed: Sequence[Episode]) -> None:
 
     They are what settings do not tell: the content of a file of episodes, and what the data calls its classes.
     """
-    before = episodes.read(path) if path.exists() else None
+    before = files.read(path) if path.exists() else None
     if before is None:
-        episodes.write(path, listed)
+        files.write(path, listed)
     elif list(map(_in_order, before)) != list(map(_in_order, listed)):
         raise InputError(
             f"{path} holds other episodes than this run's (images or names of classes have changed): choose another "

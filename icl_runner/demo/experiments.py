@@ -15,7 +15,7 @@ from icl_runner import prompts, scoring
 from icl_runner.cells import EMBEDDED, Call
 from icl_runner.constraints import spaced
 from icl_runner.data.examples import Example
-from icl_runner.episodes import Episode, Shot
+from icl_runner.episodes.draw import Episode, Shot
 from icl_runner.pictures.comparison import random_words
 from icl_runner.pictures.progressive import Pair, Segment, flat_words, make_plan, prompt_for
 from icl_runner.tasks import classify

@@ -6,16 +6,16 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from icl_runner import chat_answers, constraints, episodes, nonsense, prompts, scoring
+from icl_runner import chat_answers, constraints, prompts, scoring
 from icl_runner.cells import Call, Item, TextCell
 from icl_runner.data.examples import ExampleSet
 from icl_runner.data.images import Images
-from icl_runner.episodes import Episode, Names
+from icl_runner.episodes.draw import Episode, Names, controlled_within, draw
+from icl_runner.episodes.files import is_frozen, read_any
 from icl_runner.figures import Measure
 from icl_runner.options import Switch, option, optional, whole, wholes
 from icl_runner.task import ColumnTable, task
@@ -128,13 +128,12 @@ class Classify(TextTask):
     def examples(self) -> ExampleSet:
         from icl_runner.data import sets
 
-        look = sets.pictured if _is_frozen(self.episodes_file) else sets.labelled
-        return look(self.data, self.split)
+        # Frozen's files say themselves what the classes are.
+        named = self.episodes_file is not None and is_frozen(self.episodes_file)
+        return (sets.pictured if named else sets.labelled)(self.data, self.split)
 
     def cells(self, images: Images) -> list[TextCell]:
-        listed = None if self.episodes_file is None else self._listed(images.examples)
-        drawn = self._drawn(images.examples) if listed is None else self._repeated(listed)
-        kind_of_names = self.names if listed is None else self._kind_of_names(listed)
+        drawn, kind_of_names = self._episodes(images.examples)
         every = [episode for _, found in drawn for episode in found]
         # With class names as words there is nothing to tokenize, and no layers.
         depths = self.layers if self.words == "image" else (0,)
@@ -194,13 +193,16 @@ class Classify(TextTask):
             return list(PAPER)
         return list(itertools.product((self.induction,), self.shots, self.repeats))
 
-    def _drawn(self, examples: ExampleSet) -> list[tuple[Column, list[Episode]]]:
-        """The episodes of each column, of the same questions in all."""
+    def _episodes(self, examples: ExampleSet) -> tuple[list[tuple[Column, list[Episode]]], str]:
+        """The episodes of each column, and what they call the classes: "real" or "nonsense"."""
         names: Names = "nonsense" if self.names == "nonsense" else examples.class_names
+        if self.episodes_file is not None:
+            listed, kind_of_names = read_any(self.episodes_file, self.data, names)
+            return self._repeated(listed[: self.count]), kind_of_names
         made = []
         for ways, column in itertools.product(self.ways, self._columns()):
             induction, shots, repeats = column
-            found = episodes.draw(
+            found = draw(
                 examples.labels,
                 ways,
                 shots,
@@ -211,28 +213,7 @@ class Classify(TextTask):
                 repeats=repeats,
             )
             made.append((column, found))
-        return made
-
-    def _listed(self, examples: ExampleSet) -> list[Episode]:
-        """The episodes of the file."""
-        path = self.episodes_file or ""
-        names: Names = "nonsense" if self.names == "nonsense" else examples.class_names
-        if Path(path).suffix == ".csv":
-            found = episodes.read_v2l(path, names)
-        elif _is_frozen(path):
-            found = episodes.read_frozen(path, self.data)
-        else:
-            found = episodes.read(path)
-        if not found:
-            raise InputError(f"wanted episodes, {path} has none")
-        sizes = sorted({(episode.ways, episode.shots) for episode in found})
-        if len(sizes) > 1:
-            shown = " and ".join(f"{ways}-way {shots}-shot" for ways, shots in sizes[:3])
-            raise InputError(
-                f"wanted as many ways and shots in every episode, {path} has {shown}: they are columns of their own, "
-                "give a file for each"
-            )
-        return found[: self.count]
+        return made, self.names
 
     def _repeated(self, listed: Sequence[Episode]) -> list[tuple[Column, list[Episode]]]:
         """A file's episodes in each column. The number of shots is the file's: of the columns, those that have it."""
@@ -241,16 +222,6 @@ class Classify(TextTask):
             (column, [dataclasses.replace(one, induction=column[0], repeats=column[2]) for one in listed])
             for column in dict.fromkeys(columns)
         ]
-
-    def _kind_of_names(self, listed: Sequence[Episode]) -> str:
-        """ "real" or "nonsense"; ours and Frozen's files of episodes bring their names, V2L's take those asked for."""
-        path = Path(self.episodes_file or "")
-        if path.suffix == ".csv":
-            return self.names
-        shown = {name for episode in listed for name in episode.names.values()}
-        # The benchmark with made-up names is called so by its authors.
-        made_up = path.name.startswith("open_ended") or shown <= set(nonsense.WORDS)
-        return "nonsense" if made_up else "real"
 
     def _setting(
         self, column: Column, found: Sequence[Episode], kind_of_names: str, images: Images, layers: int
@@ -266,7 +237,7 @@ class Classify(TextTask):
             "tokens_per_image": images.tokens(layers) if layers else 0,
             "words": self.words,
         }
-        if self.control and episodes.controlled_within(found, images.examples.labels):
+        if self.control and controlled_within(found, images.examples.labels):
             setting["control"] = "another class of the episode"
         return setting
 
@@ -352,17 +323,6 @@ def _keys(every: Iterable[Episode]) -> list[str]:
     """Of all images of the episodes."""
     found = {one.other for one in every} | {one.query.key for one in every}
     return sorted(found | {shot.key for one in every for shot in one.support})
-
-
-def _is_frozen(path: str | None) -> bool:
-    """Whether the file is one of Frozen's: a JSON list, where ours is an object."""
-    if path is None or Path(path).suffix != ".json":
-        return False
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read(64).lstrip().startswith("[")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _name(setting: Mapping[str, Any]) -> str:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from icl_runner import episodes, tasks
+from icl_runner import tasks
 from icl_runner.cli import main
+from icl_runner.episodes import files
+from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
 from icl_runner.report.logs import collect
 from icl_runner.report.report import as_json
@@ -63,7 +65,7 @@ def test_a_run_scores_every_sample(class_folders, tmp_path, fake_model):
     assert {config.temperature for config in fake_model.configs} == {0}
     bodies = [config.extra_body for config in fake_model.configs]
     assert sum(body is not None and len(body["spae"]["choices"]) == 3 for body in bodies) == 8
-    listed = episodes.read(tmp_path / "logs" / "classify-2way-1shot-class-name.episodes")
+    listed = files.read(tmp_path / "logs" / "classify-2way-1shot-class-name.episodes")
     assert plan.cells[0].name == "classify-2way-1shot-class-name"
     assert listed == list(plan.cells[0].episodes)
 
@@ -144,7 +146,7 @@ def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
 def test_other_episodes_of_the_same_name_are_refused(class_folders, tmp_path, fake_model):
     file = tmp_path / "mine.episodes"
     drawn = Plan(settings(class_folders)).cells[0].episodes
-    episodes.write(file, drawn)
+    files.write(file, drawn)
     given = settings(class_folders, episodes_file=str(file))
     assert run(Plan(given), tmp_path / "logs")
     fake_model.prompts.clear()
@@ -152,15 +154,15 @@ def test_other_episodes_of_the_same_name_are_refused(class_folders, tmp_path, fa
         dataclasses.replace(drawn[1], query=dataclasses.replace(drawn[1].query, key=unused_key(drawn[1]))),
         dataclasses.replace(drawn[1], names=dict(reversed(drawn[1].names.items()))),
     ):
-        episodes.write(file, [drawn[0], changed, *drawn[2:]])
+        files.write(file, [drawn[0], changed, *drawn[2:]])
         with pytest.raises(InputError, match=r"holds other episodes.* choose another --log-dir"):
             run(Plan(given), tmp_path / "logs")
     assert fake_model.prompts == []
-    episodes.write(file, drawn)
+    files.write(file, drawn)
     assert run(Plan(given), tmp_path / "logs")
 
 
-def unused_key(episode: episodes.Episode) -> str:
+def unused_key(episode: Episode) -> str:
     """Of another image of the query's class."""
     used = {episode.query.key, *(shot.key for shot in episode.support)}
     return next(key for key in (f"{episode.query.label}/{i}.png" for i in range(7)) if key not in used)

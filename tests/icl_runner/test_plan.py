@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from icl_runner import episodes, tasks
+from icl_runner import tasks
 from icl_runner.data.images import Images
+from icl_runner.episodes import files
 from icl_runner.plan import Plan
 from icl_runner.task import Task
 from icl_runner.tasks.classify import PAPER
@@ -101,7 +102,7 @@ def test_plan_with_nonsense_names_keeps_the_class_as_words(class_folders):
 
 def test_plan_of_a_file_of_episodes(class_folders, tmp_path):
     drawn = Plan(settings(class_folders, ways=(3,)))
-    episodes.write(tmp_path / "mine.episodes", drawn.cells[0].episodes)
+    files.write(tmp_path / "mine.episodes", drawn.cells[0].episodes)
     again = Plan(settings(class_folders, episodes_file=str(tmp_path / "mine.episodes")))
     assert again.cells == drawn.cells
     with pytest.raises(InputError, match="cannot read"):
@@ -111,12 +112,12 @@ def test_plan_of_a_file_of_episodes(class_folders, tmp_path):
 def test_a_file_of_episodes_says_itself_what_they_are(class_folders, tmp_path):
     file = tmp_path / "mine.episodes"
     made_up = Plan(settings(class_folders, names="nonsense"))
-    episodes.write(file, made_up.cells[0].episodes)
+    files.write(file, made_up.cells[0].episodes)
     again = Plan(settings(class_folders, episodes_file=str(file)))
     assert again.cells == made_up.cells
     assert again.cells[0].setting["names"] == "nonsense"
     mixed = Plan(settings(class_folders, shots=(1, 2), ways=(2,)))
-    episodes.write(file, [one for cell in mixed.cells for one in cell.episodes])
+    files.write(file, [one for cell in mixed.cells for one in cell.episodes])
     with pytest.raises(InputError, match=r"has 2-way 1-shot and 2-way 2-shot: .* a file for each"):
         Plan(settings(class_folders, episodes_file=str(file)))
 

@@ -7,7 +7,7 @@ import pytest
 from icl_runner import prompts
 from icl_runner.cells import TextCell, shuffled
 from icl_runner.data.examples import Example
-from icl_runner.episodes import Episode, Shot
+from icl_runner.episodes.draw import Episode, Shot
 from icl_runner.tasks import classify
 from icl_runner.tasks.caption import Caption
 from icl_runner.tasks.classify import Classify
