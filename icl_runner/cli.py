@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union
 import tyro
 
 from icl_runner import tasks
-from icl_runner.options import ModelName, Switch, option, optional, some, whole
+from icl_runner.options import ModelName, NameOrPath, Switch, option, optional, some, whole
 from icl_runner.settings import MAX_RETRIES
 from icl_runner.task import Task
 from spae.cli import exit_status
@@ -119,7 +119,7 @@ class Demo:
 
     output: Annotated[Path, option("DIR")] = Path("demo")  # where to write
     model: ModelName = "spae-lm/default"  # who answers
-    bundle: Annotated[str, option("NAME_OR_PATH")] = "default"  # the trained tokenizer
+    bundle: NameOrPath = "default"  # the trained tokenizer
 
     def __call__(self) -> int:
         from icl_runner.demo.page import write_demo

@@ -15,6 +15,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 # An option that is given or not, without a counterpart.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 
+NameOrPath = Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")]
+
 
 def option(metavar: str) -> object:
     """How the value of an option is called."""
@@ -62,6 +64,10 @@ def _whole(text: str, least: int) -> int:
     if value < least:
         raise ValueError(f"wanted a whole number from {least}; got {text!r}")
     return value
+
+
+# How many are asked about, of a field that is called `count`.
+Count = Annotated[int, whole(1), tyro.conf.arg(name="examples")]
 
 
 def choice(*names: str) -> PrimitiveConstructorSpec[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from icl_runner.options import ModelArguments, ModelName, option, optional, wholes
+from icl_runner.options import ModelArguments, ModelName, NameOrPath, option, optional, wholes
 from spae.errors import InputError
 
 # Of one call that failed; a run may ask for another number.
@@ -26,12 +26,12 @@ class Settings:
         InputError: something secret among the provider's arguments or in the URL.
     """
 
-    data: Annotated[str, option("NAME_OR_PATH")]  # what is asked about
+    data: NameOrPath  # what is asked about
     split: Annotated[str | None, optional("NAME")] = None  # of the data
     # layers of the pyramid in the prompt, each number a row (2: five words)
     layers: Annotated[tuple[int, ...], wholes(1)] = (2,)
     seed: Annotated[int, option("N")] = 0  # of the choice of images
-    bundle: Annotated[str, option("NAME_OR_PATH")] = "default"  # the trained tokenizer
+    bundle: NameOrPath = "default"  # the trained tokenizer
     # spae-lm/default (embedded), completions/NAME, or any of inspect-ai's: openai/.., google/.., vllm/..
     model: ModelName
     base_url: Annotated[str | None, optional("URL", name="model-base-url")] = None  # of the model's endpoint

@@ -80,9 +80,7 @@ def read(path: str | Path) -> list[Episode]:
     """
     document = _load_json(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise InputError(
-            f"wanted a file of episodes ({FORMAT}), {path} is none: spae-icl run writes one"
-        )
+        raise InputError(f"wanted a file of episodes ({FORMAT}), {path} is none: spae-icl run writes one")
     content = document.get("episodes", [])
     if document.get("sha256") != _digest(content):
         raise InputError(f"{path} is not as it was written (its sha256 differs): draw the episodes again")

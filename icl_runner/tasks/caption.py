@@ -9,7 +9,7 @@ from icl_runner.cells import TextCell
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
 from icl_runner.figures import Control, Figure, Measure, interval, is_beaten
-from icl_runner.options import option, wholes
+from icl_runner.options import NameOrPath, wholes
 from icl_runner.results import CellResult
 from icl_runner.task import task
 from icl_runner.texts.task import QuestionTask
@@ -30,7 +30,7 @@ class Caption(QuestionTask):
     wanted = "images with a caption"
 
     # COCO captions, images beside texts, tar shards; or photographs
-    data: Annotated[str, option("NAME_OR_PATH")] = "photographs"
+    data: NameOrPath = "photographs"
     shots: Annotated[tuple[int, ...], wholes(1)] = (4,)  # examples in context
 
     def examples(self) -> ExampleSet:

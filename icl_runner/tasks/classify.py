@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
-
 from icl_runner import chat_answers, constraints, prompts, scoring
 from icl_runner.cells import Call, Item, TextCell
 from icl_runner.data.examples import ExampleSet
@@ -17,7 +15,7 @@ from icl_runner.data.images import Images
 from icl_runner.episodes.draw import Episode, Names, controlled_within, draw
 from icl_runner.episodes.files import is_frozen, read_any
 from icl_runner.figures import Measure
-from icl_runner.options import Switch, option, optional, whole, wholes
+from icl_runner.options import Count, NameOrPath, Switch, optional, wholes
 from icl_runner.task import ColumnTable, task
 from icl_runner.texts.task import TextTask
 from spae.errors import InputError
@@ -111,7 +109,7 @@ class Classify(TextTask):
     table = EpisodeTable()
 
     # a folder of a folder for each class, tar shards, mini-ImageNet, mnist.npz, ..
-    data: Annotated[str, option("NAME_OR_PATH")]
+    data: NameOrPath
     ways: Annotated[tuple[int, ...], wholes(2)] = (2,)  # classes to choose from
     shots: Annotated[tuple[int, ...], wholes(1)] = (1,)  # different images of each class in context
     repeats: Annotated[tuple[int, ...], wholes(0)] = (0,)  # extra copies of the context
@@ -121,7 +119,7 @@ class Classify(TextTask):
     names: Literal["real", "nonsense"] = "real"  # what the classes are called
     # class-name: the true name in place of each image's words, the ceiling
     words: Literal["image", "class-name"] = "image"
-    count: Annotated[int, whole(1), tyro.conf.arg(name="examples")] = 200  # episodes of each column
+    count: Count = 200  # episodes of each column
     # episodes written by a run, Frozen's JSON or V2L's CSV, in place of drawn ones
     episodes_file: Annotated[str | None, optional("FILE")] = None
 

@@ -14,7 +14,7 @@ from icl_runner.cells import number, shuffled
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
 from icl_runner.figures import Measure
-from icl_runner.options import option, optional, whole, wholes
+from icl_runner.options import NameOrPath, optional, whole, wholes
 from icl_runner.pictures.drawing import Drawing, DrawingCell, Judge, one_of
 from icl_runner.pictures.progressive import Pair, flat_words
 from icl_runner.pictures.task import PIXELS, DrawingTask
@@ -39,7 +39,7 @@ class Generate(DrawingTask):
     measures = (DIGIT, *PIXELS)
 
     # as for classify, such as mnist.npz; for --condition caption as for caption
-    data: Annotated[str, option("NAME_OR_PATH")]
+    data: NameOrPath
     # what a picture is asked for by: "an image of 7", "an image of 1+6", or a caption
     condition: Literal["class", "sum", "caption"] = "class"
     shots: Annotated[tuple[int, ...], wholes(1)] = (

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from icl_runner import prompts, scoring
 from icl_runner.cells import TextCell
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
 from icl_runner.figures import Measure
-from icl_runner.options import option
+from icl_runner.options import NameOrPath
 from icl_runner.task import task
 from icl_runner.texts.task import QuestionTask
 
@@ -37,9 +37,7 @@ class Interpret(QuestionTask):
     max_tokens = 24
     wanted = "images with a class or a caption"
 
-    data: Annotated[str, option("NAME_OR_PATH")] = (
-        "photographs"  # images with classes or captions, or photographs
-    )
+    data: NameOrPath = "photographs"  # images with classes or captions, or photographs
 
     def examples(self) -> ExampleSet:
         from icl_runner.data import sets

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import tyro
 from jaxtyping import UInt8
 
 from icl_runner import prompts
 from icl_runner.cells import number, shuffled
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
-from icl_runner.options import choice, option, whole, wholes
+from icl_runner.options import Count, NameOrPath, choice, option, wholes
 from icl_runner.pictures.corruptions import CORRUPTIONS, corrupt, replace_words, strengths
 from icl_runner.pictures.drawing import Drawing, DrawingCell, one_of
 from icl_runner.pictures.progressive import Pair, flat_words
@@ -43,14 +42,14 @@ class Transform(DrawingTask):
 
     title = "Images from images"
 
-    data: Annotated[str, option("NAME_OR_PATH")]  # any images
+    data: NameOrPath  # any images
     kind: Annotated[str, choice(*KINDS)] = "denoise"  # what was done to the images
     # published-leaking: the examples are made of the query itself
     context: Literal["leak-free", "published-leaking"] = "leak-free"
     first: Annotated[float, option("X")] = 0.5  # strength of the first example
     last: Annotated[float, option("X")] = 0.2  # strength of the query
     shots: Annotated[tuple[int, ...], wholes(1)] = (10,)  # examples in context
-    count: Annotated[int, whole(1), tyro.conf.arg(name="examples")] = 20  # to ask about
+    count: Count = 20  # to ask about
 
     def examples(self) -> ExampleSet:
         from icl_runner.data import sets

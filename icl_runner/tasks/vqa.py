@@ -10,7 +10,7 @@ from icl_runner.cells import TextCell
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
 from icl_runner.figures import Measure
-from icl_runner.options import option, wholes
+from icl_runner.options import NameOrPath, wholes
 from icl_runner.task import task
 from icl_runner.texts.task import QuestionTask
 
@@ -32,7 +32,7 @@ class Vqa(QuestionTask):
     max_tokens = 12
     wanted = "images with a question and its answers"
 
-    data: Annotated[str, option("NAME_OR_PATH")] = "easy-vqa"  # a folder of VQAv2, or easy-vqa
+    data: NameOrPath = "easy-vqa"  # a folder of VQAv2, or easy-vqa
     shots: Annotated[tuple[int, ...], wholes(1)] = (4,)  # examples in context
 
     def examples(self) -> ExampleSet:

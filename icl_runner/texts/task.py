@@ -4,15 +4,13 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
-
-import tyro
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from icl_runner.cells import Call, Item, TextCell, shuffled
 from icl_runner.data.examples import Example
 from icl_runner.data.images import Images
 from icl_runner.figures import OTHER
-from icl_runner.options import whole
+from icl_runner.options import Count
 from icl_runner.prompts import Prompt
 from icl_runner.task import Task
 from spae.errors import InputError
@@ -57,7 +55,7 @@ class QuestionTask(TextTask):
     max_tokens: ClassVar[int]
     wanted: ClassVar[str]
 
-    count: Annotated[int, whole(1), tyro.conf.arg(name="examples")] = 100  # to ask about
+    count: Count = 100  # to ask about
 
     @abstractmethod
     def is_usable(self, example: Example, class_names: Mapping[str, str]) -> bool:
