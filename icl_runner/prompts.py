@@ -22,6 +22,9 @@ CHAT = (
     "that line, and with nothing else: no explanation, no quotation marks, no repetition of the text."
 )
 
+# A chat model ends its answer by itself; this is room for one that thinks before it answers, which counts as well.
+CHAT_MAX_TOKENS = 1024
+
 
 def chat_choice(names: Sequence[str]) -> str:
     """The system message for a chat model that has to choose: decoding cannot be restricted there."""

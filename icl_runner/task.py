@@ -34,7 +34,7 @@ def task(kind: type["Task"]) -> type["Task"]:
 class ColumnTable(ABC):
     """How cells stand side by side: a table for each group of them and each measure, in place of a row for each cell.
 
-    Args:
+    Attributes:
         always: the columns that come first, in this order, with their average where all are there.
         about: key of a measure -> what its table says of it.
         about_published: what a table says of `published` rows.
@@ -43,12 +43,12 @@ class ColumnTable(ABC):
         unit: what samples are called.
     """
 
-    always: tuple[Any, ...]
-    about: Mapping[str, str]
-    about_published: str = ""
-    ceiling: str
-    told: Collection[str]
-    unit: str
+    always: ClassVar[tuple[Any, ...]]
+    about: ClassVar[Mapping[str, str]]
+    about_published: ClassVar[str] = ""
+    ceiling: ClassVar[str]
+    told: ClassVar[Collection[str]]
+    unit: ClassVar[str]
 
     @abstractmethod
     def column(self, setting: Mapping[str, Any]) -> Any:

@@ -27,8 +27,7 @@ from icl_runner.cells import number
 from icl_runner.pictures.drawing import Drawing, DrawingCell
 from icl_runner.pictures.encoding import thumbnail
 from icl_runner.pictures.progressive import Answer, Ask, Decoded, decode, max_tokens
-from icl_runner.prompts import Prompt
-from icl_runner.texts.asking import CHAT_MAX_TOKENS
+from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
 
 # Where a sample's words are kept in the log, also of one that failed half-way.
 DECODED = "decoded"

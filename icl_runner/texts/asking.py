@@ -21,10 +21,7 @@ from inspect_ai.util import collect
 
 from icl_runner import constraints, spelling
 from icl_runner.cells import EMBEDDED, Call, Item, TextCell
-from icl_runner.prompts import Prompt
-
-# A chat model ends its answer by itself; this is room for one that thinks before it answers, which counts as well.
-CHAT_MAX_TOKENS = 1024
+from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
 
 
 def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:

@@ -13,6 +13,7 @@ from icl_runner.data.images import Images
 from icl_runner.pictures import comparison
 from icl_runner.pictures.corruptions import corrupt
 from icl_runner.pictures.progressive import Decoded, flat_words
+from icl_runner.prompts import CHAT_MAX_TOKENS
 from icl_runner.tasks.generate import Generate
 from icl_runner.tasks.transform import KINDS, Transform
 from spae.errors import InputError
@@ -238,8 +239,6 @@ def test_a_run_end_to_end_with_a_model_that_copies(tokenizer, tmp_path):
 
 
 def test_calls_foresee_the_run(tokenizer, tmp_path):
-    from icl_runner.texts.asking import CHAT_MAX_TOKENS
-
     cell = digit_cell(tokenizer, classes=2, layers=4, autoregressive=2, samples=2, temperature=1.0)
     asked = []
 
