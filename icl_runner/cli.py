@@ -3,155 +3,194 @@
 Exit status: 0 done, 1 failed (one line on stderr), 2 bad usage, 130 interrupted.
 """
 
-import argparse
+import contextlib
+import io
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union
 
-from icl_runner import commands_mark
-from icl_runner.arguments import EXAMPLES, add_bundle, add_prices, add_tasks, model_name
-from spae.cli import run_command
+import tyro
+
+from icl_runner import tasks
+from icl_runner.marking import Mark
+from icl_runner.options import ModelName, NameOrPath, Switch, option, optional, some, whole
+from icl_runner.settings import MAX_RETRIES
+from icl_runner.task import Task
+from spae.cli import exit_status
+from spae.errors import InputError
 
 # inspect-ai and JAX take seconds to import: whatever needs them is imported where it is used.
+if TYPE_CHECKING:
+    from icl_runner.prices import Prices
+
+T = TypeVar("T", bound=Task)
+
+DESCRIPTION = """In-context experiments: language models see, name and draw images through words.
+
+example: spae-icl demo"""
+USAGE = "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS ..  |  demo  |  mark IMAGE"
+
+PricesFile = Annotated[Path | None, optional("FILE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Generic[T]):
+    """An experiment; run again, it goes on where it was broken off.
+
+    example: spae-icl run classify --model spae-lm/default --data tiny-imagenet-64 --split novel --ways 2 5
+    """
+
+    task: T  # chosen by name, with its settings
+    log_dir: Annotated[Path | None, optional("DIR")] = None  # of one run's logs (logs/TASK)
+    # calls at the same time (the provider's own number)
+    max_connections: Annotated[int | None, whole(1), optional("N")] = None
+    max_retries: Annotated[int, whole(0)] = MAX_RETRIES  # of a failed call
+    dry_run: Switch = False  # print prompts, tokens and cost, and ask nothing
+    # JSON: {"currency": "USD", "provider/name": {"input": 0.5, "output": 1.5}}, per million tokens
+    prices: PricesFile = None
+
+    def __call__(self) -> int:
+        from icl_runner.plan import Plan
+
+        prices = _prices(self.prices)
+        plan = Plan(self.task)
+        split = plan.images.examples.split
+        if self.task.split is None and split is not None:
+            print(f"spae-icl: no --split was given, took {split}", file=sys.stderr)
+        if self.dry_run:
+            from icl_runner.estimate import describe
+
+            for line in describe(plan.cells, self.task.model, prices):
+                print(line)
+            return 0
+
+        from icl_runner.report.logs import collect
+        from icl_runner.report.report import markdown
+        from icl_runner.run import run
+
+        log_dir = self.log_dir or Path("logs") / self.task.name
+        done = run(plan, log_dir, max_connections=self.max_connections, max_retries=self.max_retries)
+        print(markdown(collect([log_dir]), prices))
+        if not done:
+            again = "the same command tries what failed or is missing again"
+            print(f"spae-icl: not every sample has a score (see {log_dir}): {again}", file=sys.stderr)
+        return 0 if done else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Tables, JSON or a page of finished runs.
+
+    example: spae-icl report logs --html report.html
+    """
+
+    # log files, or folders of them
+    logs: Annotated[tuple[str, ...], some("LOGS"), tyro.conf.Positional, optional("LOGS [LOGS ..]")]
+    html: Annotated[Path | None, optional("FILE")] = None  # write a self-contained page, too
+    json: Switch = False  # print the figures as JSON
+    published: Switch = False  # set reported figures of others beside ours
+    # JSON: {"currency": "USD", "provider/name": {"input": 0.5, "output": 1.5}}, per million tokens
+    prices: PricesFile = None
+
+    def __call__(self) -> int:
+        from icl_runner.report.logs import collect
+        from icl_runner.report.report import as_json, markdown, write_html
+
+        prices = _prices(self.prices)
+        cells = collect(self.logs)
+        if self.html is not None:
+            write_html(cells, self.html, prices, self.published)
+        if self.json:
+            print(json.dumps(as_json(cells, prices), ensure_ascii=False))
+        else:
+            print(markdown(cells, prices, self.published))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """A few-shot episode and an image drawn in context, by the embedded model, on one page.
+
+    example: spae-icl demo --output demo
+    """
+
+    output: Annotated[Path, option("DIR")] = Path("demo")  # where to write
+    model: ModelName = "spae-lm/default"  # who answers
+    bundle: NameOrPath = "default"  # the trained tokenizer
+
+    def __call__(self) -> int:
+        from icl_runner.demo.page import write_demo
+
+        write_demo(self.output, self.bundle, self.model)
+        return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    return run_command(_parser(), arguments)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from icl_runner.plan import Plan
-
-    prices = _prices(options)
-    plan = Plan(_settings(options))
-    if options.split is None and plan.examples.split is not None:
-        print(f"spae-icl: no --split was given, took {plan.examples.split}", file=sys.stderr)
-    if options.dry_run:
-        from icl_runner.estimate import describe
-
-        for line in describe(plan.cells, options.model, prices):
-            print(line)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        print(f"spae {version('spae')}")
         return 0
-
-    from icl_runner.report.report import markdown
-    from icl_runner.report.results import collect
-    from icl_runner.run import run
-
-    log_dir = options.log_dir or Path("logs") / options.task
-    done = run(plan, log_dir, max_connections=options.max_connections, max_retries=options.max_retries)
-    print(markdown(collect([log_dir]), prices))
-    if not done:
-        again = "the same command tries what failed or is missing again"
-        print(f"spae-icl: not every sample has a score (see {log_dir}): {again}", file=sys.stderr)
-    return 0 if done else 1
+    return exit_status("spae-icl", lambda: _parse(given)())
 
 
-def _settings(options: argparse.Namespace) -> Any:
-    """The fields of `Settings` that the task's options hold."""
-    from dataclasses import fields
+def _parse(arguments: Sequence[str]) -> Run | Report | Demo | Mark:
+    """The command asked for.
 
-    from icl_runner.settings import Drawing, Settings
+    Raises:
+        InputError: settings that refuse themselves.
+        SystemExit: with status 2 after an explanation on stderr, with 0 after help.
+    """
+    refused = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(refused):
+            return tyro.cli(
+                _commands(),
+                args=arguments,
+                prog="spae-icl",
+                description=DESCRIPTION,
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.OmitSubcommandPrefixes,
+                    # `run TASK` takes what `run` takes, in any order.
+                    tyro.conf.CascadeSubcommandArgs,
+                    tyro.conf.DisallowNone,
+                ),
+            )
+    except SystemExit as stop:
+        # tyro takes every ValueError of a dataclass for bad usage; an InputError is told as everywhere else.
+        cause = stop.__context__
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__context__
+        if stop.code:
+            print(f"{USAGE}\n{refused.getvalue()}", end="", file=sys.stderr)
+        raise
 
-    given = vars(options) | {"model_args": dict(options.model_args)}
 
-    def of(kind: type) -> dict[str, Any]:
-        named = {field.name: given[field.name] for field in fields(kind) if field.name in given}
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
-
-    return Settings(**of(Settings), drawing=Drawing(**of(Drawing)))
-
-
-def _report(options: argparse.Namespace) -> int:
-    from icl_runner.report.report import as_json, collect, markdown, write_html
-
-    prices = _prices(options)
-    cells = collect(options.logs)
-    if options.html is not None:
-        write_html(cells, options.html, prices, options.published)
-    if options.json:
-        print(json.dumps(as_json(cells, prices), ensure_ascii=False))
-    else:
-        print(markdown(cells, prices, options.published))
-    return 0
+def _commands() -> Any:
+    """The type that tyro makes of the command line: the commands, and in `run` a choice of all tasks there are."""
+    kinds = [Annotated[tasks.find(name), tyro.conf.subcommand(name)] for name in tasks.names()]
+    choice: Any = Union[tuple(kinds)]  # noqa: UP007
+    return (
+        Annotated[Run[choice], tyro.conf.subcommand("run")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Demo, tyro.conf.subcommand("demo")]
+        | Annotated[Mark, tyro.conf.subcommand("mark")]
+    )
 
 
-def _demo(options: argparse.Namespace) -> int:
-    from icl_runner.demo import write_demo
-
-    write_demo(options.output, options.bundle, options.model)
-    return 0
-
-
-def _prices(options: argparse.Namespace) -> Any:
-    if options.prices is None:
+def _prices(path: Path | None) -> "Prices | None":
+    if path is None:
         return None
     from icl_runner.prices import read_prices
 
-    return read_prices(options.prices)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="spae-icl",
-        description="In-context experiments: language models see, name and draw images through words.",
-        epilog="example: spae-icl demo",
-    )
-    parser.add_argument("--version", action="version", version=f"spae {version('spae')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    runs = commands.add_parser(
-        "run",
-        help="an experiment; run again, it goes on where it was broken off",
-        epilog=f"example: {EXAMPLES['classify']}",
-    )
-    runs.set_defaults(run=_run)
-    add_tasks(runs)
-
-    report = _command(
-        commands,
-        "report",
-        "tables, JSON or a page of finished runs",
-        "spae-icl report logs --html report.html",
-        _report,
-    )
-    report.add_argument("logs", nargs="+", metavar="LOGS", help="log files, or folders of them")
-    report.add_argument("--html", type=Path, metavar="FILE", help="write a self-contained page, too")
-    report.add_argument("--json", action="store_true", help="print the figures as JSON")
-    report.add_argument("--published", action="store_true", help="set reported figures of others beside ours")
-    add_prices(report)
-
-    demo = _command(
-        commands,
-        "demo",
-        "a few-shot episode and an image drawn in context, by the embedded model, on one page",
-        "spae-icl demo --output demo",
-        _demo,
-    )
-    demo.add_argument(
-        "--output", type=Path, default=Path("demo"), metavar="DIR", help="where to write (./demo)"
-    )
-    demo.add_argument(
-        "--model",
-        type=model_name,
-        default="spae-lm/default",
-        metavar="PROVIDER/NAME",
-        help="who answers (spae-lm/default)",
-    )
-    add_bundle(demo)
-    commands_mark.add(commands)
-    return parser
-
-
-def _command(commands: Any, name: str, purpose: str, example: str, run: Any) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".", epilog=f"example: {example}"
-    )
-    command.set_defaults(run=run)
-    return command
+    return read_prices(path)
 
 
 if __name__ == "__main__":

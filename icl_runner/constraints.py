@@ -41,7 +41,8 @@ class Choices:
 class Words:
     """The answer is exactly `count` words of the bundle's vocabulary, each behind a single space.
 
-    `bundle`: a shipped bundle's name or a path, as `spae.load` takes it.
+    Args:
+        bundle: a shipped bundle's name or a path, as `spae.load` takes it.
     """
 
     count: int
@@ -58,7 +59,11 @@ class Words:
 
 
 def from_extra_body(body: Mapping[str, Any] | None) -> Choices | Words | None:
-    """The constraint of an extra body; None where it holds none. `InputError` for one that is not ours."""
+    """The constraint of an extra body; None where it holds none.
+
+    Raises:
+        InputError: one that is not ours.
+    """
     if body is None or KEY not in body:
         return None
     content = body[KEY]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from icl_runner import constraints
+from icl_runner.cells import EMBEDDED, Call, Cell
 from icl_runner.pictures.progressive import approximate_tokens
 from icl_runner.prices import Prices
-from icl_runner.tasks import EMBEDDED, Call, Cell
 from spae.errors import InputError
 
 

@@ -8,7 +8,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from icl_runner.report.results import Cell
+from icl_runner.results import CellResult
 from spae.errors import InputError
 
 _WANTED = (
@@ -33,7 +33,8 @@ class Prices:
 def read_prices(path: str | Path) -> Prices:
     """Prices from a JSON file: model -> {"input": money per million tokens, "output": ..}, and perhaps "currency".
 
-    Raises InputError: no such file, or another content.
+    Raises:
+        InputError: no such file, or another content.
     """
     try:
         prices = json.loads(Path(path).read_bytes())
@@ -57,7 +58,7 @@ def read_prices(path: str | Path) -> Prices:
     return Prices(prices, " ".join(currency.split()))
 
 
-def cost(cell: Cell, prices: Prices | None) -> float | None:
+def cost(cell: CellResult, prices: Prices | None) -> float | None:
     """In the currency of `prices`; None without prices, or if a model that was used has none."""
     if prices is None or any(model not in prices.by_model for model in cell.usage):
         return None

@@ -22,6 +22,9 @@ CHAT = (
     "that line, and with nothing else: no explanation, no quotation marks, no repetition of the text."
 )
 
+# A chat model ends its answer by itself; this is room for one that thinks before it answers, which counts as well.
+CHAT_MAX_TOKENS = 1024
+
 
 def chat_choice(names: Sequence[str]) -> str:
     """The system message for a chat model that has to choose: decoding cannot be restricted there."""
@@ -95,7 +98,8 @@ def interpret(words: str) -> Prompt:
 def generate(examples: Sequence[tuple[str, str]], condition: str, written: str = "") -> Prompt:
     """The words of an image for `condition`, after `examples` of (condition, words).
 
-    `written`: the words of this answer that are there already; the model carries on behind them.
+    Args:
+        written: the words of this answer that are there already; the model carries on behind them.
     """
     blocks = [f"Input: {given}\nOutput: {words}" for given, words in examples]
     return Prompt(_context(blocks), _carried_on(f"Input: {condition}\nOutput:", written))
@@ -104,7 +108,8 @@ def generate(examples: Sequence[tuple[str, str]], condition: str, written: str =
 def transform(examples: Sequence[tuple[str, str]], words: str, written: str = "") -> Prompt:
     """The words of an image made from the image `words`, after `examples` of (words, words of what became of it).
 
-    `written`: the words of this answer that are there already; the model carries on behind them.
+    Args:
+        written: the words of this answer that are there already; the model carries on behind them.
     """
     blocks = [f"Input: {before}\nOutput: {after}" for before, after in examples]
     return Prompt(_context(blocks), _carried_on(f"Input: {words}\nOutput:", written))

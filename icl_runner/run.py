@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icl_runner import episodes
-from icl_runner.episodes import Episode
+from icl_runner.cells import EMBEDDED
+from icl_runner.episodes import files
+from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
-from icl_runner.settings import Settings
-from icl_runner.tasks import EMBEDDED
+from icl_runner.settings import MAX_RETRIES, Settings
 from spae.errors import InputError
 from spae.files import write_file
 from spae.progress import Progress
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 SETTINGS_FILE = "run.settings"
 LOCK_FILE = "run.lock"
 
-# Of one call, by inspect-ai's own providers, which retry for ever unless told.
-MAX_RETRIES = 8
+# Of one call, by inspect-ai's own providers, which wait for ever unless told.
 ATTEMPT_SECONDS = 600
 
 
@@ -62,8 +61,9 @@ def run(
         raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     with _locked(folder):
         _check_settings(folder / SETTINGS_FILE, plan.record())
-        for name, listed in plan.episodes.items():
-            _keep_episodes(folder / f"{name}.episodes", listed)
+        for cell in plan.cells:
+            if cell.episodes:
+                _keep_episodes(folder / f"{cell.name}.episodes", cell.episodes)
         return _run(plan, folder, max_connections, max_retries)
 
 
@@ -73,14 +73,14 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     from icl_runner import progress
 
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
-    embedded = plan.settings.model.startswith(EMBEDDED)
+    embedded = plan.task.model.startswith(EMBEDDED)
     total = sum(len(cell.ids) for cell in plan.cells)
     with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), _quiet():
-        with _input_errors(f"the model {plan.settings.model}"):
-            model = _model(plan.settings)
+        with _input_errors(f"the model {plan.task.model}"):
+            model = _model(plan.task)
         with _input_errors("inspect-ai"):
             done, _ = eval_set(
-                [cell.build(plan.metadata(cell)) for cell in plan.cells],
+                [plan.task.build(cell, plan.metadata(cell)) for cell in plan.cells],
                 str(folder),
                 model=model,
                 # Failed samples are recorded, and the next run tries them again: hence an error of the log.
@@ -119,7 +119,12 @@ def _model(settings: Settings) -> "Model":
 
 @contextlib.contextmanager
 def _input_errors(what: str) -> Iterator[None]:
-    """inspect-ai's complaints as ours, in one line without its markup."""
+    """inspect-ai's complaints as ours, in one line without its markup.
+
+    A private part of inspect-ai, in want of a public one: its commands catch this error themselves and print it with
+    rich, so the package exports neither its class nor a base of it; a name of a model that it does not know, or a
+    folder of logs that it does not take, is told in no other way.
+    """
     from inspect_ai._util.error import PrerequisiteError
     from rich.text import Text
 
@@ -143,6 +148,7 @@ def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
     if not isinstance(before, dict):
         raise InputError(f"{path} is not as spae-icl run wrote it: choose another --log-dir")
     now = json.loads(text)
+    before = _of_own_task(before, now)
     if before == now:
         return
     differing = _differences(before, now)
@@ -152,14 +158,23 @@ def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
     )
 
 
+def _of_own_task(before: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it is written now; earlier ones held the settings of every task, those of drawing apart."""
+    settings = before.get("settings")
+    if not isinstance(settings, dict) or not isinstance(settings.get("drawing"), dict):
+        return before
+    every = {**settings, **settings["drawing"]}
+    return before | {"settings": {name: every[name] for name in now["settings"] if name in every}}
+
+
 def _keep_episodes(path: Path, listed: Sequence[Episode]) -> None:
     """Write the episodes of a new cell; `InputError` when its samples are of others with the same ids.
 
     They are what settings do not tell: the content of a file of episodes, and what the data calls its classes.
     """
-    before = episodes.read(path) if path.exists() else None
+    before = files.read(path) if path.exists() else None
     if before is None:
-        episodes.write(path, listed)
+        files.write(path, listed)
     elif list(map(_in_order, before)) != list(map(_in_order, listed)):
         raise InputError(
             f"{path} holds other episodes than this run's (images or names of classes have changed): choose another "

@@ -24,8 +24,6 @@ Items = TypeVar("Items", Sequence, np.ndarray)
 # Batches are padded up to one of these sizes, so that there is one compiled function per size and no more.
 BUCKETS = (1, 2, 4, 8, 16, 32)
 
-Items = TypeVar("Items", Sequence, np.ndarray)
-
 
 def keep_compiled() -> None:
     """Keep compiled functions on disk, in `spae.files.cache_folder`, unless JAX has been given a cache of its own."""

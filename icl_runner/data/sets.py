@@ -7,10 +7,8 @@ a path is recognised by its files; `icl_runner.data.layouts` reads each layout.
 from pathlib import Path
 
 from icl_runner.data import layouts
-from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.data.examples import ExampleSet
 from spae.errors import InputError
-
-__all__ = ["Example", "ExampleSet", "asked", "captioned", "labelled", "pictured"]
 
 
 def labelled(path: str | Path, split: str | None = None) -> ExampleSet:

@@ -1,17 +1,13 @@
-"""Scores of generated pictures, and pictures as text for the logs. All pictures are uint8 (H, W, 3) outside."""
+"""Scores of generated pictures, and words at random to compare them with. Pictures are uint8 (H, W, 3) outside."""
 
-import base64
-import binascii
-import io
 from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from spae.errors import InputError
-from spae.images import open_image, to_float
+from spae.images import to_float
 from spae.metrics import psnr, ssim
 from spae.pyramid import Pyramid, PyramidShape
 from spae.vocabulary import Vocabulary
@@ -63,7 +59,8 @@ def compare(
 def stlpips() -> Distance:
     """The distance of `spae.metrics.stlpips` (VGG16), compiled once for each number of pictures and kept.
 
-    Raises `InputError` if the package with its weights is not installed.
+    Raises:
+        InputError: the package with its weights is not installed.
     """
     from flax import nnx
 
@@ -81,28 +78,3 @@ def random_words(shape: PyramidShape, layers: int, vocabulary: Vocabulary, seed:
     layers = shape.check_layers(layers)
     ids = tuple(rng.integers(0, len(vocabulary), grid) for grid in shape.layers[:layers])
     return Pyramid(ids, shape, vocabulary)
-
-
-def to_base64(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """A PNG file in base64: what logs and pages hold. Lossless: `from_base64` gives the same picture back."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def thumbnail(picture: UInt8[np.ndarray, "h w 3"], side: int = 160) -> str:
-    """A data URL of a JPEG file, its longer side at most `side` pixels: for eyes, not for measuring."""
-    image = Image.fromarray(picture)
-    image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def from_base64(text: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The inverse of `to_base64`; `InputError` for text that is no image in base64."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(f"wanted a picture in base64, got {text[:20]!r} ..: {error}") from None
-    return np.array(open_image(data))

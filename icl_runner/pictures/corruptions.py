@@ -125,8 +125,9 @@ CORRUPTIONS: Mapping[str, Callable[[np.ndarray, float, int], np.ndarray]] = {
 def corrupt(image: Picture, kind: str, strength: float, seed: int = 0) -> Picture:
     """The image made worse: a new uint8 array of the same shape, the same for the same seed.
 
-    Raises `InputError` for an image that is not uint8 (H, W, 3), an unknown kind (see `CORRUPTIONS`), or a
-    strength outside of [0, 1].
+    Raises:
+        InputError: an image that is not uint8 (H, W, 3), an unknown kind (see `CORRUPTIONS`), or a strength outside of
+            [0, 1].
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
@@ -141,8 +142,10 @@ def replace_words(pyramid: Pyramid, share: float, vocabulary: Vocabulary, seed: 
     """A pyramid with round(share n) of its n words replaced, each by another word drawn uniformly.
 
     Which places, and by what, depends on the seed only. Places of a smaller share are among those of a larger one
-    with the same seed, and get the same words: strengths differ in amount alone. Raises `InputError` for a share
-    outside of [0, 1], and for a vocabulary of one word.
+    with the same seed, and get the same words: strengths differ in amount alone.
+
+    Raises:
+        InputError: a share outside of [0, 1], or a vocabulary of one word.
     """
     _check_part("share", share)
     if len(vocabulary) < 2:

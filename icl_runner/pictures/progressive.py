@@ -68,11 +68,8 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Segments that cover the first `layers` layers once each, in order.
-
-    `waves`: segments that are asked for together; each wave needs the words of the waves before it.
-    """
+class SegmentPlan:
+    """Segments that cover the first `layers` layers once each, in order."""
 
     shape: PyramidShape
     layers: int
@@ -81,6 +78,7 @@ class Plan:
 
     @property
     def waves(self) -> tuple[tuple[Segment, ...], ...]:
+        """Segments that are asked for together; each wave needs the words of the waves before it."""
         single = [(segment,) for segment in self.segments if segment.layer <= self.autoregressive]
         together = tuple(segment for segment in self.segments if segment.layer > self.autoregressive)
         return (*single, together) if together else tuple(single)
@@ -88,13 +86,16 @@ class Plan:
 
 def make_plan(
     shape: PyramidShape, layers: int, autoregressive: int | None = None, words: int | Sequence[int] = 16
-) -> Plan:
+) -> SegmentPlan:
     """The plan for the first `layers` layers of a pyramid, the first `autoregressive` of them AR, the rest NAR.
 
-    `autoregressive`: all `layers` by default. `words`: how many words a segment has at most, one number or one
-    for each layer; a layer's last segment is shorter when they do not divide it.
+    Args:
+        autoregressive: all `layers` by default.
+        words: how many words a segment has at most, one number or one for each layer; a layer's last segment is shorter
+            when they do not divide it.
 
-    Raises `InputError` for layers that the pyramid does not have and for segments without words.
+    Raises:
+        InputError: layers that the pyramid does not have, or segments without words.
     """
     layers = shape.check_layers(layers)
     autoregressive = layers if autoregressive is None else autoregressive
@@ -117,7 +118,7 @@ def make_plan(
             given = start if layer <= autoregressive else before_grids
             segments.append(Segment(layer, start, min(start + step, end), given))
         first = end
-    return Plan(shape, layers, autoregressive, tuple(segments))
+    return SegmentPlan(shape, layers, autoregressive, tuple(segments))
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def approximate_tokens(text: str) -> int:
 
 
 def check_fits(
-    plan: Plan,
+    plan: SegmentPlan,
     pairs: Sequence[Pair],
     condition: str | tuple[str, ...],
     write: WritePrompt,
@@ -165,7 +166,8 @@ def check_fits(
 ) -> int:
     """The most tokens that a call of this plan takes, prompt and room for the answer (`max_tokens`) together.
 
-    Raises `InputError` when that is more than the model's `context_tokens`; it says how many examples fit.
+    Raises:
+        InputError: that is more than the model's `context_tokens`; the message says how many examples fit.
     """
 
     def needed(examples: int) -> int:
@@ -197,9 +199,12 @@ def check_fits(
 class Decoded:
     """A picture in words.
 
-    `words`: the flat words, complete; `repairs`: how many repairs of each kind (`spae.text.Repair`) the answers
-    took, "missing" being words that no answer held; `failures`: the segments whose call failed, with what it
-    raised. After a failed AR segment nothing more is asked for; the words are filled in either case.
+    Args:
+        words: the flat words, complete.
+        repairs: how many repairs of each kind (`spae.text.Repair`) the answers took, "missing" being words that no
+            answer held.
+        failures: the segments whose call failed, with what it raised. After a failed AR segment nothing more is asked
+            for; the words are filled in either case.
     """
 
     words: tuple[str, ...]
@@ -208,7 +213,7 @@ class Decoded:
 
 
 async def decode(
-    plan: Plan,
+    plan: SegmentPlan,
     pairs: Sequence[Pair],
     condition: str | tuple[str, ...],
     write: WritePrompt,

@@ -127,7 +127,12 @@ class CompletionsAPI(ModelAPI):
         tool_choice: ToolChoice,
         config: GenerateConfig,
     ) -> ModelOutput:
-        """One completion (or `num_choices`). `EndpointError` when there is none, `InputError` for other messages."""
+        """One completion (or `num_choices`).
+
+        Raises:
+            EndpointError: there is none.
+            InputError: other messages than one text to continue.
+        """
         request = self._request(raw_prompt(input, tools, "completions"), config)
         attempts = _attempts.get() or Attempts(self._policy)
         try:

@@ -101,7 +101,8 @@ class EmbeddedAPI(ModelAPI):
     ) -> ModelOutput:
         """One text (or `num_choices`, with the seeds that follow each other).
 
-        `InputError` for other messages, settings that the model does not have, and prompts beyond its context.
+        Raises:
+            InputError: other messages, settings that the model does not have, or a prompt beyond its context.
         """
         refused = [name for name in _NOT_OFFERED if getattr(config, name) is not None]
         if refused:

@@ -8,7 +8,11 @@ from spae.errors import InputError
 
 
 def raw_prompt(messages: Sequence[ChatMessage], tools: Sequence[object], provider: str) -> str:
-    """The text of the single user message, to be continued as it is. `InputError` for anything else."""
+    """The text of the single user message, to be continued as it is.
+
+    Raises:
+        InputError: anything else.
+    """
     if tools:
         raise InputError(f"{provider}: wanted no tools, a text completion calls none; got {len(tools)}")
     if len(messages) != 1 or messages[0].role != "user":

@@ -17,10 +17,13 @@ _SAME_FAILURES = 3
 class EndpointError(Exception):
     """An endpoint gave no answer.
 
-    `kind`: "transient" (asking again may help), "rate_limit" (asking again later will), or "deterministic"
-    (the request itself is refused); `failure`: what went wrong, by which failures are told to be the same;
-    `detail`: what the endpoint said, where request numbers and times may stand;
-    `retry_after`: seconds that the endpoint asked for; `final`: given up.
+    Args:
+        kind: "transient" (asking again may help), "rate_limit" (asking again later will), or "deterministic" (the
+            request itself is refused).
+        failure: what went wrong, by which failures are told to be the same.
+        detail: what the endpoint said, where request numbers and times may stand.
+        retry_after: seconds that the endpoint asked for.
+        final: given up.
     """
 
     def __init__(
@@ -43,9 +46,10 @@ class EndpointError(Exception):
 class RetryPolicy:
     """How often and how fast a call is tried again.
 
-    `max_retries`: retries of one call, unless inspect's `max_retries` says otherwise;
-    `base`: seconds before the first retry, doubled for each further one;
-    `longest`: no wait is longer, whatever the endpoint asks for (seconds).
+    Args:
+        max_retries: retries of one call, unless inspect's `max_retries` says otherwise.
+        base: seconds before the first retry, doubled for each further one.
+        longest: no wait is longer, whatever the endpoint asks for (seconds).
     """
 
     max_retries: int = 8

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 
-from icl_runner.report.figures import Figure
-from icl_runner.report.tables import Table
+from icl_runner.figures import Figure
+from icl_runner.report.table import Table
 
 _LEGEND = (
     ("result", "the result, with its 95 % interval"),

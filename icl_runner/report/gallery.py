@@ -7,15 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from icl_runner import prompts, scoring
-from icl_runner.pictures.comparison import to_base64
-from icl_runner.report.results import Cell, Sample
+from icl_runner import prompts, scoring, tasks
+from icl_runner.pictures.encoding import to_base64
+from icl_runner.results import CellResult, Sample
 from spae.errors import InputError
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One generation. `pictures`: (caption, PNG in base64), in order; `figures`: what was measured of it."""
+    """One generation.
+
+    Args:
+        pictures: (caption, PNG in base64), in order.
+        figures: what was measured of it.
+    """
 
     condition: str
     pictures: tuple[tuple[str, str], ...]
@@ -26,7 +31,12 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer in text. `photograph`: a data URL ("" where the log has none); `right`: None where nobody judges."""
+    """One answer in text.
+
+    Args:
+        photograph: a data URL, "" where the log has none.
+        right: None where nobody judges.
+    """
 
     photograph: str
     words: str
@@ -36,15 +46,11 @@ class Answered:
     right: bool | None
 
 
-# What decides whether an answer was right: the first of these that was measured.
-_RULES = {"classify": ("constrained", "instructed", "open"), "vqa": ("exact",), "interpret": ("named",)}
-
-
-def answered(cell: Cell, count: int) -> list[Answered]:
+def answered(cell: CellResult, count: int) -> list[Answered]:
     """The first right and the first wrong answers of a cell with text answers, by id, half of `count` each; where
     nothing is right or wrong (captions) the first `count`."""
     samples = [sample for sample in cell.samples if sample.metadata.get("answers")]
-    rules = [rule for rule in _RULES.get(cell.task, ()) if any(rule in one.values for one in samples)]
+    rules = [rule for rule in tasks.find(cell.task).rules if any(rule in one.values for one in samples)]
     if not rules:
         return [_answered(sample, None) for sample in samples[:count]]
     judged = [_answered(sample, rules[0]) for sample in samples if rules[0] in sample.values]
@@ -67,7 +73,7 @@ def _answered(sample: Sample, rule: str | None) -> Answered:
     )
 
 
-def exhibits(cell: Cell, count: int) -> list[Exhibit]:
+def exhibits(cell: CellResult, count: int) -> list[Exhibit]:
     """The first `count` samples of a cell of `generate` or `transform`, by id.
 
     Raises:

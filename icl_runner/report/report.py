@@ -10,16 +10,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from icl_runner import tasks
+from icl_runner.figures import Figure
+from icl_runner.pictures.encoding import png_tag
 from icl_runner.prices import Prices, cost
 from icl_runner.report.chart import chart
-from icl_runner.report.figures import Figure, figures
 from icl_runner.report.gallery import Answered, Exhibit, answered, exhibits
-from icl_runner.report.results import Cell, collect
-from icl_runner.report.tables import CONTROLS, DRAWN, SPENT, Row, Table, describe, is_ceiling, tables
+from icl_runner.report.labels import describe, is_ceiling
+from icl_runner.report.table import Row, Table
+from icl_runner.report.tables import SPENT, tables
+from icl_runner.results import CellResult
 from spae.files import write_file
 from spae.pages import fill
-
-__all__ = ["as_json", "collect", "markdown", "tables", "write_html"]
 
 MARK = "†"
 NOTES = (
@@ -36,8 +38,12 @@ ANSWERS = 8  # of every other cell, half of them right
 FEW = 21  # words of an image that are shown at once; more are folded away
 
 
-def markdown(cells: Sequence[Cell], prices: Prices | None = None, published: bool = False) -> str:
-    """All tables as GitHub Markdown. `prices`, `published`: as for `tables`."""
+def markdown(cells: Sequence[CellResult], prices: Prices | None = None, published: bool = False) -> str:
+    """All tables as GitHub Markdown.
+
+    Args:
+        prices, published: as for `tables`.
+    """
     made = tables(cells, prices, published)
     parts = [_markdown_table(table) for table in made]
     return "\n\n".join([*parts, *_notes(made)]) + "\n"
@@ -67,7 +73,7 @@ def _notes(made: Sequence[Table]) -> list[str]:
     return notes + ([MARK_NOTE] if any(value.not_beaten for value in shown) else [])
 
 
-def as_json(cells: Sequence[Cell], prices: Prices | None = None) -> dict[str, Any]:
+def as_json(cells: Sequence[CellResult], prices: Prices | None = None) -> dict[str, Any]:
     """The cells with their figures, ready for `json.dumps`: means and bounds unscaled, None for what is not finite.
 
     All that depends on the clock is under "took".
@@ -79,8 +85,9 @@ def as_json(cells: Sequence[Cell], prices: Prices | None = None) -> dict[str, An
     }
 
 
-def _json_cell(cell: Cell, prices: Prices | None) -> dict[str, Any]:
-    found = {suffix: figures(cell, suffix) for suffix in ("", *CONTROLS)}
+def _json_cell(cell: CellResult, prices: Prices | None) -> dict[str, Any]:
+    task = tasks.find(cell.task)
+    found = {control: task.figures(cell, control) for control in (None, *task.controls)}
     return {
         "task": cell.task,
         "model": cell.model,
@@ -90,15 +97,15 @@ def _json_cell(cell: Cell, prices: Prices | None) -> dict[str, Any]:
         "seed": cell.seed,
         "version": cell.version,
         "figures": {
-            one.measure.key + suffix: {
+            one.measure.key + (control.suffix if control else ""): {
                 "mean": _finite(one.mean),
                 "low": _finite(one.low),
                 "high": _finite(one.high),
                 "count": one.count,
             }
-            | ({"not_beaten": one.not_beaten} if suffix else {})
-            for suffix, of_suffix in found.items()
-            for one in of_suffix
+            | ({"not_beaten": one.not_beaten} if control else {})
+            for control, of_row in found.items()
+            for one in of_row
         },
         "scored": len(cell.samples),
         "failures": [asdict(failure) for failure in cell.failures],
@@ -114,18 +121,25 @@ def _finite(value: float | None) -> float | None:
 
 
 def write_html(
-    cells: Sequence[Cell], path: str | Path, prices: Prices | None = None, published: bool = False
+    cells: Sequence[CellResult], path: str | Path, prices: Prices | None = None, published: bool = False
 ) -> None:
     """Write the page: all tables with charts of their shares, answers beside the photographs they are about, and
     pictures of generations beside their targets.
 
-    The words of generations are decoded with the bundle named in their log. `prices`, `published`: as for
-    `tables`. Raises InputError if the page cannot be written, BundleError without that bundle.
+    The words of generations are decoded with the bundle named in their log.
+
+    Args:
+        prices, published: as for `tables`.
+
+    Raises:
+        InputError: the page cannot be written.
+        BundleError: that bundle is not there.
     """
     made = tables(cells, prices, published)
     results = [table.title for table in made].index(SPENT)
-    galleries = [_html_answers(cell) for cell in cells if cell.task not in DRAWN and not is_ceiling(cell)]
-    drawn = [(cell, exhibits(cell, PICTURES)) for cell in cells if cell.task in DRAWN]
+    told = [cell for cell in cells if not tasks.find(cell.task).draws and not is_ceiling(cell)]
+    galleries = list(map(_html_answers, told))
+    drawn = [(cell, exhibits(cell, PICTURES)) for cell in cells if tasks.find(cell.task).draws]
     galleries += [_html_gallery(cell, shown) for cell, shown in drawn if shown]
     filled = {
         "SUMMARY": escape(_summary(cells)),
@@ -137,7 +151,7 @@ def write_html(
     write_file(path, fill("icl_runner", "report.html", filled).encode())
 
 
-def _summary(cells: Sequence[Cell]) -> str:
+def _summary(cells: Sequence[CellResult]) -> str:
     models = sorted({cell.model for cell in cells})
     scored = sum(len(cell.samples) for cell in cells)
     open_ends = sum(cell.missing + len(cell.failures) for cell in cells)
@@ -172,18 +186,18 @@ def _html_value(value: Figure | str) -> str:
     return escape(value.text()) + mark + interval
 
 
-def _html_gallery(cell: Cell, shown: Sequence[Exhibit]) -> str:
+def _html_gallery(cell: CellResult, shown: Sequence[Exhibit]) -> str:
     title = f"{describe(cell)}, {cell.model}"
     count = f"The first {len(shown)} of {len(cell.samples)}, by their ids; none was picked."
     return f"""<section>
 <h2>{escape(title)}</h2>
 <p>{count}</p>
 <div class="gallery">
-{"".join(map(html_exhibit, shown))}</div>
+{"".join(map(_html_exhibit, shown))}</div>
 </section>"""
 
 
-def _html_answers(cell: Cell) -> str:
+def _html_answers(cell: CellResult) -> str:
     shown = answered(cell, ANSWERS)
     if not shown:
         return ""
@@ -217,11 +231,10 @@ def _counted(words: str) -> str:
     return f"{count} word{'' if count == 1 else 's'}"
 
 
-def html_exhibit(exhibit: Exhibit) -> str:
+def _html_exhibit(exhibit: Exhibit) -> str:
     """One generation as HTML: its pictures side by side, its figures, and its words folded away."""
     pictures = "".join(
-        f'<figure><img src="data:image/png;base64,{escape(png)}" alt="{escape(caption)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figure>{png_tag(png, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, png in exhibit.pictures
     )
     facts = [f"{key} {value:.3g}" for key, value in exhibit.figures.items()]

@@ -1,11 +1,248 @@
 """Few-shot classification of images by their words: which of the named classes is the query's?"""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Annotated, Any, ClassVar, Literal
 
-from icl_runner import chat_answers, prompts, scoring
-from icl_runner.episodes import Episode
-from icl_runner.tasks import Call, Item
+from icl_runner import chat_answers, constraints, prompts, scoring
+from icl_runner.cells import Call, Item, TextCell
+from icl_runner.data.examples import ExampleSet
+from icl_runner.data.images import Images
+from icl_runner.episodes.draw import Episode, Names, controlled_within, draw
+from icl_runner.episodes.files import is_frozen, read_any
+from icl_runner.figures import Measure
+from icl_runner.options import Count, NameOrPath, Switch, optional, wholes
+from icl_runner.task import ColumnTable, task
+from icl_runner.texts.task import TextTask
+from spae.errors import InputError
+
+OPEN = Measure("open", "open-ended exact match", 100, 1, share=True)
+CONSTRAINED = Measure("constrained", "constrained to the names", 100, 1, share=True)
+# Of chat models, whose decoding cannot be restricted: they are told the names instead.
+INSTRUCTED = Measure("instructed", "told to choose among the names", 100, 1, share=True)
+
+Column = tuple[bool, int, int]  # task induction, shots, repeats
+# Those of the published tables.
+PAPER: tuple[Column, ...] = (
+    (False, 1, 0),
+    (True, 1, 0),
+    (True, 3, 0),
+    (True, 5, 0),
+    (True, 1, 1),
+    (True, 1, 3),
+    (True, 1, 5),
+)
+CLASS_NAME = "class-name"  # in place of an image's words: the ceiling
+
+
+class EpisodeTable(ColumnTable):
+    """Cells side by side, as in the published tables: one for every number of ways, kind of names, data and rule."""
+
+    always = PAPER
+    about: ClassVar[Mapping[str, str]] = {
+        "open": "The model writes freely; right is exactly the name, its end included. The floor is 0; a model that "
+        "writes one of the names without looking gets 1/ways, which its control shows.",
+        "constrained": "Decoding is restricted to the names of the episode. The floor is 1/ways.",
+        "instructed": "The model is told to answer with one of the names; nothing holds it to them. "
+        "The floor is 1/ways for one that does as it is told.",
+    }
+    about_published = (
+        "Reported rows are of others' work on Real-Name mini-ImageNet, and were not measured here."
+    )
+    ceiling = "ceiling: the class's name as the words"
+    told = ("ways", "names", "shots", "induction", "repeats", "words", "layers", "control")
+    unit = "episodes"
+
+    def column(self, setting: Mapping[str, Any]) -> Column:
+        return bool(setting.get("induction", True)), int(setting["shots"]), int(setting.get("repeats", 0))
+
+    def head(self, column: Column) -> str:
+        induction, shots, repeats = column
+        head = f"{shots}-shot"
+        if not induction:
+            head = f"no induction, {head}"
+        return f"{head}, {repeats} repeat{'s' if repeats > 1 else ''}" if repeats else head
+
+    def group(self, setting: Mapping[str, Any]) -> tuple[int, str]:
+        return setting["ways"], setting.get("names", "real")
+
+    def title(self, group: tuple[int, str]) -> str:
+        ways, names = group
+        return f"{ways}-way classification, {names} names"
+
+    def floor(self, group: tuple[int, str], measure: Measure) -> str:
+        return "0.0" if measure == OPEN else f"{100 * scoring.floor(group[0]):.1f}"
+
+    def published(
+        self, group: tuple[int, str], measure: Measure
+    ) -> list[tuple[str, Sequence[float | None], float | None]]:
+        ways, names = group
+        if names != "real":
+            return []
+        reported = json.loads((files("icl_runner") / "published.json").read_text("utf-8"))["rows"]
+        return [
+            (
+                f"{one['method']}, {one['tokens']} tokens ({one['status']}: {one['source']})",
+                one["values"],
+                one["average"],
+            )
+            for one in reported
+            if one["ways"] == ways and one["rule"] == measure.key
+        ]
+
+
+@task
+@dataclass(frozen=True, kw_only=True)
+class Classify(TextTask):
+    """Few-shot classification of images by their words.
+
+    example: spae-icl run classify --model spae-lm/default --data tiny-imagenet-64 --split novel --ways 2 5
+    """
+
+    title = "Classification"
+    measures = (OPEN, CONSTRAINED, INSTRUCTED)
+    rules = ("constrained", "instructed", "open")
+    table = EpisodeTable()
+
+    # a folder of a folder for each class, tar shards, mini-ImageNet, mnist.npz, ..
+    data: NameOrPath
+    ways: Annotated[tuple[int, ...], wholes(2)] = (2,)  # classes to choose from
+    shots: Annotated[tuple[int, ...], wholes(1)] = (1,)  # different images of each class in context
+    repeats: Annotated[tuple[int, ...], wholes(0)] = (0,)  # extra copies of the context
+    induction: Switch = True  # do not name the classes first
+    # the seven columns of the published table, in place of shots, repeats, induction
+    columns: Annotated[Literal["paper"] | None, optional("paper")] = None
+    names: Literal["real", "nonsense"] = "real"  # what the classes are called
+    # class-name: the true name in place of each image's words, the ceiling
+    words: Literal["image", "class-name"] = "image"
+    count: Count = 200  # episodes of each column
+    # episodes written by a run, Frozen's JSON or V2L's CSV, in place of drawn ones
+    episodes_file: Annotated[str | None, optional("FILE")] = None
+
+    def examples(self) -> ExampleSet:
+        from icl_runner.data import sets
+
+        # Frozen's files say themselves what the classes are.
+        named = self.episodes_file is not None and is_frozen(self.episodes_file)
+        return (sets.pictured if named else sets.labelled)(self.data, self.split)
+
+    def cells(self, images: Images) -> list[TextCell]:
+        drawn, kind_of_names = self._episodes(images.examples)
+        every = [episode for _, found in drawn for episode in found]
+        # With class names as words there is nothing to tokenize, and no layers.
+        depths = self.layers if self.words == "image" else (0,)
+        cells = []
+        for layers in depths:
+            words = (
+                self._image_words(every, images, layers) if layers else _class_words(every, images.examples)
+            )
+            for column, found in drawn:
+                setting = self._setting(column, found, kind_of_names, images, layers)
+                cells.append(
+                    TextCell(
+                        name=_name(setting),
+                        task=self.name,
+                        setting=setting,
+                        items=items(
+                            found,
+                            words,
+                            constrains=constraints.supports(self.model),
+                            control=self.control,
+                        ),
+                        score=self.score,
+                        photograph=images.photograph,
+                        episodes=tuple(found),
+                    )
+                )
+        return cells
+
+    @staticmethod
+    def score(
+        shown: Mapping[str, Any], answers: Mapping[str, str]
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """1 or 0 for every answer, by the rule of its key; the control's answers against the same truth."""
+        truth, names = shown["truth"], shown["names"]
+        rules: dict[str, Callable[[str], bool]] = {
+            "open": lambda answer: scoring.open_match(answer, truth, prompts.STOP),
+            "constrained": lambda answer: scoring.chosen(answer, names) == truth,
+            "instructed": lambda answer: chat_answers.given(answer, names) == truth,
+        }
+        values = {key: float(rules[key.partition("_")[0]](answer)) for key, answer in answers.items()}
+        metadata = {key: shown[key] for key in ("truth", "words", "query_key")}
+        return values, {"answers": dict(answers), **metadata}
+
+    @classmethod
+    def describe(cls, setting: Mapping[str, Any]) -> tuple[str, Collection[str]]:
+        told = {"ways", "shots", "induction", "repeats"}
+        if setting.get("words") == "image":  # as ever
+            told.add("words")
+        return f"{setting['ways']}-way {cls.table.head(cls.table.column(setting))}", told
+
+    @classmethod
+    def is_ceiling(cls, setting: Mapping[str, Any]) -> bool:
+        return setting.get("words") == CLASS_NAME
+
+    def _columns(self) -> list[Column]:
+        if self.columns == "paper":
+            return list(PAPER)
+        return list(itertools.product((self.induction,), self.shots, self.repeats))
+
+    def _episodes(self, examples: ExampleSet) -> tuple[list[tuple[Column, list[Episode]]], str]:
+        """The episodes of each column, and what they call the classes: "real" or "nonsense"."""
+        names: Names = "nonsense" if self.names == "nonsense" else examples.class_names
+        if self.episodes_file is not None:
+            listed, kind_of_names = read_any(self.episodes_file, self.data, names)
+            return self._repeated(listed[: self.count]), kind_of_names
+        made = []
+        for ways, column in itertools.product(self.ways, self._columns()):
+            induction, shots, repeats = column
+            found = draw(
+                examples.labels,
+                ways,
+                shots,
+                self.count,
+                self.seed,
+                names=names,
+                induction=induction,
+                repeats=repeats,
+            )
+            made.append((column, found))
+        return made, self.names
+
+    def _repeated(self, listed: Sequence[Episode]) -> list[tuple[Column, list[Episode]]]:
+        """A file's episodes in each column. The number of shots is the file's: of the columns, those that have it."""
+        columns = [(induction, listed[0].shots, repeats) for induction, _, repeats in self._columns()]
+        return [
+            (column, [dataclasses.replace(one, induction=column[0], repeats=column[2]) for one in listed])
+            for column in dict.fromkeys(columns)
+        ]
+
+    def _setting(
+        self, column: Column, found: Sequence[Episode], kind_of_names: str, images: Images, layers: int
+    ) -> dict[str, Any]:
+        induction, shots, repeats = column
+        setting = {
+            "ways": found[0].ways,
+            "shots": shots,
+            "induction": induction,
+            "repeats": repeats,
+            "names": kind_of_names,
+            "layers": layers,
+            "tokens_per_image": images.tokens(layers) if layers else 0,
+            "words": self.words,
+        }
+        if self.control and controlled_within(found, images.examples.labels):
+            setting["control"] = "another class of the episode"
+        return setting
+
+    def _image_words(self, every: Sequence[Episode], images: Images, layers: int) -> dict[str, str]:
+        keys = {key: images.examples[key].image_key for key in _keys(every)}
+        words = images.words(keys.values(), layers)
+        return {key: words[image] for key, image in keys.items()}
 
 
 def items(
@@ -69,14 +306,28 @@ def max_tokens(names: Sequence[str]) -> int:
     return int(max(map(most, names))) + 4
 
 
-def score(shown: Mapping[str, Any], answers: Mapping[str, str]) -> tuple[dict[str, float], dict[str, Any]]:
-    """1 or 0 for every answer, by the rule of its key; the control's answers against the same truth."""
-    truth, names = shown["truth"], shown["names"]
-    rules: dict[str, Callable[[str], bool]] = {
-        "open": lambda answer: scoring.open_match(answer, truth, prompts.STOP),
-        "constrained": lambda answer: scoring.chosen(answer, names) == truth,
-        "instructed": lambda answer: chat_answers.given(answer, names) == truth,
-    }
-    values = {key: float(rules[key.partition("_")[0]](answer)) for key, answer in answers.items()}
-    metadata = {key: shown[key] for key in ("truth", "words", "query_key")}
-    return values, {"answers": dict(answers), **metadata}
+def _class_words(every: Sequence[Episode], examples: ExampleSet) -> dict[str, str]:
+    """The true class's name of every image; of the control's, too."""
+    found = {}
+    for key in _keys(every):
+        label = examples[key].label
+        if label is None:
+            raise InputError(f"--words class-name: wanted the class of every image, {key} has none")
+        found[key] = examples.class_names[label]
+    return found
+
+
+def _keys(every: Iterable[Episode]) -> list[str]:
+    """Of all images of the episodes."""
+    found = {one.other for one in every} | {one.query.key for one in every}
+    return sorted(found | {shot.key for one in every for shot in one.support})
+
+
+def _name(setting: Mapping[str, Any]) -> str:
+    """Of a cell: its settings, but those that say nothing."""
+    parts = ["classify", f"{setting['ways']}way", f"{setting['shots']}shot"]
+    parts += [f"repeats{setting['repeats']}"] if setting["repeats"] else []
+    parts += [] if setting["induction"] else ["no-induction"]
+    parts += ["nonsense"] if setting["names"] == "nonsense" else []
+    parts += [f"layers{setting['layers']}" if setting["layers"] else CLASS_NAME]
+    return "-".join(parts)

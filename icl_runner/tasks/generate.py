@@ -4,84 +4,130 @@ SPAE paper (arXiv 2306.17842), section 4.2: for instance "an image of 7" after s
 then "an image of 1+7".
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 from icl_runner import prompts
+from icl_runner.cells import number, shuffled
 from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.data.images import Images
+from icl_runner.figures import Measure
+from icl_runner.options import NameOrPath, optional, whole, wholes
+from icl_runner.pictures.drawing import Drawing, DrawingCell, Judge, one_of
 from icl_runner.pictures.progressive import Pair, flat_words
-from icl_runner.tasks import shuffled
-from icl_runner.tasks.drawing import Drawing, DrawingCell, Judge, Progress, number, one_of
+from icl_runner.pictures.task import PIXELS, DrawingTask
+from icl_runner.task import task
 from spae.errors import InputError
 from spae.images import to_array
-from spae.pyramid import Pyramid
-from spae.tokenizer import Tokenizer
 
-Condition = Literal["class", "sum", "caption"]
 DIGITS = tuple(map(str, range(10)))
+DIGIT = Measure("digit", "digit recognised, %", 100, 1, share=True, floor=("10.0", "one digit in ten"))
+CAPTIONS = 10  # asked for, unless told
 
 
-def cell(
-    examples: ExampleSet,
-    tokenizer: Tokenizer,
-    pyramids: Callable[[Sequence[str]], Mapping[str, Pyramid]],
-    *,
-    condition: Condition = "class",
-    shots: int = 5,
-    ways: int | None = None,
-    rounds: int = 1,
-    progress: Progress | None = None,
-    seed: int = 0,
-    bundle: str = "default",
-    judge: Judge | None = None,
-) -> DrawingCell:
-    """The pictures of every class, `rounds` times with other contexts.
+@task
+@dataclass(frozen=True, kw_only=True)
+class Generate(DrawingTask):
+    """Images from text, drawn in words.
 
-    A context holds `shots` pictures of every class, shuffled; the target of a query is a further picture of its class,
-    so that no query's target is in its context. All queries of a round share the context.
-
-    Args:
-        examples: labelled images, or captioned ones for "caption".
-        pyramids: image keys -> pyramids.
-        condition: "class": "an image of 7", "an image of beagle"; "sum": the same context, and queries such as
-            "an image of 1+7"; "caption": the first caption of an image, `shots` images in all as context and `ways`
-            others (10 by default) as queries.
-        ways: how many classes, drawn at random; all by default.
-        judge: tells which digit a picture shows, for digits.
-
-    Raises:
-        InputError: too few images of a class, sums of what are no digits, or a context that does not fit.
+    example: spae-icl run generate --model spae-lm/default --data mnist.npz --condition sum
     """
-    progress = progress or Progress()
-    if condition not in ("class", "sum", "caption"):
-        raise InputError(f"generate: wanted the condition class, sum or caption; got {condition!r}")
-    if shots < 1 or rounds < 1 or (ways is not None and ways < 1):
-        raise InputError(f"generate: wanted at least 1 shot, way and round; got {shots}, {ways}, {rounds}")
-    digits = {one.label for one in examples.examples} <= set(DIGITS)
-    if (condition == "sum" or judge is not None) and not digits:
-        raise InputError(
-            f"generate: wanted digits for sums and their judge; {examples.name} has other classes"
+
+    title = "Images from text"
+    measures = (DIGIT, *PIXELS)
+
+    # as for classify, such as mnist.npz; for --condition caption as for caption
+    data: NameOrPath
+    # what a picture is asked for by: "an image of 7", "an image of 1+6", or a caption
+    condition: Literal["class", "sum", "caption"] = "class"
+    shots: Annotated[tuple[int, ...], wholes(1)] = (
+        5,
+    )  # pictures of each class in context; of captions, in all
+    classes: Annotated[int | None, whole(1), optional("N")] = None  # how many classes (all), or captions (10)
+
+    def examples(self) -> ExampleSet:
+        from icl_runner.data import sets
+
+        look = sets.captioned if self.condition == "caption" else sets.labelled
+        return look(self.data, self.split)
+
+    def cells(self, images: Images) -> list[DrawingCell]:
+        judge = self._judge()
+        return [
+            self.cell(images, shots, layers, judge)
+            for shots, layers in itertools.product(self.shots, self.layers)
+        ]
+
+    def cell(self, images: Images, shots: int, layers: int, judge: Judge | None = None) -> DrawingCell:
+        """The pictures of every class, `rounds` times with other contexts.
+
+        A context holds `shots` pictures of every class, shuffled; the target of a query is a further picture of its
+        class, so that no query's target is in its context. All queries of a round share the context.
+
+        Args:
+            judge: tells which digit a picture shows, for digits.
+
+        Raises:
+            InputError: too few images of a class, sums of what are no digits, or a context that does not fit.
+        """
+        examples, shape = images.examples, images.tokenizer.shape
+        if self.condition not in ("class", "sum", "caption"):
+            raise InputError(f"generate: wanted the condition class, sum or caption; got {self.condition!r}")
+        if shots < 1 or self.rounds < 1 or (self.classes is not None and self.classes < 1):
+            raise InputError(
+                f"generate: wanted at least 1 shot, class and round; got {shots}, {self.classes}, {self.rounds}"
+            )
+        digits = {one.label for one in examples.examples} <= set(DIGITS)
+        if (self.condition == "sum" or judge is not None) and not digits:
+            raise InputError(
+                f"generate: wanted digits for sums and their judge; {examples.name} has other classes"
+            )
+        decoding = self.decoding(layers)
+        drawings = [
+            drawing
+            for turn in range(self.rounds)
+            for drawing in self._drawings(images, turn, shots, layers, digits, judge is not None)
+        ]
+        setting = {"condition": self.condition, "shots": shots, "ways": self.classes}
+        told = {key: value for key, value in setting.items() if value is not None}
+        return DrawingCell(
+            name=f"generate-{self.condition}-{shots}shot-{shape.tokens(layers)}words",
+            task=self.name,
+            setting=told | decoding.setting(shape),
+            drawings=tuple(drawings),
+            decoding=decoding,
+            write=prompts.generate,
+            tokenizer=images.tokenizer,
+            bundle=self.bundle,
+            seed=self.seed,
+            judge=judge,
         )
-    drawings: list[Drawing] = []
-    for turn in range(rounds):
-        if condition == "caption":
-            context, queries = _captioned(examples, shots, ways or 10, seed + turn)
+
+    def _drawings(
+        self, images: Images, turn: int, shots: int, layers: int, digits: bool, judged: bool
+    ) -> list[Drawing]:
+        """Those of one round; `digits`: the classes are; `judged`: whether the picture shows its digit is asked."""
+        examples, tokenizer, seed = images.examples, images.tokenizer, self.seed
+        if self.condition == "caption":
+            context, queries = _captioned(examples, shots, self.classes or CAPTIONS, seed + turn)
         else:
-            context, queries = _classes(examples, shots, ways, seed + turn)
-        words = {
-            key: flat_words(pyramid, progress.layers)
-            for key, pyramid in pyramids([one.image_key for one in (*context, *queries)]).items()
-        }
+            context, queries = _classes(examples, shots, self.classes, seed + turn)
+        pyramids = images.pyramids([one.image_key for one in (*context, *queries)])
+        words = {key: flat_words(pyramid, layers) for key, pyramid in pyramids.items()}
 
         def told(one: Example) -> str:
-            if condition == "caption":
+            if self.condition == "caption":
                 return " ".join(one.captions[0].split())
             return f"an image of {one.label if digits else examples.class_names[one.label or '']}"
 
         pairs = tuple(Pair(told(one), words[one.image_key]) for one in context)
+        drawings = []
         for query in queries:
             id_ = f"{turn}-{query.key}"
-            text = f"an image of {_sum(query.label or '', seed, id_)}" if condition == "sum" else told(query)
+            is_sum = self.condition == "sum"
+            text = f"an image of {_sum(query.label or '', seed, id_)}" if is_sum else told(query)
             drawings.append(
                 Drawing(
                     id=id_,
@@ -91,22 +137,20 @@ def cell(
                     target=to_array(tokenizer.square(examples.image(query)), tokenizer.image_size),
                     target_words=words[query.image_key],
                     copied_words=one_of(pairs, seed, id_).words,
-                    digit=int(query.label or 0) if digits and judge is not None else None,
+                    digit=int(query.label or 0) if digits and judged else None,
                 )
             )
-    setting = {"condition": condition, "shots": shots, "ways": ways, **progress.setting(tokenizer.shape)}
-    return DrawingCell(
-        name=f"generate-{condition}-{shots}shot-{tokenizer.shape.tokens(progress.layers)}words",
-        task="generate",
-        setting={key: value for key, value in setting.items() if value is not None},
-        drawings=tuple(drawings),
-        progress=progress,
-        write=prompts.generate,
-        tokenizer=tokenizer,
-        bundle=bundle,
-        seed=seed,
-        judge=judge,
-    )
+        return drawings
+
+    def _judge(self) -> Judge | None:
+        """For MNIST: which digit a picture shows; the judge is trained at first, which takes a minute."""
+        path = Path(self.data)
+        if path.suffix != ".npz" and not (path / "mnist.npz").is_file():
+            return None
+        from icl_runner.pictures import digits
+
+        digits.train(path)
+        return digits.classify
 
 
 def _classes(
@@ -147,9 +191,9 @@ def _captioned(
 
 def _sum(digit: str, seed: int, id_: str) -> str:
     """Two numbers that make the digit, neither of them 0 where that is possible."""
-    whole = int(digit)
-    first = 1 + number(seed, f"sum {id_}") % (whole - 1) if whole > 1 else whole
-    return f"{first}+{whole - first}"
+    total = int(digit)
+    first = 1 + number(seed, f"sum {id_}") % (total - 1) if total > 1 else total
+    return f"{first}+{total - first}"
 
 
 def _key(one: Example) -> str:

@@ -5,132 +5,175 @@ and less: 0.50, 0.47, .., 0.23. There the examples are copies of the query's own
 in the context ten times. That is offered as "published-leaking"; by default the examples are of other images.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
 from icl_runner import prompts
+from icl_runner.cells import number, shuffled
 from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.data.images import Images
+from icl_runner.options import Count, NameOrPath, choice, option, wholes
 from icl_runner.pictures.corruptions import CORRUPTIONS, corrupt, replace_words, strengths
+from icl_runner.pictures.drawing import Drawing, DrawingCell, one_of
 from icl_runner.pictures.progressive import Pair, flat_words
-from icl_runner.tasks import shuffled
-from icl_runner.tasks.drawing import Drawing, DrawingCell, Progress, number, one_of
+from icl_runner.pictures.task import DrawingTask
+from icl_runner.task import task
 from spae.errors import InputError
 from spae.images import to_array
 from spae.pyramid import Pyramid
-from spae.tokenizer import Tokenizer
 
-Context = Literal["leak-free", "published-leaking"]
 # Not the image but its words are corrupted.
 WORDS = "words"
 KINDS = (*CORRUPTIONS, WORDS)
 
 
-def cell(
-    examples: ExampleSet,
-    tokenizer: Tokenizer,
-    pyramids: Callable[[Sequence[str]], Mapping[str, Pyramid]],
-    *,
-    kind: str,
-    context: Context = "leak-free",
-    shots: int = 10,
-    queries: int = 20,
-    rounds: int = 1,
-    first: float = 0.5,
-    last: float = 0.2,
-    progress: Progress | None = None,
-    seed: int = 0,
-    bundle: str = "default",
-) -> DrawingCell:
-    """`queries` images to be made clean, `rounds` times with other contexts and other queries.
+@task
+@dataclass(frozen=True, kw_only=True)
+class Transform(DrawingTask):
+    """Clean images from corrupted ones, drawn in words.
 
-    The examples in context are corrupted with strengths that fall evenly from `first`; the query's is `last`. In a
-    leak-free context they are other images, the same for all queries of a round; none of them is a query of any round.
-
-    Args:
-        examples: images; their labels are not used.
-        pyramids: image keys -> pyramids of the clean images.
-        kind: one of `KINDS`: a corruption of the image (`icl_runner.pictures.corruptions`), at the size that the
-            tokenizer looks at; or "words": that share of the words is replaced by others.
-        context: "leak-free", or "published-leaking": corrupted copies of the query itself, with the answer beside them.
-        shots: examples in context.
-
-    Raises:
-        InputError: an unknown kind or context, strengths outside of [0, 1], too few images, or a context that does not
-            fit.
+    example: spae-icl run transform --model spae-lm/default --data images --kind inpainting
     """
-    progress = progress or Progress()
-    if kind not in KINDS:
-        raise InputError(f"transform: wanted one of {', '.join(KINDS)}; got {kind!r}")
-    if context not in ("leak-free", "published-leaking"):
-        raise InputError(f"transform: wanted the context leak-free or published-leaking; got {context!r}")
-    if queries < 1 or rounds < 1:
-        raise InputError(f"transform: wanted at least 1 query and 1 round; got {queries} and {rounds}")
-    falling = strengths(first, last, shots)
-    leaks = context == "published-leaking"
-    in_context = 0 if leaks else shots
-    of_images = {one.image_key: one for one in examples.examples}
-    if len(of_images) < rounds * (in_context + queries):
-        raise InputError(
-            f"transform: wanted {in_context} images as context and {queries} as queries for each of {rounds} rounds; "
-            f"{examples.name} has {len(of_images)} images: take fewer"
+
+    title = "Images from images"
+
+    data: NameOrPath  # any images
+    kind: Annotated[str, choice(*KINDS)] = "denoise"  # what was done to the images
+    # published-leaking: the examples are made of the query itself
+    context: Literal["leak-free", "published-leaking"] = "leak-free"
+    first: Annotated[float, option("X")] = 0.5  # strength of the first example
+    last: Annotated[float, option("X")] = 0.2  # strength of the query
+    shots: Annotated[tuple[int, ...], wholes(1)] = (10,)  # examples in context
+    count: Count = 20  # to ask about
+
+    def examples(self) -> ExampleSet:
+        from icl_runner.data import sets
+
+        return sets.pictured(self.data, self.split)
+
+    def cells(self, images: Images) -> list[DrawingCell]:
+        return [
+            self.cell(images, shots, layers) for shots, layers in itertools.product(self.shots, self.layers)
+        ]
+
+    @classmethod
+    def describe(cls, setting: Mapping[str, Any]) -> tuple[str, Collection[str]]:
+        if "transform" not in setting:
+            return cls.name, ()
+        return f"{cls.name} {setting['transform']}", ("transform",)
+
+    def cell(self, images: Images, shots: int, layers: int) -> DrawingCell:
+        """`count` images to be made clean, `rounds` times with other contexts and other queries.
+
+        The examples in context are corrupted with strengths that fall evenly from `first`; the query's is `last`. In a
+        leak-free context they are other images, the same for all queries of a round; none of them is a query of any
+        round. In the published one they are corrupted copies of the query itself, with the answer beside them.
+
+        Raises:
+            InputError: an unknown kind or context, strengths outside of [0, 1], too few images, or a context that does
+                not fit.
+        """
+        decoding, shape = self.decoding(layers), images.tokenizer.shape
+        drawings = self._drawings(images, shots, layers)
+        setting = {
+            "transform": self.kind,
+            "context": self.context,
+            "shots": shots,
+            "first": self.first,
+            "last": self.last,
+        }
+        return DrawingCell(
+            name=f"transform-{self.kind}-{self.context}-{shots}shot-{shape.tokens(layers)}words",
+            task=self.name,
+            setting=setting | decoding.setting(shape),
+            drawings=tuple(drawings),
+            decoding=decoding,
+            write=prompts.transform,
+            tokenizer=images.tokenizer,
+            bundle=self.bundle,
+            seed=self.seed,
         )
-    chosen = shuffled(list(of_images.values()), seed, lambda one: one.image_key)
-    chosen = chosen[: rounds * (in_context + queries)]
-    worse = _Corrupted(
-        examples, tokenizer, pyramids([one.image_key for one in chosen]), kind, progress.layers, seed
-    )
-    drawings: list[Drawing] = []
-    for turn in range(rounds):
-        own = chosen[turn * (in_context + queries) : (turn + 1) * (in_context + queries)]
-        shared = worse.pairs(list(zip(own[:in_context], falling, strict=False)))
-        own = own[in_context:]
-        for query, (picture, words) in zip(own, worse.made([(one, falling[-1]) for one in own]), strict=True):
-            pairs = worse.pairs([(query, strength) for strength in falling[:-1]]) if leaks else shared
+
+    def _drawings(self, images: Images, shots: int, layers: int) -> list[Drawing]:
+        falling = strengths(self.first, self.last, shots)
+        in_context = 0 if self._leaks else shots
+        chosen = self._chosen(images.examples, in_context + self.count)
+        worse = _Corrupted(images, chosen, self.kind, layers, self.seed)
+        drawings: list[Drawing] = []
+        for turn in range(self.rounds):
+            own = chosen[turn * (in_context + self.count) : (turn + 1) * (in_context + self.count)]
+            shared = worse.pairs(list(zip(own[:in_context], falling, strict=False)))
+            drawings += self._round(worse, turn, own[in_context:], shared, falling)
+        return drawings
+
+    def _round(
+        self,
+        worse: "_Corrupted",
+        turn: int,
+        queries: Sequence[Example],
+        shared: tuple[Pair, ...],
+        falling: Sequence[float],
+    ) -> list[Drawing]:
+        """Those of one round; `shared`: its leak-free context."""
+        *in_context, of_query = falling
+        drawings = []
+        corrupted = worse.made([(query, of_query) for query in queries])
+        for query, (picture, words) in zip(queries, corrupted, strict=True):
+            pairs = worse.pairs([(query, strength) for strength in in_context]) if self._leaks else shared
             id_ = f"{turn}-{query.image_key}"
             drawings.append(
                 Drawing(
                     id=id_,
-                    shown=f"{kind}, strength {falling[-1]:g}" + (", published-leaking" if leaks else ""),
+                    shown=f"{self.kind}, strength {of_query:g}"
+                    + (f", {self.context}" if self._leaks else ""),
                     condition=words,
                     pairs=pairs,
                     target=worse.clean(query),
                     target_words=worse.clean_words(query),
-                    copied_words=one_of(pairs, seed, id_).words,
+                    copied_words=one_of(pairs, self.seed, id_).words,
                     input=picture,
                     input_words=words,
                 )
             )
-    setting = {"transform": kind, "context": context, "shots": shots, "first": first, "last": last}
-    tokens = tokenizer.shape.tokens(progress.layers)
-    return DrawingCell(
-        name=f"transform-{kind}-{context}-{shots}shot-{tokens}words",
-        task="transform",
-        setting={**setting, **progress.setting(tokenizer.shape)},
-        drawings=tuple(drawings),
-        progress=progress,
-        write=prompts.transform,
-        tokenizer=tokenizer,
-        bundle=bundle,
-        seed=seed,
-    )
+        return drawings
+
+    @property
+    def _leaks(self) -> bool:
+        return self.context == "published-leaking"
+
+    def _chosen(self, examples: ExampleSet, of_round: int) -> list[Example]:
+        """The images of all rounds, so many for each, none twice."""
+        if self.kind not in KINDS:
+            raise InputError(f"transform: wanted one of {', '.join(KINDS)}; got {self.kind!r}")
+        if self.context not in ("leak-free", "published-leaking"):
+            raise InputError(
+                f"transform: wanted the context leak-free or published-leaking; got {self.context!r}"
+            )
+        if self.count < 1 or self.rounds < 1:
+            raise InputError(
+                f"transform: wanted at least 1 query and 1 round; got {self.count} and {self.rounds}"
+            )
+        of_images = {one.image_key: one for one in examples.examples}
+        if len(of_images) < self.rounds * of_round:
+            raise InputError(
+                f"transform: wanted {of_round - self.count} images as context and {self.count} as queries for each of "
+                f"{self.rounds} rounds; {examples.name} has {len(of_images)} images: take fewer"
+            )
+        chosen = shuffled(list(of_images.values()), self.seed, lambda one: one.image_key)
+        return chosen[: self.rounds * of_round]
 
 
 class _Corrupted:
     """Images and what becomes of them: pictures and words."""
 
-    def __init__(
-        self,
-        examples: ExampleSet,
-        tokenizer: Tokenizer,
-        pyramids: Mapping[str, Pyramid],
-        kind: str,
-        layers: int,
-        seed: int,
-    ) -> None:
-        self.examples, self.tokenizer, self.pyramids = examples, tokenizer, pyramids
+    def __init__(self, images: Images, chosen: Sequence[Example], kind: str, layers: int, seed: int) -> None:
+        self.examples, self.tokenizer = images.examples, images.tokenizer
+        self.pyramids = images.pyramids([one.image_key for one in chosen])
         self.kind, self.layers, self.seed = kind, layers, seed
 
     def clean(self, one: Example) -> UInt8[np.ndarray, "s s 3"]:
@@ -148,6 +191,7 @@ class _Corrupted:
             return []
         # Its own noise for every image and strength, the same in every run.
         seeds = [number(self.seed, f"{one.image_key} {strength}") for one, strength in wanted]
+        pyramids: list[Pyramid]
         if self.kind == WORDS:
             vocabulary = self.tokenizer.vocabulary
             pyramids = [

@@ -1,5 +1,7 @@
 """`spae-icl` through its front door."""
 
+import base64
+import io
 import json
 import subprocess
 import sys
@@ -8,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl_runner.arguments import TASKS
+from icl_runner import tasks
 from icl_runner.cli import main
-from icl_runner.pictures.comparison import from_base64
-from icl_runner.report.results import collect
+from icl_runner.report.logs import collect
 from spae.errors import InputError
 from spae.frozen_lm import model_file
 
@@ -28,7 +29,9 @@ def classify(data, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], *(["run", task] for task in TASKS), ["report"], ["demo"], ["mark"]], ids=" ".join
+    "command",
+    [[], ["run"], *(["run", task] for task in tasks.names()), ["report"], ["demo"], ["mark"]],
+    ids=" ".join,
 )
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -71,9 +74,11 @@ def test_bad_usage_is_2(wrong, capsys):
 def test_wrong_input_is_1_and_one_line(tmp_path, capsys):
     assert main(classify(tmp_path / "nothing")) == 1
     assert main(["report", str(tmp_path)]) == 1
+    assert main(classify(tmp_path, "-M", "api_key=sk-123")) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert [line.partition(":")[0] for line in err.splitlines()] == ["spae-icl", "spae-icl"]
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["spae-icl"] * 3
+    assert "sk-123" not in err
 
 
 def test_dry_run_asks_nothing(class_folders, tmp_path, capsys, fake_model):
@@ -132,7 +137,8 @@ def test_run_and_report(class_folders, tmp_path, capsys, fake_model):
     # Whoever reads the log sees what was asked about; the model does not.
     (cell,) = collect([logs])
     for sample in cell.samples:
-        picture = from_base64(sample.photograph.removeprefix("data:image/jpeg;base64,"))
+        jpeg = base64.b64decode(sample.photograph.removeprefix("data:image/jpeg;base64,"))
+        picture = np.asarray(Image.open(io.BytesIO(jpeg)))
         truth = np.array(Image.open(class_folders / sample.metadata["query_key"]))
         assert np.abs(picture.mean() - truth.mean()) < 8
         assert picture.shape == truth.shape

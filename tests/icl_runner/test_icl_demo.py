@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from icl_runner import prompts, showpieces
-from icl_runner.demo import write_demo
-from icl_runner.showpieces import KINDS, contrast, episodes
-from icl_runner.tasks import Call
+from icl_runner import prompts
+from icl_runner.cells import Call
+from icl_runner.demo import experiments
+from icl_runner.demo.experiments import KINDS, contrast, episodes
+from icl_runner.demo.page import write_demo
 from spae.demo import read_credits
 from spae.errors import InputError
 
@@ -79,7 +80,7 @@ def test_answers_come_back_in_the_order_of_the_calls():
     lm = Fake()
     prompt = prompts.Prompt("Input: a\n", "Output:")
     calls = [Call("x", prompt, 4, (name,) if name else ()) for name in ("dog", "", "cat", "", "dog")] * 9
-    assert showpieces.answer(lm, calls) == [" dog", " animal", " cat", " animal", " dog"] * 9
+    assert experiments.answer(lm, calls) == [" dog", " animal", " cat", " animal", " dog"] * 9
     # Side by side: far fewer calls of the model than questions.
     assert len(lm.batches) == 3 * 3
     assert sum(lm.batches) == 45
@@ -88,7 +89,7 @@ def test_answers_come_back_in_the_order_of_the_calls():
 def test_rules_and_controls_are_scored_as_the_runner_does():
     keys = list(read_credits())
     asked = episodes(keys)[:5]
-    found = showpieces.classified(Fake(), asked, {key: f"words of {key}" for key in keys})
+    found = experiments.classified(Fake(), asked, {key: f"words of {key}" for key in keys})
     for one in found:
         right = float(one.episode.query.label == "animal")
         assert dict(one.values) == dict.fromkeys(
@@ -136,11 +137,11 @@ def few(monkeypatch):
         smollm2_file()
     except (BundleError, InputError) as error:
         pytest.skip(f"the demonstration runs with what is shipped: {error}")
-    monkeypatch.setattr(showpieces, "COLOURS", {"red": (200, 30, 30), "blue": (40, 60, 200)})
-    monkeypatch.setattr(showpieces, "COLOUR_SHOTS", 2)
-    monkeypatch.setattr(showpieces, "LAYERS", 1)
-    monkeypatch.setattr(showpieces, "CAPTION_TOKENS", 2)
-    monkeypatch.setattr(showpieces, "episodes", lambda keys: episodes(keys)[:2])
+    monkeypatch.setattr(experiments, "COLOURS", {"red": (200, 30, 30), "blue": (40, 60, 200)})
+    monkeypatch.setattr(experiments, "COLOUR_SHOTS", 2)
+    monkeypatch.setattr(experiments, "LAYERS", 1)
+    monkeypatch.setattr(experiments, "CAPTION_TOKENS", 2)
+    monkeypatch.setattr(experiments, "episodes", lambda keys: episodes(keys)[:2])
 
 
 def test_page_of_the_real_model(few, tmp_path, capsys):

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from icl_runner import episodes
+from icl_runner import tasks
 from icl_runner.cli import main
+from icl_runner.episodes import files
+from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
+from icl_runner.report.logs import collect
 from icl_runner.report.report import as_json
-from icl_runner.report.results import collect
 from icl_runner.run import SETTINGS_FILE, run
-from icl_runner.settings import Settings
+from icl_runner.task import Task
 from spae.errors import InputError
 
 # inspect-ai leaves streams between its own tasks open at the end of a run.
@@ -30,9 +32,9 @@ pytestmark = [
 ]
 
 
-def settings(data: Path, **changes) -> Settings:
-    given = {"task": "classify", "model": "fake/m", "data": str(data), "words": "class-name", "count": 4}
-    return Settings(**(given | changes))
+def settings(data: Path, **changes) -> Task:
+    given = {"model": "fake/m", "data": str(data), "words": "class-name", "count": 4}
+    return tasks.find("classify")(**(given | changes))
 
 
 def first_name(prompt: str) -> str:
@@ -63,8 +65,9 @@ def test_a_run_scores_every_sample(class_folders, tmp_path, fake_model):
     assert {config.temperature for config in fake_model.configs} == {0}
     bodies = [config.extra_body for config in fake_model.configs]
     assert sum(body is not None and len(body["spae"]["choices"]) == 3 for body in bodies) == 8
-    listed = episodes.read(tmp_path / "logs" / "classify-2way-1shot-class-name.episodes")
-    assert listed == plan.episodes["classify-2way-1shot-class-name"]
+    listed = files.read(tmp_path / "logs" / "classify-2way-1shot-class-name.episodes")
+    assert plan.cells[0].name == "classify-2way-1shot-class-name"
+    assert listed == list(plan.cells[0].episodes)
 
 
 def test_a_finished_run_asks_nothing_again(class_folders, tmp_path, fake_model):
@@ -125,6 +128,13 @@ def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
         run(Plan(settings(class_folders, seed=1)), tmp_path)
     with pytest.raises(InputError, match="count was 4, now 5"):
         run(Plan(settings(class_folders, count=5)), tmp_path)
+    # Earlier records held what only other tasks have, too: the same run is not refused for it.
+    record = json.loads((tmp_path / SETTINGS_FILE).read_text())
+    record["settings"] |= {"drawing": {"samples": 1, "temperature": 0.0}}
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(record))
+    assert run(Plan(settings(class_folders)), tmp_path)
+    with pytest.raises(InputError, match="seed was 0, now 1"):
+        run(Plan(settings(class_folders, seed=1)), tmp_path)
     (tmp_path / SETTINGS_FILE).write_text("[1]")
     with pytest.raises(InputError, match="is not as spae-icl run wrote it"):
         run(Plan(settings(class_folders)), tmp_path)
@@ -135,8 +145,8 @@ def test_other_settings_are_refused(class_folders, tmp_path, fake_model):
 
 def test_other_episodes_of_the_same_name_are_refused(class_folders, tmp_path, fake_model):
     file = tmp_path / "mine.episodes"
-    drawn = next(iter(Plan(settings(class_folders)).episodes.values()))
-    episodes.write(file, drawn)
+    drawn = Plan(settings(class_folders)).cells[0].episodes
+    files.write(file, drawn)
     given = settings(class_folders, episodes_file=str(file))
     assert run(Plan(given), tmp_path / "logs")
     fake_model.prompts.clear()
@@ -144,15 +154,15 @@ def test_other_episodes_of_the_same_name_are_refused(class_folders, tmp_path, fa
         dataclasses.replace(drawn[1], query=dataclasses.replace(drawn[1].query, key=unused_key(drawn[1]))),
         dataclasses.replace(drawn[1], names=dict(reversed(drawn[1].names.items()))),
     ):
-        episodes.write(file, [drawn[0], changed, *drawn[2:]])
+        files.write(file, [drawn[0], changed, *drawn[2:]])
         with pytest.raises(InputError, match=r"holds other episodes.* choose another --log-dir"):
             run(Plan(given), tmp_path / "logs")
     assert fake_model.prompts == []
-    episodes.write(file, drawn)
+    files.write(file, drawn)
     assert run(Plan(given), tmp_path / "logs")
 
 
-def unused_key(episode: episodes.Episode) -> str:
+def unused_key(episode: Episode) -> str:
     """Of another image of the query's class."""
     used = {episode.query.key, *(shot.key for shot in episode.support)}
     return next(key for key in (f"{episode.query.label}/{i}.png" for i in range(7)) if key not in used)

@@ -4,23 +4,27 @@ import json
 
 import pytest
 
-from icl_runner import episodes
-from icl_runner.plan import PAPER, Plan
-from icl_runner.settings import Drawing, Settings
+from icl_runner import tasks
+from icl_runner.data.images import Images
+from icl_runner.episodes import files
+from icl_runner.plan import Plan
+from icl_runner.task import Task
+from icl_runner.tasks.classify import PAPER
 from spae import bundle
 from spae.errors import InputError
 
 
-def settings(data, **changes) -> Settings:
-    given = {"task": "classify", "model": "fake/m", "data": str(data), "words": "class-name", "count": 4}
-    return Settings(**(given | changes))
+def settings(data, task="classify", **changes) -> Task:
+    given = {"model": "fake/m", "data": str(data), "count": 4}
+    given |= {"words": "class-name"} if task == "classify" else {}
+    return tasks.find(task)(**(given | changes))
 
 
 @pytest.fixture
 def no_tokenizer(monkeypatch):
     """Of every image the words "<key> <layers>"."""
-    monkeypatch.setattr(Plan, "words", lambda self, keys, layers: {key: f"{key} {layers}" for key in keys})
-    monkeypatch.setattr(Plan, "_tokens", lambda self, layers: {2: 5, 3: 21}[layers])
+    monkeypatch.setattr(Images, "words", lambda self, keys, layers: {key: f"{key} {layers}" for key in keys})
+    monkeypatch.setattr(Images, "tokens", lambda self, layers: {2: 5, 3: 21}[layers])
 
 
 def queried(item) -> str:
@@ -67,16 +71,16 @@ def test_plan_of_all_the_classes_there_are(class_folders):
 
 
 def test_without_a_control_no_other_image_is_wanted(class_folders, no_tokenizer):
-    one = settings(class_folders / "tower", task="interpret", words="image", count=7)
+    one = settings(class_folders / "tower", task="interpret", count=7)
     with pytest.raises(InputError, match="class or a caption"):
         Plan(one)
     only = class_folders.parent / "one class"
     (only / "tower").mkdir(parents=True, exist_ok=True)
     (only / "tower/0.png").write_bytes((class_folders / "tower/0.png").read_bytes())
-    of_one = settings(only, task="interpret", words="image", control=False)
+    of_one = settings(only, task="interpret", control=False)
     assert [len(item.calls) for item in Plan(of_one).cells[0].items] == [1]
     with pytest.raises(InputError, match=r"wanted another image .* or --no-control"):
-        Plan(settings(only, task="interpret", words="image"))
+        Plan(settings(only, task="interpret"))
 
 
 def test_plan_of_the_published_columns(class_folders):
@@ -84,13 +88,13 @@ def test_plan_of_the_published_columns(class_folders):
     of_cells = [(c.setting["induction"], c.setting["shots"], c.setting["repeats"]) for c in plan.cells]
     assert of_cells == list(PAPER)
     # The same questions in every column.
-    assert len({tuple(e.query for e in found) for found in plan.episodes.values()}) == 1
+    assert len({tuple(e.query for e in cell.episodes) for cell in plan.cells}) == 1
 
 
 def test_plan_with_nonsense_names_keeps_the_class_as_words(class_folders):
     plan = Plan(settings(class_folders, names="nonsense"))
     for cell in plan.cells:
-        for item, episode in zip(cell.items, plan.episodes[cell.name], strict=True):
+        for item, episode in zip(cell.items, cell.episodes, strict=True):
             assert item.calls[0].prompt.query == f"Input: {episode.query.label}\nOutput:"
             assert item.target == episode.names[episode.query.label]
             assert item.target not in {"beagle", "fishing boat", "red cup", "tower", "teddy"}
@@ -98,7 +102,7 @@ def test_plan_with_nonsense_names_keeps_the_class_as_words(class_folders):
 
 def test_plan_of_a_file_of_episodes(class_folders, tmp_path):
     drawn = Plan(settings(class_folders, ways=(3,)))
-    episodes.write(tmp_path / "mine.episodes", next(iter(drawn.episodes.values())))
+    files.write(tmp_path / "mine.episodes", drawn.cells[0].episodes)
     again = Plan(settings(class_folders, episodes_file=str(tmp_path / "mine.episodes")))
     assert again.cells == drawn.cells
     with pytest.raises(InputError, match="cannot read"):
@@ -108,12 +112,12 @@ def test_plan_of_a_file_of_episodes(class_folders, tmp_path):
 def test_a_file_of_episodes_says_itself_what_they_are(class_folders, tmp_path):
     file = tmp_path / "mine.episodes"
     made_up = Plan(settings(class_folders, names="nonsense"))
-    episodes.write(file, next(iter(made_up.episodes.values())))
+    files.write(file, made_up.cells[0].episodes)
     again = Plan(settings(class_folders, episodes_file=str(file)))
     assert again.cells == made_up.cells
     assert again.cells[0].setting["names"] == "nonsense"
     mixed = Plan(settings(class_folders, shots=(1, 2), ways=(2,)))
-    episodes.write(file, [one for listed in mixed.episodes.values() for one in listed])
+    files.write(file, [one for cell in mixed.cells for one in cell.episodes])
     with pytest.raises(InputError, match=r"has 2-way 1-shot and 2-way 2-shot: .* a file for each"):
         Plan(settings(class_folders, episodes_file=str(file)))
 
@@ -127,13 +131,13 @@ def test_words_of_layers_are_cells_of_their_own(class_folders):
     ]
     assert [cell.setting["tokens_per_image"] for cell in plan.cells] == [5, 21]
     for cell, layers in zip(plan.cells, (2, 3), strict=True):
-        for item, episode in zip(cell.items, plan.episodes[cell.name], strict=True):
+        for item, episode in zip(cell.items, cell.episodes, strict=True):
             assert item.calls[0].prompt.query == f"Input: {episode.query.key} {layers}\nOutput:"
 
 
 @pytest.mark.usefixtures("no_tokenizer")
 def test_captions_of_photographs():
-    plan = Plan(settings("photographs", task="caption", shots=(1, 3), count=5, words="image"))
+    plan = Plan(settings("photographs", task="caption", shots=(1, 3), count=5))
     assert [cell.name for cell in plan.cells] == ["caption-1shot-layers2", "caption-3shot-layers2"]
     assert [len(cell.items) for cell in plan.cells] == [5, 5]
     for cell in plan.cells:
@@ -149,12 +153,12 @@ def test_captions_of_photographs():
 
 @pytest.mark.usefixtures("no_tokenizer")
 def test_questions_about_shapes():
-    plan = Plan(settings("easy-vqa", task="vqa", shots=(3,), count=20, words="image"))
+    plan = Plan(settings("easy-vqa", task="vqa", shots=(3,), count=20))
     (cell,) = plan.cells
     assert len(cell.items) == 20
-    images = {plan.examples[id_].image_key for id_ in cell.ids}
+    images = {plan.images.examples[id_].image_key for id_ in cell.ids}
     for item in cell.items:
-        query = plan.examples[item.id]
+        query = plan.images.examples[item.id]
         assert queried(item) == query.image_key
         assert f"Image: {query.image_key} 2\n" not in item.calls[0].prompt.context
         assert item.shown["humans"] == list(query.answers)
@@ -164,9 +168,7 @@ def test_questions_about_shapes():
 
 @pytest.mark.usefixtures("no_tokenizer")
 def test_interpretation_of_photographs():
-    plan = Plan(
-        settings("photographs", task="interpret", count=100, layers=(2, 3), words="image", control=False)
-    )
+    plan = Plan(settings("photographs", task="interpret", count=100, layers=(2, 3), control=False))
     assert [cell.name for cell in plan.cells] == ["interpret-layers2", "interpret-layers3"]
     assert [len(cell.items) for cell in plan.cells] == [14, 14]
     assert all(item.shown["names"] for cell in plan.cells for item in cell.items)
@@ -207,10 +209,6 @@ def test_the_record_tells_runs_apart(class_folders):
     assert one == same
     for change in ({"seed": 1}, {"count": 3}, {"model": "fake/other"}, {"model_args": {"batch": 2}}):
         assert Plan(settings(class_folders, **change)).record() != one
-    drawing = Drawing(temperature=0.5)
-    assert (
-        Plan(settings(class_folders, drawing=drawing)).record()["settings"]["drawing"]["temperature"] == 0.5
-    )
 
 
 def test_wrong_settings(class_folders, tmp_path):
@@ -221,9 +219,9 @@ def test_wrong_settings(class_folders, tmp_path):
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/0.png").write_bytes((class_folders / "tower/0.png").read_bytes())
     with pytest.raises(InputError, match="interpret: wanted images with a class or a caption, bare has none"):
-        Plan(settings(tmp_path / "bare", task="interpret", words="image"))
+        Plan(settings(tmp_path / "bare", task="interpret"))
     with pytest.raises(InputError, match="ask for fewer shots"):
-        Plan(settings("photographs", task="caption", shots=(14,), words="image"))
+        Plan(settings("photographs", task="caption", shots=(14,)))
 
 
 def test_secrets_are_no_settings(class_folders):

@@ -26,12 +26,14 @@ from inspect_ai.scorer import Score
 from PIL import Image
 from scipy.stats import binomtest
 
+from icl_runner.figures import figure
 from icl_runner.prices import read_prices
 from icl_runner.report.chart import chart, lines
-from icl_runner.report.figures import CONSTRAINED, figure
 from icl_runner.report.gallery import Answered, answered
-from icl_runner.report.report import as_json, collect, markdown, tables, write_html
-from icl_runner.report.tables import COLUMNS
+from icl_runner.report.logs import collect
+from icl_runner.report.report import as_json, markdown, write_html
+from icl_runner.report.tables import tables
+from icl_runner.tasks.classify import CONSTRAINED, PAPER
 from spae.errors import InputError
 
 MODEL = "spae-lm/default"
@@ -109,7 +111,7 @@ def find(made, start):
 
 def test_papers_table_has_its_columns_average_floor_controls_and_ceiling(tmp_path):
     rights = []
-    for number, (induction, shots, repeats) in enumerate(COLUMNS):
+    for number, (induction, shots, repeats) in enumerate(PAPER):
         rights.append(10 + number)
         cell = CELL | {"induction": induction, "shots": shots, "repeats": repeats}
         write_log(tmp_path, f"cell{number}", binary(rights[-1], 10), cell=cell)

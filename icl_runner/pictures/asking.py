@@ -23,11 +23,11 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from icl_runner import constraints, prompts, scoring, spelling
-from icl_runner.pictures import comparison
+from icl_runner.cells import number
+from icl_runner.pictures.drawing import Drawing, DrawingCell
+from icl_runner.pictures.encoding import thumbnail
 from icl_runner.pictures.progressive import Answer, Ask, Decoded, decode, max_tokens
-from icl_runner.prompts import Prompt
-from icl_runner.tasks.drawing import Drawing, DrawingCell, number
-from icl_runner.tasks.texts import CHAT_MAX_TOKENS
+from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
 
 # Where a sample's words are kept in the log, also of one that failed half-way.
 DECODED = "decoded"
@@ -52,7 +52,7 @@ def _shown(drawing: Drawing) -> list[ChatMessage]:
     content: list[Content] = [ContentText(text=drawing.shown)]
     for name, picture in (("input", drawing.input), ("target", drawing.target)):
         if picture is not None:
-            content += [ContentText(text=name), ContentImage(image=comparison.thumbnail(picture))]
+            content += [ContentText(text=name), ContentImage(image=thumbnail(picture))]
     return [ChatMessageUser(content=content)]
 
 
@@ -64,7 +64,7 @@ def draw_words(cell: DrawingCell) -> Solver:
     picture completed by us must not be scored as the model's.
     """
     drawings = {drawing.id: drawing for drawing in cell.drawings}
-    plan = cell.progress.plan(cell.tokenizer.shape)
+    plan = cell.decoding.plan(cell.tokenizer.shape)
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         drawing, model = drawings[str(state.sample_id)], get_model()
@@ -75,7 +75,7 @@ def draw_words(cell: DrawingCell) -> Solver:
             cell.write,
             ask(model, cell),
             cell.tokenizer.vocabulary,
-            samples=cell.progress.samples,
+            samples=cell.decoding.samples,
             seed=number(cell.seed, drawing.id) >> 1,  # some endpoints take no more than 31 bits
         )
         reasons = [f"{asdict(segment)}: {error}" for segment, error in decoded.failures]
@@ -92,15 +92,15 @@ def draw_words(cell: DrawingCell) -> Solver:
 def ask(model: Model, cell: DrawingCell) -> Ask:
     """Asks a model for words: held to the vocabulary where it can be, told how many where it cannot."""
     takes_constraints = constraints.supports(str(model))
-    wants_log_probs = cell.progress.samples > 1
+    wants_log_probs = cell.decoding.samples > 1
 
     async def put(prompt: Prompt, count: int, seed: int) -> Answer:
         messages: list[ChatMessage] = [ChatMessageUser(content=prompt.text)]
         config = GenerateConfig(
             max_tokens=max_tokens(count),
-            temperature=cell.progress.temperature,
+            temperature=cell.decoding.temperature,
             # A greedy answer needs no seed, and the embedded model answers calls with equal settings side by side.
-            seed=seed if cell.progress.temperature else None,
+            seed=seed if cell.decoding.temperature else None,
             logprobs=True if wants_log_probs else None,
         )
         if takes_constraints:

@@ -1,4 +1,4 @@
-"""Cells with text answers as tasks of inspect-ai: one solver that puts the calls of an item, one scorer."""
+"""Cells of texts as tasks of inspect-ai: one solver that puts the calls of an item, one scorer."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,20 +20,8 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import collect
 
 from icl_runner import constraints, spelling
-from icl_runner.prompts import Prompt
-from icl_runner.tasks import EMBEDDED, Call, Item, TextCell, caption, classify, interpret, vqa
-
-# A chat model ends its answer by itself; this is room for one that thinks before it answers, which counts as well.
-CHAT_MAX_TOKENS = 1024
-
-# What an item shows and the answers by key -> values by key, and metadata to show with them.
-Rule = Callable[[Mapping[str, Any], Mapping[str, str]], tuple[dict[str, float], dict[str, Any]]]
-SCORES: dict[str, Rule] = {
-    "classify": classify.score,
-    "caption": caption.score,
-    "vqa": vqa.score,
-    "interpret": interpret.score,
-}
+from icl_runner.cells import EMBEDDED, Call, Item, TextCell
+from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
 
 
 def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
@@ -42,7 +30,7 @@ def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
         name=cell.name,
         dataset=MemoryDataset([_sample(item, cell.photograph) for item in cell.items], name=cell.name),
         solver=ask(),
-        scorer=score_answers(cell.task),
+        scorer=score_answers(cell),
         metadata=dict(metadata),
     )
 
@@ -127,12 +115,12 @@ async def put(call: Call) -> ModelOutput:
 
 
 @scorer(metrics={"*": [mean()]})
-def score_answers(task: str) -> Scorer:
-    """Scores a sample by the rule of the task."""
+def score_answers(cell: TextCell) -> Scorer:
+    """Scores a sample by the rule of its cell."""
 
     async def score(state: TaskState, target: Target) -> Score:
         answers = state.metadata["answers"]
-        values, metadata = SCORES[task](state.metadata["shown"], answers)
+        values, metadata = cell.score(state.metadata["shown"], answers)
         return Score(value=dict(values), answer=next(iter(answers.values())), metadata=metadata)
 
     return score

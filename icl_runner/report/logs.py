@@ -1,4 +1,4 @@
-"""What finished and unfinished runs measured: inspect logs read back as cells, one for every setting.
+"""Logs of finished and unfinished runs, read back as what they measured: a `CellResult` for every setting.
 
 A cell may lie in several logs: a run that was killed and started again leaves one for each start. They are
 joined by what was measured (model, task, data, seed, ..), sample by sample, so that the report of a run in
@@ -7,90 +7,47 @@ pieces is the report of the unbroken run.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_runner import tasks
+from icl_runner.results import CellResult, Failure, Sample
 from spae.errors import InputError
 
 # inspect-ai takes three seconds to import: only where logs are read.
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
 
-TASKS = ("classify", "caption", "vqa", "interpret", "generate", "transform")
 # Long, and not needed to count: the conversation itself.
 NOT_READ = {"messages", "events", "store", "events_data", "timelines"}
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One episode or example that was scored: its figures, and what shows it again.
-
-    `photograph`: what it is about, a data URL; "" where the log has none.
-    """
-
-    id: str
-    values: Mapping[str, float]
-    metadata: Mapping[str, Any]
-    photograph: str = ""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One sample without a score, and why."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One setting of one task for one model, with all its samples by id."""
-
-    task: str
-    model: str
-    setting: Mapping[str, Any]  # ways, shots, layers, ..: what the task calls its cell
-    bundle: str
-    bundle_sha256: str
-    data: str
-    data_fingerprint: str
-    seed: int
-    version: str
-    samples: tuple[Sample, ...]
-    failures: tuple[Failure, ...]
-    expected: int  # samples that the run set out to take
-    usage: Mapping[str, tuple[int, int]]  # model -> tokens of prompts, tokens of answers
-    seconds: float  # wall time of all its logs together
-
-    @property
-    def missing(self) -> int:
-        """Samples that were neither scored nor failed: the run is not over."""
-        return max(0, self.expected - len(self.samples) - len(self.failures))
-
-
-def collect(log_paths: Iterable[str | Path]) -> list[Cell]:
+def collect(log_paths: Iterable[str | Path]) -> list[CellResult]:
     """The cells of all logs at `log_paths`: files, or folders searched at any depth; in a fixed order.
 
     Of a sample that several logs hold, the latest that was scored counts, else the latest failure.
-    Raises InputError: no logs, an unreadable log, a log of another program.
+
+    Raises:
+        InputError: no logs, an unreadable log, a log of another program.
     """
     read = [(path, _read(path)) for path in _find(log_paths)]
     # By the time of their start; the name settles ties, so that the order never depends on the file system.
     read.sort(key=lambda one: (one[1].eval.created, Path(one[0]).name))
+    known = tasks.names()
     joined: dict[str, list[EvalLog]] = {}
     for path, log in read:
         spae = (log.eval.metadata or {}).get("spae")
-        if not isinstance(spae, dict) or spae.get("task") not in TASKS:
+        if not isinstance(spae, dict) or spae.get("task") not in known:
             raise InputError(
-                f"{path} is no log of spae-icl run: wanted one of {', '.join(TASKS)}; leave it out"
+                f"{path} is no log of spae-icl run: wanted one of {', '.join(known)}; leave it out"
             )
         joined.setdefault(json.dumps([log.eval.model, spae], sort_keys=True), []).append(log)
     cells = [_join(logs) for logs in joined.values()]
-    return sorted(cells, key=lambda cell: (TASKS.index(cell.task), _order(cell)))
+    return sorted(cells, key=lambda cell: (known.index(cell.task), _order(cell)))
 
 
-def _order(cell: Cell) -> str:
+def _order(cell: CellResult) -> str:
     setting = {
         name: f"{value:08}" if isinstance(value, int) else value for name, value in cell.setting.items()
     }
@@ -128,7 +85,7 @@ def _read(path: str) -> "EvalLog":
         ) from error
 
 
-def _join(logs: Sequence["EvalLog"]) -> Cell:
+def _join(logs: Sequence["EvalLog"]) -> CellResult:
     scored: dict[str, Sample] = {}
     failed: dict[str, Failure] = {}
     usage: dict[str, dict[str, tuple[int, int]]] = {}
@@ -150,7 +107,7 @@ def _join(logs: Sequence["EvalLog"]) -> Cell:
         for model, (read, written) in of_sample.items():
             before = total.get(model, (0, 0))
             total[model] = before[0] + read, before[1] + written
-    return Cell(
+    return CellResult(
         task=spae["task"],
         model=last.eval.model,
         setting=spae.get("cell", {}),

@@ -8,24 +8,14 @@ data has no further class, it is another one of the episode's (`controlled_withi
 Drawing depends on nothing but the seed and the keys (`icl_runner.dice`).
 """
 
-import csv
-import hashlib
-import json
-import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from icl_runner import nonsense
 from icl_runner.dice import Dice
+from icl_runner.episodes import nonsense
 from icl_runner.prompts import STOP
 from spae.errors import InputError
-from spae.files import write_file
-from spae.sources.fields import class_name
-
-FORMAT = "spae-episodes 1"
-_CAPTION = re.compile(r"\s*this is (?:an? )?(.+?)[\s.]*", re.IGNORECASE)
 
 Names = Mapping[str, str] | Literal["nonsense"] | None
 
@@ -131,7 +121,7 @@ def draw(
         raise InputError(f"wanted at least 1 way, shot and episode, got {ways}, {shots} and {episodes}")
     classes, usable = _classes(labels, ways, shots)
     if isinstance(names, Mapping):
-        _check_names(names, classes)
+        check_names(names, classes)
     drawn = []
     for index in range(episodes):
         dice = Dice(seed, ways, index)
@@ -144,7 +134,7 @@ def draw(
         other = dice.choose("class of the control", others, 1)[0]
         # Of a class of the episode, the image that is set aside is not in the context.
         left = images[other][:1] if other in images else classes[other]
-        shown = _shown(names, chosen, dice)
+        shown = shown_names(names, chosen, dice)
         drawn.append(
             Episode(
                 id=f"{ways}way-{shots}shot-seed{seed}-{index:05d}",
@@ -178,7 +168,12 @@ def controlled_within(episodes: Sequence[Episode], labels: Mapping[str, str]) ->
     return any(labels.get(episode.other) in episode.names for episode in episodes)
 
 
-def _check_names(names: Mapping[str, str], labels: Collection[str]) -> None:
+def check_names(names: Mapping[str, str], labels: Collection[str]) -> None:
+    """Whether every label has a name of its own.
+
+    Raises:
+        InputError: a label without a name, or two that share one.
+    """
     missing = sorted(set(labels) - set(names))
     if missing:
         raise InputError(f"wanted a name for each class, {len(missing)} have none, such as {missing[0]}")
@@ -190,7 +185,7 @@ def _check_names(names: Mapping[str, str], labels: Collection[str]) -> None:
             )
 
 
-def _shown(names: Names, labels: Sequence[str], dice: Dice) -> dict[str, str]:
+def shown_names(names: Names, labels: Sequence[str], dice: Dice) -> dict[str, str]:
     """The name of each label of one episode."""
     if names is None:
         return {label: label for label in labels}
@@ -199,169 +194,3 @@ def _shown(names: Names, labels: Sequence[str], dice: Dice) -> dict[str, str]:
     if names != "nonsense":
         raise InputError(f'wanted names as a mapping, "nonsense" or None, got {names!r}')
     return dict(zip(labels, dice.choose("nonsense names", nonsense.WORDS, len(labels)), strict=True))
-
-
-def write(path: str | Path, episodes: Sequence[Episode]) -> None:
-    """Write episodes as JSON with a sha256 over their content.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    content = [_to_json(episode) for episode in episodes]
-    document = {"format": FORMAT, "sha256": _digest(content), "episodes": content}
-    write_file(path, (json.dumps(document, indent=1) + "\n").encode())
-
-
-def read(path: str | Path) -> list[Episode]:
-    """The episodes that `write` wrote.
-
-    Raises:
-        InputError: no such file, another format, or a content that is not as it was written.
-    """
-    document = _load_json(path)
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise InputError(
-            f"wanted a file of episodes ({FORMAT}), {path} is none: write one with episodes.write"
-        )
-    content = document.get("episodes", [])
-    if document.get("sha256") != _digest(content):
-        raise InputError(f"{path} is not as it was written (its sha256 differs): draw the episodes again")
-    return [_from_json(entry) for entry in content]
-
-
-def _to_json(episode: Episode) -> dict[str, Any]:
-    # Names as pairs: their order matters, and a JSON object has none.
-    return {**asdict(episode), "names": list(map(list, episode.names.items()))}
-
-
-def _from_json(entry: dict[str, Any]) -> Episode:
-    support = tuple(Shot(**shot) for shot in entry["support"])
-    return Episode(
-        **{**entry, "names": dict(entry["names"]), "support": support, "query": Shot(**entry["query"])}
-    )
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _load_json(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}): copy it again") from error
-
-
-def read_frozen(path: str | Path, images: str | Path) -> list[Episode]:
-    """The questions of a file of Frozen's benchmarks, Open-Ended or Real-Name mini-ImageNet.
-
-    `<task>_shots_<n>_ways_<m>_all_questions.json`: a list of objects with `image_1`, `caption_1`, .. for the support
-    ("This is a dax."), `question_image`, `answer` and `question_id`. Keys are file names in `images`. The control is
-    the question's image of another question, of a class outside the episode where there is one: the nonsense names
-    of Open-Ended are dealt anew for every question, so there its class may by chance be one of the episode's.
-
-    Args:
-        images: the folder of the unpacked .jpg files.
-
-    Raises:
-        InputError: no such file, a question that lacks something, or an image that is not in the folder.
-    """
-    questions = _load_json(path)
-    if not isinstance(questions, list) or not questions:
-        raise InputError(f"wanted a list of questions in {path}, got {type(questions).__name__}")
-    rows = []
-    for number, question in enumerate(questions):
-        try:
-            count = sum(1 for field in question if re.fullmatch(r"image_\d+", field))
-            shots = [
-                Shot(question[f"image_{n}"], _class_named(question[f"caption_{n}"]))
-                for n in range(1, count + 1)
-            ]
-            query = Shot(question["question_image"], _class_named(question["answer"]))
-            name = f"{Path(path).stem}-{question['question_id']}"
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: question {number} lacks {error}: wanted image_n, caption_n, question_image, answer, "
-                "question_id"
-            ) from error
-        for shot in (*shots, query):
-            if not (Path(images) / shot.key).is_file():
-                raise InputError(f"{path}: question {number} wants {shot.key}, which is not in {images}")
-        rows.append((name, shots, query))
-    return _published(rows, None, fall_back=True)
-
-
-def _class_named(caption: Any) -> str:
-    """ "This is a dax." -> "dax"; an answer is the bare name already."""
-    if not isinstance(caption, str):
-        raise TypeError("a text")
-    found = _CAPTION.fullmatch(caption)
-    return class_name(found.group(1) if found else caption)
-
-
-def read_v2l(path: str | Path, names: Names = None) -> list[Episode]:
-    """The episodes of a file of V2L-Tokenizer (arXiv 2403.07874), `<way>_way_<shot>_shot.csv`.
-
-    A line is an episode: image files `<wnid>/<name>.JPEG` with commas between and perhaps at the end; the last is the
-    query. The folder is the label. The control is the query of another line whose class is not in the episode, or,
-    where the file has no other classes, is not this query's.
-
-    Args:
-        names: as in `draw`.
-
-    Raises:
-        InputError: no such file, a line that is no episode, or no line of another class for the control.
-    """
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    rows = []
-    for number, fields in enumerate(csv.reader(lines), 1):
-        keys = [field.strip() for field in fields if field.strip()]
-        if not keys:
-            continue
-        if len(keys) < 2 or any(key.count("/") != 1 for key in keys):
-            raise InputError(
-                f"{path}, line {number}: wanted files <wnid>/<name>, the query last; got {fields[:2]}"
-            )
-        shots = [Shot(key, class_name(key.split("/")[0])) for key in keys]
-        rows.append((f"{Path(path).stem}-{number:05d}", shots[:-1], shots[-1]))
-    if not rows:
-        raise InputError(f"wanted one episode a line in {path}, it has none")
-    if isinstance(names, Mapping):
-        _check_names(names, {shot.label for _, support, query in rows for shot in (*support, query)})
-    return _published(rows, names)
-
-
-def _published(
-    rows: Sequence[tuple[str, list[Shot], Shot]], names: Names, *, fall_back: bool = False
-) -> list[Episode]:
-    """Episodes of (id, support, query); the control comes from another row's query, of a class outside the episode if
-    there is one, else of another class than the query's.
-
-    With `fall_back` its class may be the query's where no other row has another class.
-    """
-    episodes = []
-    for index, (name, support, query) in enumerate(rows):
-        labels = list(dict.fromkeys(shot.label for shot in support))
-        keys = {shot.key for shot in (*support, query)}
-        dice = Dice(len(rows), index)
-        start = next(dice.numbers("control")) % len(rows)
-        candidates = (rows[(start + step) % len(rows)][2] for step in range(len(rows)))
-        others = [candidate for candidate in candidates if candidate.key not in keys]
-        # In this order: a class outside, another class of the episode, and any.
-        control = next((other for other in others if other.label not in labels), None)
-        control = control or next((other for other in others if other.label != query.label), None)
-        control = control or (others[0] if fall_back and others else None)
-        if control is None:
-            raise InputError(
-                f"episode {name}: no query of another class is left for its control: give the whole file"
-            )
-        shown = _shown(names, labels, dice)
-        episodes.append(
-            Episode(name, {label: shown[label] for label in labels}, tuple(support), query, control.key)
-        )
-    return episodes

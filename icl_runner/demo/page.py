@@ -1,4 +1,4 @@
-"""`spae-icl demo`: the embedded model names, captions and draws, with what is shipped, on one self-contained page."""
+"""The page of the demonstration: the embedded model names, captions and draws, with what is shipped."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,18 @@ from html import escape
 from pathlib import Path
 
 import spae
-from icl_runner import showpieces
+from icl_runner.cells import EMBEDDED
 from icl_runner.data import sets
-from icl_runner.pictures.comparison import to_base64
+from icl_runner.demo import experiments
+from icl_runner.demo.experiments import Answered, Captions, Painting
+from icl_runner.pictures.encoding import png_tag, to_base64
 from icl_runner.prompts import Prompt
-from icl_runner.showpieces import Answered, Captions, Painting
 from spae import frozen_lm
 from spae.demo import PHOTOGRAPHS, read_credits
 from spae.errors import InputError
 from spae.files import write_file
 from spae.pages import fill
 
-EMBEDDED = "spae-lm/"
 LAYERS = 2  # five words a photograph
 COLUMNS = {
     "target": "wanted: a shade that no example has",
@@ -59,17 +59,17 @@ def write_demo(folder: str | Path, bundle: str = "default", model: str = "defaul
     pyramids = tokenizer.encode([photographs.image(one) for one in examples])
     words = {one.image_key: pyramid.text(LAYERS) for one, pyramid in zip(examples, pyramids, strict=True)}
     print(f"{len(words)} photographs are words", flush=True)
-    answered = showpieces.classified(lm, showpieces.episodes(list(words)), words)
+    answered = experiments.classified(lm, experiments.episodes(list(words)), words)
     print(f"{len(answered)} questions about them answered", flush=True)
-    captions = showpieces.captioned(lm, examples, words)
+    captions = experiments.captioned(lm, examples, words)
     print(f"{len(captions.written)} captions written", flush=True)
-    paintings, prompt = showpieces.painted(lm, tokenizer, lambda line: print(line, flush=True))
+    paintings, prompt = experiments.painted(lm, tokenizer, lambda line: print(line, flush=True))
 
     facts = {
         "language model": lm.name,
         "tokenizer": bundle.rstrip("/").rpartition("/")[2],
         "words of a photograph": str(tokenizer.shape.tokens(LAYERS)),
-        "words of a drawn picture": str(tokenizer.shape.tokens(showpieces.LAYERS)),
+        "words of a drawn picture": str(tokenizer.shape.tokens(experiments.LAYERS)),
     }
     filled = {
         "FACTS": "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items()),
@@ -143,7 +143,7 @@ def _counts(answered: Sequence[Answered]) -> str:
     return (
         '<div class="scroll"><table class="counts"><thead><tr><td></td><th>right</th><th>with the words of another '
         f"image</th><th>floor</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="faint">They share {sum(map(len, showpieces.KINDS.values()))} photographs, so this is a '
+        f'<p class="faint">They share {sum(map(len, experiments.KINDS.values()))} photographs, so this is a '
         "demonstration and no measurement; measurements are in the project's docs/results.md.</p>"
     )
 
@@ -173,7 +173,7 @@ def _paintings(paintings: Sequence[Painting], prompt: Prompt) -> str:
                 )
             alt = f"{one.condition}, {COLUMNS[how]}"
             figures.append(
-                f'<figure><img src="data:image/png;base64,{to_base64(image)}" alt="{escape(alt)}">'
+                f"<figure>{png_tag(to_base64(image), alt)}"
                 f"<figcaption>{escape(COLUMNS[how])} {verdict}</figcaption></figure>"
             )
         details = "".join(

@@ -1,5 +1,7 @@
 """generate and transform, from the data to the log, with a model that is a function."""
 
+import base64
+import io
 from collections import Counter
 
 import numpy as np
@@ -7,11 +9,13 @@ import pytest
 from PIL import Image
 
 from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.data.images import Images
 from icl_runner.pictures import comparison
 from icl_runner.pictures.corruptions import corrupt
 from icl_runner.pictures.progressive import Decoded, flat_words
-from icl_runner.tasks import generate, transform
-from icl_runner.tasks.drawing import Progress
+from icl_runner.prompts import CHAT_MAX_TOKENS
+from icl_runner.tasks.generate import Generate
+from icl_runner.tasks.transform import KINDS, Transform
 from spae.errors import InputError
 from spae.images import to_array
 from spae.pyramid import Pyramid, PyramidShape
@@ -79,7 +83,7 @@ def digits(each=4) -> ExampleSet:
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch):
     """The perceptual distance without its package: a mean difference."""
-    monkeypatch.setattr(pictures, "stlpips", lambda: lambda a, b: np.abs(a - b).mean((1, 2, 3)))
+    monkeypatch.setattr(comparison, "stlpips", lambda: lambda a, b: np.abs(a - b).mean((1, 2, 3)))
 
 
 @pytest.fixture
@@ -87,17 +91,23 @@ def tokenizer():
     return Levels()
 
 
-def words_of(tokenizer, examples):
-    def pyramids(keys):
-        return dict(zip(keys, tokenizer.encode([examples.image(key) for key in keys]), strict=True))
-
-    return pyramids
+def png(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
-def digit_cell(tokenizer, **options):
-    examples = digits()
-    options = {"shots": 3, "judge": judge, "progress": Progress(layers=3), **options}
-    return generate.cell(examples, tokenizer, words_of(tokenizer, examples), **options)
+def images_of(tokenizer, examples) -> Images:
+    """Images whose tokenizer is at hand, and whose words are kept nowhere."""
+    images = Images(examples, "default")
+    images.tokenizer = tokenizer
+    images.pyramids = lambda keys: dict(
+        zip(keys, tokenizer.encode([examples.image(key) for key in keys]), strict=True)
+    )
+    return images
+
+
+def digit_cell(tokenizer, *, shots=3, layers=3, judge=judge, **options):
+    task = Generate(model="fake/m", data="digits", **options)
+    return task.cell(images_of(tokenizer, digits()), shots, layers, judge)
 
 
 def test_every_class_is_asked_for_and_no_target_is_in_its_context(tokenizer):
@@ -136,7 +146,7 @@ def test_sums_are_of_the_digit_wanted(tokenizer):
 
 
 def test_captions_as_conditions(tokenizer):
-    cell = digit_cell(tokenizer, condition="caption", judge=None, shots=5, ways=7)
+    cell = digit_cell(tokenizer, condition="caption", judge=None, shots=5, classes=7)
     assert len(cell.drawings) == 7
     assert all(len(drawing.pairs) == 5 for drawing in cell.drawings)
     assert all(d.condition.startswith("digit ") and "\n" not in d.condition for d in cell.drawings)
@@ -148,12 +158,12 @@ def test_captions_as_conditions(tokenizer):
     [
         ({"shots": 4}, "wanted 5 images of every class"),
         ({"shots": 0}, "at least 1 shot"),
-        ({"ways": 11}, "at most 10 ways"),
+        ({"classes": 11}, "at most 10 ways"),
         ({"condition": "colour"}, "wanted the condition"),
-        ({"condition": "caption", "shots": 39, "ways": 2}, "39 captioned images"),
-        ({"progress": Progress(layers=9)}, "layers"),
+        ({"condition": "caption", "shots": 39, "classes": 2}, "39 captioned images"),
+        ({"layers": 9}, "layers"),
         (
-            {"progress": Progress(layers=3, context_tokens=600)},
+            {"context_tokens": 600},
             r"wanted prompts of at most 600 tokens; 30 .* \d+ examples fit",
         ),
     ],
@@ -166,7 +176,7 @@ def test_what_cannot_be_is_refused(tokenizer, options, message):
 @pytest.mark.parametrize("options", [{"samples": 2}, {"temperature": -1.0}])
 def test_samples_that_could_not_differ_are_refused(options):
     with pytest.raises(InputError, match="temperature above 0"):
-        Progress(**options)
+        Generate(model="fake/m", data="digits", **options).decoding(4)
 
 
 def test_the_targets_own_words_score_as_their_oracle(tokenizer):
@@ -181,13 +191,15 @@ def test_the_targets_own_words_score_as_their_oracle(tokenizer):
     assert metadata["condition"] == "an image of 7"
     assert metadata["words"] == metadata["target_words"] == " ".join(drawing.target_words)
     assert (metadata["layers"], metadata["repairs"], metadata["input_png"]) == (3, {"case": 1}, None)
-    assert np.array_equal(comparison.from_base64(metadata["target_png"]), drawing.target)
+    assert np.array_equal(png(metadata["target_png"]), drawing.target)
 
 
 def run(cell, answer, **options):
     """One run of inspect's over the cell; `answer`: (messages, config) -> text."""
     from inspect_ai import eval as run_eval
     from inspect_ai.model import ModelOutput, ModelUsage, get_model
+
+    from icl_runner.pictures.asking import drawing_task
 
     def output(messages, tools, tool_choice, config):
         made = ModelOutput.from_content("mockllm/model", answer(messages, config))
@@ -196,7 +208,7 @@ def run(cell, answer, **options):
 
     model = get_model("mockllm/model", custom_outputs=output)
     options = {"display": "none", "log_level": "error", "fail_on_error": False, **options}
-    [log] = run_eval(cell.build({"spae": {"task": cell.task}}), model=model, **options)
+    [log] = run_eval(drawing_task(cell, {"spae": {"task": cell.task}}), model=model, **options)
     return log
 
 
@@ -210,7 +222,7 @@ def from_context(messages, config):
 
 
 def test_a_run_end_to_end_with_a_model_that_copies(tokenizer, tmp_path):
-    cell = digit_cell(tokenizer, progress=Progress(layers=4, autoregressive=2, words=16))
+    cell = digit_cell(tokenizer, layers=4, autoregressive=2, segment_words=16)
     log = run(cell, from_context, log_dir=str(tmp_path))
     assert log.status == "success"
     assert [sample.id for sample in log.samples] == cell.ids
@@ -227,11 +239,7 @@ def test_a_run_end_to_end_with_a_model_that_copies(tokenizer, tmp_path):
 
 
 def test_calls_foresee_the_run(tokenizer, tmp_path):
-    from icl_runner.tasks.texts import CHAT_MAX_TOKENS
-
-    cell = digit_cell(
-        tokenizer, ways=2, progress=Progress(layers=4, autoregressive=2, samples=2, temperature=1.0)
-    )
+    cell = digit_cell(tokenizer, classes=2, layers=4, autoregressive=2, samples=2, temperature=1.0)
     asked = []
 
     def answer(messages, config):
@@ -248,7 +256,7 @@ def test_calls_foresee_the_run(tokenizer, tmp_path):
 
 
 def test_a_call_that_fails_fails_its_sample_only_and_leaves_the_words(tokenizer, tmp_path):
-    cell = digit_cell(tokenizer, ways=3, progress=Progress(layers=3, autoregressive=3))
+    cell = digit_cell(tokenizer, classes=3, layers=3, autoregressive=3)
     broken = cell.drawings[1].condition
 
     def answer(messages, config):
@@ -268,17 +276,16 @@ def test_a_call_that_fails_fails_its_sample_only_and_leaves_the_words(tokenizer,
 
 
 def test_answers_of_chat_models_are_repaired_and_counted(tokenizer, tmp_path):
-    cell = digit_cell(tokenizer, ways=1, progress=Progress(layers=2))
+    cell = digit_cell(tokenizer, classes=1, layers=2)
     log = run(cell, lambda messages, config: "Grey, mist!", log_dir=str(tmp_path))
     [score] = log.samples[0].scores.values()
     assert len(score.metadata["words"].split()) == 5
     assert score.metadata["repairs"] == {"case": 2, "missing": 2, "punctuation": 4, "surplus": 1}
 
 
-def transform_cell(tokenizer, **options):
-    examples = digits()
-    options = {"kind": "brightness", "shots": 5, "queries": 6, "progress": Progress(layers=3), **options}
-    return transform.cell(examples, tokenizer, words_of(tokenizer, examples), **options)
+def transform_cell(tokenizer, *, shots=5, layers=3, **options):
+    task = Transform(model="fake/m", data="digits", **({"kind": "brightness", "count": 6} | options))
+    return task.cell(images_of(tokenizer, digits()), shots, layers)
 
 
 def keys_by_words(tokenizer):
@@ -326,15 +333,15 @@ def test_the_published_context_leaks_and_says_so(tokenizer):
     assert "published-leaking" in cell.name
 
 
-@pytest.mark.parametrize("kind", transform.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_makes_a_cell_and_scores(tokenizer, kind):
-    cell = transform_cell(tokenizer, kind=kind, queries=1, shots=1)
+    cell = transform_cell(tokenizer, kind=kind, count=1, shots=1)
     [drawing] = cell.drawings
     values, metadata = cell.score(drawing, Decoded(drawing.target_words, {}, ()))
     suffixes = ("", "_oracle", "_copy", "_random", "_nothing", "_nothing_words")
     assert set(values) == {f"{name}{suffix}" for name in ("psnr", "ssim", "stlpips") for suffix in suffixes}
     assert values["psnr"] == values["psnr_oracle"]
-    assert np.array_equal(comparison.from_base64(metadata["input_png"]), drawing.input)
+    assert np.array_equal(png(metadata["input_png"]), drawing.input)
     assert kind in metadata["condition"]
 
 
@@ -343,11 +350,11 @@ def test_every_kind_makes_a_cell_and_scores(tokenizer, kind):
     [
         ({"kind": "sharpen"}, "wanted one of brightness"),
         ({"context": "leaking"}, "leak-free or published-leaking"),
-        ({"queries": 0}, "at least 1 query"),
-        ({"shots": 30, "queries": 11}, "has 40 images"),
+        ({"count": 0}, "at least 1 query"),
+        ({"shots": 30, "count": 11}, "has 40 images"),
         ({"shots": 0}, "at least one example"),
         ({"first": 1.5}, "strength from 0 to 1"),
-        ({"progress": Progress(layers=3, context_tokens=300)}, r"at most 300 tokens; 5 .* \d examples fit"),
+        ({"context_tokens": 300}, r"at most 300 tokens; 5 .* \d examples fit"),
     ],
 )
 def test_what_cannot_be_transformed_is_refused(tokenizer, options, message):
@@ -360,7 +367,7 @@ def test_a_transform_end_to_end_with_a_model_that_leaves_the_input_as_it_is(toke
         condition, written = messages[-1].content.rpartition("Input:")[2].split("\nOutput:")
         return " ".join(condition.split()[len(written.split()) :])
 
-    cell = transform_cell(tokenizer, progress=Progress(layers=4, autoregressive=2))
+    cell = transform_cell(tokenizer, layers=4, autoregressive=2)
     log = run(cell, same, log_dir=str(tmp_path))
     assert log.status == "success"
     drawings = {drawing.id: drawing for drawing in cell.drawings}

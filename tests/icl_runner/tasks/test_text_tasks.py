@@ -5,9 +5,14 @@ import dataclasses
 import pytest
 
 from icl_runner import prompts
+from icl_runner.cells import TextCell, shuffled
 from icl_runner.data.examples import Example
-from icl_runner.episodes import Episode, Shot
-from icl_runner.tasks import TextCell, caption, classify, interpret, shuffled, vqa
+from icl_runner.episodes.draw import Episode, Shot
+from icl_runner.tasks import classify
+from icl_runner.tasks.caption import Caption
+from icl_runner.tasks.classify import Classify
+from icl_runner.tasks.interpret import Interpret
+from icl_runner.tasks.vqa import Vqa
 from spae.errors import InputError
 from spae.frozen_lm.constraint import encode_behind
 from spae.frozen_lm.gguf_file import read_gguf
@@ -22,6 +27,10 @@ EPISODE = Episode(
     query=Shot("b2", "n01"),
     other="t1",
 )
+
+
+def a_cell(items) -> TextCell:
+    return TextCell(name="c", task="classify", setting={}, items=items, score=Classify.score)
 
 
 def test_classify_asks_both_rules_and_the_control():
@@ -79,7 +88,7 @@ def test_the_answer_has_room_for_the_tokens_of_any_name_and_its_end(smollm2, nam
 def test_all_answers_have_the_same_room():
     # Calls with equal settings can be answered side by side.
     longer = dataclasses.replace(EPISODE, id="e2", names={"n01": "beagle", "n02": "deep-sea fishing boat"})
-    cell = TextCell("c", "classify", {}, classify.items([EPISODE, longer], WORDS, constrains=True))
+    cell = a_cell(classify.items([EPISODE, longer], WORDS, constrains=True))
     assert len({call.max_tokens for call in cell.calls()}) == 1
 
 
@@ -91,7 +100,7 @@ def test_classify_scores_each_answer_by_the_rule_of_its_key():
         "open_other": " beagle",
         "constrained_other": " fishing boat",
     }
-    values, metadata = classify.score(item.shown, answers)
+    values, metadata = Classify.score(item.shown, answers)
     assert values == {"open": 0, "constrained": 1, "open_other": 1, "constrained_other": 0}
     assert metadata == {"answers": answers, "truth": "beagle", "words": "hound ear", "query_key": "b2"}
 
@@ -105,24 +114,24 @@ ASKED = [
 
 def test_vqa():
     support = [Example("q0", image_key="t1", question="how many?", answers=("two", "2", "two"))]
-    first, second = vqa.items(support, ASKED, ["s1", "b1"], WORDS)
+    first, second = Vqa(model="fake/m").items(support, ASKED, ["s1", "b1"], WORDS, {})
     assert [call.key for call in first.calls] == ["answer", "answer_other"]
     assert first.calls[0].prompt == prompts.vqa(
         [("wall stone", "how many?", "two")], "dog pup", "what colour is it?"
     )
     assert first.calls[1].prompt.query == "Image: boat sea\nQuestion: what colour is it?\nAnswer:"
-    values, metadata = vqa.score(first.shown, {"answer": " Red.\n###", "answer_other": " blue"})
+    values, metadata = Vqa.score(first.shown, {"answer": " Red.\n###", "answer_other": " blue"})
     assert values == pytest.approx({"vqa": 1, "exact": 0, "vqa_other": 4 / 5 * 1 / 3, "exact_other": 0})
     assert metadata["truth"] == "red"
-    assert vqa.score(second.shown, {"answer": " yes"})[0] == {"vqa": 1, "exact": 1}
+    assert Vqa.score(second.shown, {"answer": " yes"})[0] == {"vqa": 1, "exact": 1}
 
 
 def test_caption():
     support = [Example("c0", image_key="t1", captions=("A wall\nof stone.", "a wall"))]
     queries = [Example("b1", captions=("A dog on a sofa.", "A small dog"))]
-    (item,) = caption.items(support, queries, ["s1"], WORDS)
+    (item,) = Caption(model="fake/m").items(support, queries, ["s1"], WORDS, {})
     assert item.calls[0].prompt == prompts.caption([("wall stone", "A wall of stone.")], "dog pup")
-    values, metadata = caption.score(
+    values, metadata = Caption.score(
         item.shown, {"caption": " a dog on a sofa\n", "caption_other": " a boat"}
     )
     assert values["rouge_l"] == pytest.approx(1)
@@ -136,28 +145,30 @@ def test_caption():
 
 def test_interpret():
     queries = [Example("b1", label="n01"), Example("s1", captions=("A fishing boat with a net.",))]
-    first, second = interpret.items(queries, ["s1", "b1"], WORDS, {"n01": "beagle, English foxhound"})
+    first, second = Interpret(model="fake/m").items(
+        [], queries, ["s1", "b1"], WORDS, {"n01": "beagle, English foxhound"}
+    )
     assert first.calls[0].prompt == prompts.interpret("dog pup")
     answers = {"answer": " two beagles\n", "answer_other": " a boat"}
-    values, metadata = interpret.score(first.shown, answers)
+    values, metadata = Interpret.score(first.shown, answers)
     assert values == {"named": 1, "named_other": 0}
     assert metadata["words"] == "dog pup"
-    assert interpret.score(second.shown, {"answer": " a boat at sea"})[0] == {"named": 1}
-    assert interpret.score(second.shown, {"answer": " with a dog"})[0] == {"named": 0}
+    assert Interpret.score(second.shown, {"answer": " a boat at sea"})[0] == {"named": 1}
+    assert Interpret.score(second.shown, {"answer": " with a dog"})[0] == {"named": 0}
 
 
 def test_no_control_on_request():
     queries = [Example("b1", label="n01", captions=("a dog",), question="what?", answers=("dog",))]
     made = [
-        *interpret.items(queries, ["s1"], WORDS, {"n01": "beagle"}, control=False),
-        *caption.items([], queries, ["s1"], WORDS, control=False),
-        *vqa.items([], queries, ["s1"], WORDS, control=False),
+        item
+        for kind in (Interpret, Caption, Vqa)
+        for item in kind(model="fake/m", control=False).items([], queries, ["s1"], WORDS, {"n01": "beagle"})
     ]
     assert [len(item.calls) for item in made] == [1, 1, 1]
 
 
 def test_a_cell_lists_its_calls():
-    cell = TextCell("c", "classify", {}, classify.items([EPISODE], WORDS, constrains=True))
+    cell = a_cell(classify.items([EPISODE], WORDS, constrains=True))
     assert cell.ids == ["e1"]
     assert [call.key for call in cell.calls()] == ["open", "constrained", "open_other", "constrained_other"]
 

@@ -1,4 +1,4 @@
-"""What the demonstration shows, computed: an episode, captions and pictures, of the shipped photographs alone.
+"""The demonstration's experiments: episodes, captions and pictures, of the shipped photographs alone.
 
 The prompts, the rules of scoring and the plan of decoding are those of the runner; the embedded model is asked
 directly. For measurements use `spae-icl run`: these are few images, and they share their contexts.
@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from icl_runner import prompts, scoring
+from icl_runner.cells import EMBEDDED, Call
 from icl_runner.constraints import spaced
 from icl_runner.data.examples import Example
-from icl_runner.episodes import Episode, Shot
+from icl_runner.episodes.draw import Episode, Shot
 from icl_runner.pictures.comparison import random_words
 from icl_runner.pictures.progressive import Pair, Segment, flat_words, make_plan, prompt_for
-from icl_runner.tasks import Call, caption, classify
+from icl_runner.tasks import classify
+from icl_runner.tasks.caption import Caption
 from spae.frozen_lm import FrozenLM
 from spae.frozen_lm.constraint import TokenSet, Trie
 from spae.metrics import psnr
@@ -44,7 +46,8 @@ PLAUSIBLE = 0.1  # part of the likeliest word's probability that a first word ha
 def episodes(keys: Sequence[str]) -> list[Episode]:
     """Every 2-way 1-shot episode of `KINDS`: each animal beside each landscape, then each of the others asked.
 
-    `keys`: of all photographs; those of neither kind are the controls, in turn.
+    Args:
+        keys: of all photographs; those of neither kind are the controls, in turn.
     """
     outside = [key for key in keys if not any(key in of_kind for of_kind in KINDS.values())]
     names = {kind: kind for kind in KINDS}
@@ -74,14 +77,17 @@ class Answered:
 def classified(lm: FrozenLM, asked: Sequence[Episode], words: Mapping[str, str]) -> list[Answered]:
     """The answers to `asked`, under both rules, with the control of each.
 
-    `words`: key -> its words, of all images of the episodes.
+    Args:
+        words: key -> its words, of all images of the episodes.
     """
     items = classify.items(asked, words, constrains=True)
     answers = answer(lm, [call for item in items for call in item.calls])
     found = []
     for episode, item in zip(asked, items, strict=True):
         by_key = {call.key: answers.pop(0) for call in item.calls}
-        found.append(Answered(episode, item.calls[0].prompt, by_key, classify.score(item.shown, by_key)[0]))
+        found.append(
+            Answered(episode, item.calls[0].prompt, by_key, classify.Classify.score(item.shown, by_key)[0])
+        )
     return found
 
 
@@ -123,11 +129,12 @@ class Captions:
 
 def captioned(lm: FrozenLM, examples: Sequence[Example], words: Mapping[str, str]) -> Captions:
     """A caption of every photograph: every second one is in context when the rest is asked, then the other way."""
+    task = Caption(model=f"{EMBEDDED}{lm.name}", control=False)
     written: dict[str, str] = {}
     matched = 0
     for turn in (0, 1):
         support, asked = examples[1 - turn :: 2], examples[turn::2]
-        items = caption.items(support, asked, [""] * len(asked), words, control=False)
+        items = task.items(support, asked, [""] * len(asked), words, {})
         calls = [item.calls[0] for item in items]
         contexts = [lm.encode(call.prompt.text) for call in calls]
         generations = lm.generate(contexts, CAPTION_TOKENS, stop=prompts.STOP)
@@ -144,9 +151,11 @@ def captioned(lm: FrozenLM, examples: Sequence[Example], words: Mapping[str, str
 class Painting:
     """A picture of one colour, written in words by the model.
 
-    `pictures`: what it was to be ("target", a shade that no example has), what the target's own words decode to
-    ("oracle"), what the model wrote greedily ("greedy") and choosing first words by contrast ("contrast"), and
-    random words ("random"); each uint8 (S, S, 3). `right`: of each whose nearest target is its own.
+    Args:
+        pictures: what it was to be ("target", a shade that no example has), what the target's own words decode to
+            ("oracle"), what the model wrote greedily ("greedy") and choosing first words by contrast ("contrast"), and
+            random words ("random"); each uint8 (S, S, 3).
+        right: of each whether the nearest target is its own.
     """
 
     condition: str

@@ -1,19 +1,19 @@
-"""Pictures drawn in context, in words: what `generate` and `transform` share, before any model is asked."""
+"""Pictures to draw, in words: what is asked of a model, and how what it wrote is scored."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from icl_runner import prompts
-from icl_runner.pictures import comparison
+from icl_runner.cells import Call, Cell, number
+from icl_runner.pictures.encoding import to_base64
 from icl_runner.pictures.progressive import (
     Decoded,
     Pair,
-    Plan,
+    SegmentPlan,
     WritePrompt,
     approximate_tokens,
     check_fits,
@@ -22,40 +22,39 @@ from icl_runner.pictures.progressive import (
     prompt_for,
     to_pyramid,
 )
-from icl_runner.tasks import Call
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
-from spae.tokenizer import Tokenizer
 
-# inspect-ai takes three seconds to import.
+# JAX takes seconds to import.
 if TYPE_CHECKING:
-    from inspect_ai import Task
+    from spae.tokenizer import Tokenizer
 
 # uint8 (n, h, w, 3) -> the digit of each.
 Judge = Callable[[UInt8[np.ndarray, "n h w 3"]], Int[np.ndarray, "n"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class Decoding:
     """How pictures are decoded; see `icl_runner.pictures.progressive`.
 
     Args:
         layers: of the pyramid that are written: 4 are 85 words.
         autoregressive: how many of them are AR.
-        words: of a segment, at most; one number, or one for each layer.
+        segment_words: of a segment, at most.
         samples: answers that are asked for, of which one is taken.
         temperature: 0 is greedy; more than one sample needs more.
         context_tokens: what the model can read and write at a time.
 
-    Raises `InputError` for several samples at temperature 0: they would all be the same.
+    Raises:
+        InputError: several samples at temperature 0: they would all be the same.
     """
 
-    layers: int = 4
-    autoregressive: int = 3
-    words: int | tuple[int, ...] = 16
-    samples: int = 1
-    temperature: float = 0.0
-    context_tokens: int = 8192
+    layers: int
+    autoregressive: int
+    segment_words: int
+    samples: int
+    temperature: float
+    context_tokens: int
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or (self.samples > 1 and not self.temperature):
@@ -64,17 +63,17 @@ class Progress:
                 f"{self.temperature}"
             )
 
-    def plan(self, shape: PyramidShape) -> Plan:
-        """Raises `InputError` for what cannot be; see `make_plan`."""
-        return make_plan(shape, self.layers, min(self.autoregressive, self.layers), self.words)
+    def plan(self, shape: PyramidShape) -> SegmentPlan:
+        """The segments of a picture; see `make_plan`."""
+        return make_plan(shape, self.layers, self.autoregressive, self.segment_words)
 
     def setting(self, shape: PyramidShape) -> dict[str, Any]:
         """For the log: what tells two ways of decoding apart."""
         return {
             "layers": self.layers,
             "tokens_per_image": shape.tokens(self.layers),
-            "autoregressive": min(self.autoregressive, self.layers),
-            "segment_words": self.words if isinstance(self.words, int) else list(self.words),
+            "autoregressive": self.autoregressive,
+            "segment_words": self.segment_words,
             "samples": self.samples,
             "temperature": self.temperature,
         }
@@ -108,25 +107,29 @@ class Drawing:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DrawingCell:
-    """A cell of `generate` or `transform`; the methods are those of `icl_runner.tasks.Cell`.
+class DrawingCell(Cell):
+    """A cell whose answers are pictures.
 
-    Raises `InputError` if a prompt does not fit into `progress.context_tokens`.
+    Args:
+        decoding: how they are written.
+        write: the prompt that asks for words.
+        tokenizer, bundle: by which words are pictures, and its name.
+        judge: tells which digit a picture shows, where it should show one.
+
+    Raises:
+        InputError: a prompt does not fit into `decoding.context_tokens`.
     """
 
-    name: str
-    task: str
-    setting: Mapping[str, Any]
     drawings: tuple[Drawing, ...]
-    progress: Progress
+    decoding: Decoding
     write: WritePrompt
-    tokenizer: Tokenizer
+    tokenizer: "Tokenizer"
     bundle: str
     seed: int
     judge: Judge | None = None
 
     def __post_init__(self) -> None:
-        plan = self.progress.plan(self.tokenizer.shape)
+        plan = self.decoding.plan(self.tokenizer.shape)
         for drawing in self.drawings:
             check_fits(
                 plan,
@@ -134,7 +137,7 @@ class DrawingCell:
                 drawing.condition,
                 self.write,
                 approximate_tokens,
-                self.progress.context_tokens,
+                self.decoding.context_tokens,
             )
 
     @property
@@ -142,26 +145,19 @@ class DrawingCell:
         return [drawing.id for drawing in self.drawings]
 
     def calls(self) -> Iterable[Call]:
-        plan = self.progress.plan(self.tokenizer.shape)
+        plan = self.decoding.plan(self.tokenizer.shape)
         for drawing in self.drawings:
             for part in plan.segments:
                 prompt = prompt_for(part, drawing.pairs, drawing.condition, drawing.target_words, self.write)
                 key = f"layer {part.layer}, words {part.start + 1} to {part.stop}"
                 call = Call(key, prompt, max_tokens(part.count), system=prompts.chat_words(part.count))
-                yield from [call] * self.progress.samples
-
-    def build(self, metadata: Mapping[str, Any]) -> "Task":
-        from icl_runner.tasks.drawn import drawing_task
-
-        return drawing_task(self, metadata)
+                yield from [call] * self.decoding.samples
 
     def score(self, drawing: Drawing, decoded: Decoded) -> tuple[dict[str, float], dict[str, Any]]:
         """The values of a sample, and what shows it again; all pictures from words of the same layers."""
-        layers, shape, vocabulary = (
-            self.progress.layers,
-            self.tokenizer.shape,
-            self.tokenizer.vocabulary,
-        )
+        from icl_runner.pictures import comparison
+
+        layers, shape, vocabulary = self.decoding.layers, self.tokenizer.shape, self.tokenizer.vocabulary
         chance = comparison.random_words(shape, layers, vocabulary, number(self.seed, drawing.id))
         words = {"": decoded.words, "_oracle": drawing.target_words, "_copy": drawing.copied_words}
         if drawing.input_words is not None:
@@ -171,7 +167,7 @@ class DrawingCell:
         drawn = dict(zip(pyramids, self.tokenizer.decode(list(pyramids.values())), strict=True))
         if drawing.input is not None:
             drawn["_nothing"] = drawing.input
-        values = comparison.compare(drawn, drawing.target, pictures.stlpips())
+        values = comparison.compare(drawn, drawing.target, comparison.stlpips())
         if self.judge is not None and drawing.digit is not None:
             judged = self.judge(np.stack(list(drawn.values())))
             values |= {f"digit{s}": float(one == drawing.digit) for s, one in zip(drawn, judged, strict=True)}
@@ -180,16 +176,11 @@ class DrawingCell:
             "words": " ".join(decoded.words),
             "layers": layers,
             "repairs": dict(decoded.repairs),
-            "target_png": comparison.to_base64(drawing.target),
-            "input_png": None if drawing.input is None else comparison.to_base64(drawing.input),
+            "target_png": to_base64(drawing.target),
+            "input_png": None if drawing.input is None else to_base64(drawing.input),
             "target_words": " ".join(drawing.target_words),
         }
         return values, metadata
-
-
-def number(seed: int, text: str) -> int:
-    """A number of 32 bits that depends on nothing but the two."""
-    return int.from_bytes(sha256(f"{seed} {text}".encode()).digest()[:4])
 
 
 def one_of(pairs: Sequence[Pair], seed: int, id: str) -> Pair:

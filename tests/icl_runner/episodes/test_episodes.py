@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_runner import episodes, nonsense
-from icl_runner.episodes import Episode, Shot, draw
+from icl_runner.episodes import files, nonsense
+from icl_runner.episodes.draw import Episode, Shot, controlled_within, draw
 from spae.errors import InputError
 
 LABELS = {f"{label}/{number}.jpg": label for label in "abcdefg" for number in range(8)}
@@ -69,8 +69,8 @@ def test_all_the_classes_there_are():
     assert all(query != other for query, other in controls)
     more = draw(LABELS, 7, 5, 300, seed=0, names=None)
     assert [(e.query, e.other) for e in more] == [(e.query, e.other) for e in found]
-    assert episodes.controlled_within(found, LABELS)
-    assert not episodes.controlled_within(draw(LABELS, 6, 2, 300, seed=0, names=None), LABELS)
+    assert controlled_within(found, LABELS)
+    assert not controlled_within(draw(LABELS, 6, 2, 300, seed=0, names=None), LABELS)
     with pytest.raises(InputError, match="need 2 classes of at least 2 images, got 1 of 1"):
         draw(dict.fromkeys(LABELS, "a"), 1, 1, 1, seed=0, names=None)
 
@@ -111,30 +111,30 @@ def test_written_and_read(tmp_path):
     found = draw(
         LABELS, 3, 2, 4, seed=1, names={label: f"the {label}" for label in "abcdefg"}, induction=False
     )
-    episodes.write(tmp_path / "e.json", found)
-    back = episodes.read(tmp_path / "e.json")
+    files.write(tmp_path / "e.json", found)
+    back = files.read(tmp_path / "e.json")
     assert back == found
     assert [list(e.names.items()) for e in back] == [list(e.names.items()) for e in found]  # order, too
 
 
 def test_a_changed_file(tmp_path):
     path = tmp_path / "e.json"
-    episodes.write(path, draw(LABELS, 2, 1, 2, seed=0, names=None))
+    files.write(path, draw(LABELS, 2, 1, 2, seed=0, names=None))
     document = json.loads(path.read_text())
     document["episodes"][1]["query"]["label"] = (
         "b" if document["episodes"][1]["query"]["label"] == "a" else "a"
     )
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="not as it was written"):
-        episodes.read(path)
+        files.read(path)
     path.write_text("[]")
     with pytest.raises(InputError, match="wanted a file of episodes"):
-        episodes.read(path)
+        files.read(path)
     path.write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
-        episodes.read(path)
+        files.read(path)
     with pytest.raises(InputError, match="cannot read"):
-        episodes.read(tmp_path / "missing.json")
+        files.read(tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def write_frozen(folder: Path, questions: list[dict]) -> Path:
 
 def test_frozen_open_ended(tmp_path):
     path = write_frozen(tmp_path, [frozen_question(number) for number in range(4)])
-    found = episodes.read_frozen(path, tmp_path)
+    found = files.read_frozen(path, tmp_path)
     assert [(e.ways, e.shots, e.query.label) for e in found] == [
         (2, 1, "dax"),
         (2, 1, "blicket"),
@@ -223,13 +223,13 @@ def test_frozen_open_ended(tmp_path):
     for number, episode in enumerate(found):
         assert episode.other.endswith("_question.jpg")
         assert f"_id_{number}_" not in episode.other
-    assert found == episodes.read_frozen(path, tmp_path)
+    assert found == files.read_frozen(path, tmp_path)
 
 
 def test_frozen_real_name_controls_are_of_other_classes(tmp_path):
     names = [("eagle", "golden retriever"), ("ant", "trifle"), ("eagle", "ant")]
     path = write_frozen(tmp_path, [frozen_question(n, pair, "real_name_mi") for n, pair in enumerate(names)])
-    found = episodes.read_frozen(path, tmp_path)
+    found = files.read_frozen(path, tmp_path)
     # Answers: eagle, trifle, eagle. Only the second question's image is outside the first and third episode.
     assert [episode.query.label for episode in found] == ["eagle", "trifle", "eagle"]
     assert "_id_1_" in found[0].other
@@ -241,15 +241,15 @@ def test_bad_frozen_files(tmp_path):
     path = write_frozen(tmp_path, [frozen_question(0), frozen_question(1)])
     (tmp_path / "open_ended_mi_shots_1_ways_2_id_1_question.jpg").unlink()
     with pytest.raises(InputError, match=r"question 1 wants open_ended.*_id_1_question\.jpg"):
-        episodes.read_frozen(path, tmp_path)
+        files.read_frozen(path, tmp_path)
     broken = frozen_question(0)
     del broken["caption_2"]
     path.write_text(json.dumps([broken]))
     with pytest.raises(InputError, match="question 0 lacks 'caption_2'"):
-        episodes.read_frozen(path, tmp_path)
+        files.read_frozen(path, tmp_path)
     path.write_text("[]")
     with pytest.raises(InputError, match="list of questions"):
-        episodes.read_frozen(path, tmp_path)
+        files.read_frozen(path, tmp_path)
 
 
 def test_v2l(tmp_path):
@@ -259,13 +259,13 @@ def test_v2l(tmp_path):
         "n03/1.JPEG,n01/2.JPEG,n03/2.JPEG,n01/5.JPEG,n03/9.JPEG,\n"
     )
     names = {"n01": "dog", "n02": "cat", "n03": "boat"}
-    first, second = episodes.read_v2l(path, names)
+    first, second = files.read_v2l(path, names)
     assert (first.ways, first.shots, first.query) == (2, 2, Shot("n02/9.JPEG", "n02"))
     assert first.names == {"n01": "dog", "n02": "cat"}
     assert (first.other, second.other) == ("n03/9.JPEG", "n02/9.JPEG")
     assert first.id == "2_way_2_shot-00001"
-    assert episodes.read_v2l(path)[0].names == {"n01": "n01", "n02": "n02"}
-    made_up = episodes.read_v2l(path, "nonsense")[0].names.values()
+    assert files.read_v2l(path)[0].names == {"n01": "n01", "n02": "n02"}
+    made_up = files.read_v2l(path, "nonsense")[0].names.values()
     assert set(made_up) < set(nonsense.WORDS)
 
 
@@ -274,9 +274,9 @@ def test_published_files_of_all_the_classes_there_are(tmp_path):
     path.write_text(
         "n01/1.JPEG,n02/1.JPEG,n01/8.JPEG\nn02/2.JPEG,n01/2.JPEG,n01/9.JPEG\nn02/3.JPEG,n01/3.JPEG,n02/9.JPEG\n"
     )
-    assert [episode.other for episode in episodes.read_v2l(path)][:2] == ["n02/9.JPEG"] * 2
+    assert [episode.other for episode in files.read_v2l(path)][:2] == ["n02/9.JPEG"] * 2
     questions = write_frozen(tmp_path, [frozen_question(number, ("ant", "trifle")) for number in range(4)])
-    for episode in episodes.read_frozen(questions, tmp_path):
+    for episode in files.read_frozen(questions, tmp_path):
         other = int(episode.other.split("_id_")[1].split("_")[0])
         assert ("ant", "trifle")[other % 2] != episode.query.label
 
@@ -298,4 +298,4 @@ def test_bad_v2l_files(tmp_path, text, message):
     path = tmp_path / "2_way_1_shot.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        episodes.read_v2l(path)
+        files.read_v2l(path)

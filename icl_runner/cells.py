@@ -1,0 +1,108 @@
+"""What a run asks of a model, before any model is asked: plain values, so that a dry run can print them.
+
+A run is made of cells (one setting of one task, and one log), a cell of samples (one episode, example or picture), a
+sample of calls. `TextCell` is of tasks whose answers are texts (`icl_runner.texts`); pictures have
+`icl_runner.pictures.drawing.DrawingCell`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from icl_runner.episodes.draw import Episode
+from icl_runner.prompts import CHAT, Prompt
+
+T = TypeVar("T")
+
+EMBEDDED = "spae-lm/"  # what the names of embedded models begin with
+
+# What an item shows and the answers by key -> values by key, and metadata to show with them.
+Rule = Callable[[Mapping[str, Any], Mapping[str, str]], tuple[dict[str, float], dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One question to the model.
+
+    Args:
+        key: what its answer is called in the scores: "open", "constrained", .. and the same with "_other".
+        prompt: what the model reads.
+        max_tokens: of the answer.
+        choices: the only answers allowed, for models whose decoding can be restricted.
+        system: the system message, for chat models.
+    """
+
+    key: str
+    prompt: Prompt
+    max_tokens: int
+    choices: tuple[str, ...] = ()
+    system: str = CHAT
+
+
+@dataclass(frozen=True)
+class Item:
+    """One episode or example: `calls` share their prompt's context; `shown` (plain JSON) is what scoring needs."""
+
+    id: str
+    calls: tuple[Call, ...]
+    target: str
+    shown: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell(ABC):
+    """One setting of one task.
+
+    Args:
+        name: unique in the run: the name of its log's task.
+        task: the task's name.
+        setting: what sets the cell apart: `cell` in the log's metadata.
+        episodes: those that the samples are of, which a run keeps beside its logs; () for other samples.
+    """
+
+    name: str
+    task: str
+    setting: Mapping[str, Any]
+    episodes: tuple[Episode, ...] = ()
+
+    @property
+    @abstractmethod
+    def ids(self) -> list[str]:
+        """Of the samples, in order."""
+
+    @abstractmethod
+    def calls(self) -> Iterable[Call]:
+        """Every call that a run makes; where a prompt depends on earlier answers, with words as long as these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCell(Cell):
+    """A cell whose answers are short texts.
+
+    Args:
+        score: how they are scored.
+        photograph: key of an image ("query_key" of what an item shows) -> a data URL, for those who read the log.
+    """
+
+    items: tuple[Item, ...]
+    score: Rule = field(compare=False)
+    photograph: Callable[[str], str] | None = field(default=None, compare=False)
+
+    @property
+    def ids(self) -> list[str]:
+        return [item.id for item in self.items]
+
+    def calls(self) -> Iterable[Call]:
+        return (call for item in self.items for call in item.calls)
+
+
+def shuffled(items: Sequence[T], seed: int, key: Callable[[T], str]) -> list[T]:
+    """The items in an order that depends on nothing but the seed and their keys."""
+    return sorted(items, key=lambda item: sha256(f"{seed} {key(item)}".encode()).digest())
+
+
+def number(seed: int, text: str) -> int:
+    """A number of 32 bits that depends on nothing but the two."""
+    return int.from_bytes(sha256(f"{seed} {text}".encode()).digest()[:4])

@@ -1,0 +1,55 @@
+"""The images of a run and their words; each thing is made when it is first asked for."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from icl_runner.data.examples import ExampleSet
+from icl_runner.pictures.encoding import thumbnail
+
+# JAX takes seconds to import.
+if TYPE_CHECKING:
+    from icl_runner.data.pyramids import Pyramids
+    from spae.tokenizer import Tokenizer
+
+
+class Images:
+    """Examples with a tokenizer.
+
+    Args:
+        examples: the data.
+        bundle: the tokenizer, as `spae.load` takes it.
+    """
+
+    def __init__(self, examples: ExampleSet, bundle: str) -> None:
+        self.examples, self.bundle = examples, bundle
+        self._photographs: dict[str, str] = {}  # cells share them
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        import spae
+
+        return spae.load(self.bundle)
+
+    @cached_property
+    def pyramids(self) -> "Pyramids":
+        from icl_runner.data.pyramids import Pyramids
+
+        return Pyramids(self.tokenizer, self.examples)
+
+    def words(self, image_keys: Iterable[str], layers: int) -> dict[str, str]:
+        """Image key -> the words of its first layers, as they stand in a prompt."""
+        from spae.text import render
+
+        pyramids = self.pyramids(sorted(set(image_keys)))
+        return {key: render(pyramid, layers) for key, pyramid in pyramids.items()}
+
+    def tokens(self, layers: int) -> int:
+        """How many words the first layers have."""
+        return self.tokenizer.shape.tokens(layers)
+
+    def photograph(self, image_key: str) -> str:
+        """An image as those see it who read the log: a data URL, no more than a few kilobytes."""
+        if image_key not in self._photographs:
+            self._photographs[image_key] = thumbnail(self.examples.image(image_key))
+        return self._photographs[image_key]

@@ -1,0 +1,1 @@
+"""`spae-icl demo`: a few experiments with what is shipped, and a page of them."""

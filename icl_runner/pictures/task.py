@@ -1,0 +1,65 @@
+"""Tasks whose answers are pictures in words: what `generate` and `transform` share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from icl_runner.figures import Control, Measure
+from icl_runner.options import option, whole, wholes
+from icl_runner.pictures.drawing import Decoding, DrawingCell
+from icl_runner.task import Task
+
+# inspect-ai takes three seconds to import.
+if TYPE_CHECKING:
+    import inspect_ai
+
+PIXELS: tuple[Measure, ...] = (
+    Measure("psnr", "PSNR, dB", decimals=2),
+    Measure("ssim", "SSIM"),
+    Measure("stlpips", "STLPIPS (lower is better)", higher_is_better=False),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingTask(Task):
+    """A task whose answers are pictures, written in words segment by segment; see `icl_runner.pictures.progressive`."""
+
+    draws = True
+    measures = PIXELS
+    controls = (
+        Control("_oracle", "the target's own words, decoded", ceiling=True),
+        Control("_nothing", "control: the input left as it is"),
+        Control("_nothing_words", "control: the input's own words, decoded"),
+        Control("_copy", "control: an image of the context"),
+        Control("_random", "control: random words"),
+    )
+
+    # layers of the pyramid that are written, each number a row (4: 85 words)
+    layers: Annotated[tuple[int, ...], wholes(1)] = (4,)
+    rounds: Annotated[int, whole(1)] = 1  # each with another context
+    # layers whose words are written one after the other; those of the rest stand alone
+    autoregressive: Annotated[int, whole(0)] = 3
+    segment_words: Annotated[int, whole(1)] = 16  # words of one call, at most
+    samples: Annotated[int, whole(1)] = 1  # answers of which the likeliest is taken
+    temperature: Annotated[float, option("X")] = 0.0  # 0 is greedy
+    context_tokens: Annotated[int, whole(1)] = 8192  # what the model can read
+
+    def decoding(self, layers: int) -> Decoding:
+        """How pictures of so many layers are written.
+
+        Raises:
+            InputError: options that do not fit each other.
+        """
+        return Decoding(
+            layers=layers,
+            autoregressive=min(self.autoregressive, layers),
+            segment_words=self.segment_words,
+            samples=self.samples,
+            temperature=self.temperature,
+            context_tokens=self.context_tokens,
+        )
+
+    def build(self, cell: DrawingCell, metadata: Mapping[str, Any]) -> "inspect_ai.Task":
+        from icl_runner.pictures.asking import drawing_task
+
+        return drawing_task(cell, metadata)

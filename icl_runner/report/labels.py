@@ -1,0 +1,58 @@
+"""What a cell is called in tables and on the page."""
+
+from collections.abc import Mapping, Sequence
+
+from icl_runner import tasks
+from icl_runner.results import CellResult
+
+WORD_COUNT = "tokens_per_image"
+# What comes first in a description, in this order; the rest follows by name.
+FIRST = ("condition", "context", "shots", "ways", "names")
+
+
+def is_ceiling(cell: CellResult) -> bool:
+    """Whether the cell is no result but what could be had at best."""
+    return tasks.find(cell.task).is_ceiling(cell.setting)
+
+
+def words(cell: CellResult) -> str:
+    """How many words of an image the model saw, or wrote."""
+    if is_ceiling(cell):
+        return "names as words"
+    count = cell.setting.get(WORD_COUNT)
+    return f"{count} word{'' if count == 1 else 's'}" if count is not None else "words"
+
+
+def describe(cell: CellResult) -> str:
+    """The setting in a few words, such as "2-way 1-shot, names real"."""
+    lead, told = tasks.find(cell.task).describe(cell.setting)
+    left = {key: value for key, value in cell.setting.items() if key not in (*told, "layers", WORD_COUNT)}
+    keys = sorted(left, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
+    return ", ".join(
+        [lead, *(f"{key.replace('_', ' ')} {left[key]}" for key in keys if left[key] is not None)]
+    )
+
+
+def facts(cell: CellResult) -> dict[str, str]:
+    """Where a cell came from: what may tell it from others of the same setting."""
+    return {
+        "bundle": cell.bundle[-12:],
+        "sha256": cell.bundle_sha256[:8],
+        "data": cell.data_fingerprint[:8],
+        "seed": str(cell.seed),
+        "version": cell.version,
+    }
+
+
+def varying(every: Sequence[Mapping[str, str]]) -> list[str]:
+    """The facts that are not the same in all cells, and so must be in the labels."""
+    seen: dict[str, set[str]] = {}
+    for one in every:
+        for key, value in one.items():
+            seen.setdefault(key, set()).add(value)
+    return [key for key, values in seen.items() if len(values) > 1]
+
+
+def label(cell: CellResult, what: str, of_cell: Mapping[str, str], shown: Sequence[str]) -> str:
+    """The model, what it saw, and of the cell's facts those to be shown."""
+    return ", ".join([cell.model, what, *(f"{key} {of_cell[key]}" for key in shown if of_cell.get(key))])
