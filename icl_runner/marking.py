@@ -38,7 +38,7 @@ BoxOption = Annotated[
         metavar="X,Y,WIDTH,HEIGHT",
         instance_from_str=_box,
         is_instance=lambda value: value is None or isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(map(str, value))],
+        str_from_instance=lambda value: [",".join(map(str, value or ()))],
     ),
     tyro.conf.arg(help_behavior_hint=""),
 ]
