@@ -55,14 +55,15 @@ class Mark:
     # the marked image: .png, .jpg or .webp
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
     box: BoxOption = None  # in pixels, from the upper left corner
-    mask: Annotated[Path | None, optional("FILE")] = (
-        None  # an image of the same size, light where the region is
-    )
+    # an image of the same size, light where the region is
+    mask: Annotated[Path | None, optional("FILE")] = None
     # rectangle, ellipse, triangle, point, scribble, mask contour, mask or arrow (any of them); all: a sheet with each
     shape: Annotated[str | None, optional("SHAPE")] = None
     colour: Annotated[str | None, tyro.conf.arg(metavar="COLOUR", help=COLOURS, help_behavior_hint="")] = None
-    alpha: Annotated[int | None, whole(1)] = None  # how much is covered, of 255 (96 to 255)
-    line: Annotated[int | None, whole(1)] = None  # width of the lines in pixels (by the image's size)
+    # how much is covered, of 255 (96 to 255)
+    alpha: Annotated[int | None, whole(1), optional("N")] = None
+    # width of the lines in pixels (by the image's size)
+    line: Annotated[int | None, whole(1), optional("PIXELS")] = None
     seed: int = 0  # of what is not given
     json: Switch = False  # print the phrase, shape, colour, rgb, alpha and line as JSON
 
