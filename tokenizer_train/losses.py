@@ -180,17 +180,25 @@ def r1(discriminator, images_bhwc: Float[Array, "b *pixels 3"]) -> Float[Array, 
     return jnp.mean(jnp.sum(gradient_bhwc**2, axis=tuple(range(1, gradient_bhwc.ndim))))
 
 
-def draw_prefix(
+def draw_lengths(batch: int, depth: int, rate: float, key: jax.Array) -> Int[Array, " b"]:
+    """How many layers the decoder sees of each image, 1 .. depth: all, or with probability `rate` fewer (ours: prefix
+    dropout)."""
+    key_drop, key_length = jax.random.split(key)
+    dropped_b = jax.random.bernoulli(key_drop, rate, (batch,))
+    length_b = jax.random.randint(key_length, (batch,), 0, max(depth - 1, 1))
+    return jnp.where(dropped_b, length_b, depth - 1) + 1
+
+
+def show_prefix(
     z_bhwc: Float[Array, "b *space c"],
     averages: Sequence[Float[Array, "b *space c"]],
     shape: PyramidShape,
-    rate: float,
-    key: jax.Array,
+    length_b: Int[Array, " b"] | None = None,
     first_layer: int = 1,
     fill: Fill = "nearest",
     apart: int = 0,
 ) -> Float[Array, "b *space c"]:
-    """What the decoder sees: all layers, or with probability `rate` a random shorter prefix (ours: prefix dropout).
+    """What the decoder sees: a prefix of each image, or all layers.
 
     Straight-through to z where the prefix has a word that z chose; where it has none yet and holds that of the nearest
     covered position, to the z there. Words chosen by meaning alone say nothing of z, so nothing flows back from them.
@@ -199,20 +207,16 @@ def draw_prefix(
         z_bhwc: latents.
         averages: zhat of every prefix 1 .. D.
         shape: the pyramid.
-        rate: share of images that lose layers.
-        key: of the draws.
+        length_b: layers of each prefix, see `draw_lengths`; None: all.
         first_layer: the first layer that quantizes z, as for `commitment`.
         fill: what a prefix shows where it has no word, see `spae.quantize.streaming_average`.
         apart: layers whose words are shown in their own prefixes only, likewise.
     """
     depth = len(averages)
-    if rate == 0:
+    if length_b is None:
         # Without the stack of all prefixes, gigabytes at the paper's size.
         return jax.lax.stop_gradient(averages[-1]) + (z_bhwc - jax.lax.stop_gradient(z_bhwc))
-    key_drop, key_length = jax.random.split(key)
-    dropped_b = jax.random.bernoulli(key_drop, rate, z_bhwc.shape[:1])
-    length_b = jax.random.randint(key_length, z_bhwc.shape[:1], 0, max(depth - 1, 1))
-    index_b = jnp.where(dropped_b, length_b, depth - 1)
+    index_b = length_b - 1
     pick = (index_b, jnp.arange(z_bhwc.shape[0]))
     seen_bhwc = jnp.stack(list(averages))[pick]
     above_p = shape.coverage(first_layer - 1).ravel() if first_layer > 1 else np.zeros(math.prod(shape.grid))

@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import nnx
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from spae.errors import InputError
 from spae.files import bucket_errors, is_remote, open_path, write_file
@@ -101,7 +102,7 @@ def load(
     view = hashlib.sha256(vocabulary.codebook("appearance").tobytes()).hexdigest()
     own = config.tokenizer
     shown = (own.image_size, own.latents, own.stride, own.meaning == "pursuit")
-    content = (2, fingerprint, view, source.identity, *shown, *vocabulary.words)
+    content = (3, fingerprint, view, source.identity, *shown, *vocabulary.words)
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     file = open_path(cache) / f"start-{name}.safetensors"
     if is_main() and not file.is_file():
@@ -208,7 +209,7 @@ def _compute(
     if pursued is None:
         return start
     words_vd = cached_word_features(pursued, vocabulary.words, cache)
-    found = candidates(seen_nd, words_vd)
+    found = candidates(seen_nd, words_vd, in_dictionary(vocabulary.words))
     colours_vc = view_vw * np.float32(view_vw.shape[1] ** 0.5) @ start["map"]
     families = families_of(vocabulary.words)
     return start | {
@@ -222,8 +223,12 @@ def _compute(
     }
 
 
-def candidates(seen_nd: Float32[np.ndarray, "n d"], words_vd: Float32[np.ndarray, "v d"]) -> np.ndarray:
-    """Ids of the words that are among the `BEST` of any of the images, both seen from their means; ascending."""
+def candidates(
+    seen_nd: Float32[np.ndarray, "n d"],
+    words_vd: Float32[np.ndarray, "v d"],
+    allowed_v: Bool[np.ndarray, " v"],
+) -> np.ndarray:
+    """Ids of the allowed words that are among the `BEST` of any image, both seen from their means; ascending."""
     images_nd = seen_nd - seen_nd.mean(axis=0)
     words_vd = words_vd - words_vd.mean(axis=0)
     words_vd = words_vd / np.linalg.norm(words_vd, axis=1, keepdims=True)
@@ -232,7 +237,17 @@ def candidates(seen_nd: Float32[np.ndarray, "n d"], words_vd: Float32[np.ndarray
     for first in range(0, len(images_nd), 512):
         score_nv = images_nd[first : first + 512] @ words_vd.T
         found[np.argpartition(-score_nv, best - 1, axis=1)[:, :best]] = True
-    return np.flatnonzero(found)
+    return np.flatnonzero(found & allowed_v)
+
+
+def in_dictionary(words: Sequence[str]) -> Bool[np.ndarray, " v"]:
+    """Which words an English dictionary has as they are spelled: Hunspell's of American English, in the package spylls.
+    Texts of the web hold names of places and words of other languages ("ger", "por") and pieces of words ("mah"), which
+    a language model's vocabulary has taken up; none of them says what is in a photograph."""
+    from spylls.hunspell import Dictionary
+
+    english = Dictionary.from_files(str(files("spylls.hunspell") / "data" / "en" / "en_US"))
+    return np.array([english.lookup(word) for word in words])
 
 
 def families_of(words: Sequence[str]) -> np.ndarray:

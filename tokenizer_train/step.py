@@ -104,8 +104,11 @@ def _autoencoder_loss(config: Config, modules: Modules):
         words = quantize(z_bhwc, codebook_vc, shape, meaning, fill, config.tokenizer.unit, apart)
         searched_vc = normalised(codebook_vc) if config.tokenizer.unit else codebook_vc
         key_prefix, key_positions, key_masking = jax.random.split(key, 3)
-        seen_bhwc = losses.draw_prefix(
-            z_bhwc, words.averages, shape, loss.prefix_dropout, key_prefix, meaning_layers + 1, fill, apart
+        length_b = None
+        if loss.prefix_dropout > 0:
+            length_b = losses.draw_lengths(len(images_bhwc), len(shape), loss.prefix_dropout, key_prefix)
+        seen_bhwc = losses.show_prefix(
+            z_bhwc, words.averages, shape, length_b, meaning_layers + 1, fill, apart
         )
         if decoder_alone:
             seen_bhwc = jax.lax.stop_gradient(seen_bhwc)
@@ -130,7 +133,13 @@ def _autoencoder_loss(config: Config, modules: Modules):
         if modules.perceptual is not None:
             # Of clips, every frame is an image to the perceptual network.
             frames = [x.reshape(-1, *x.shape[-3:]) for x in (images_bhwc, decoded_bhwc)]
-            metrics["perceptual"] = jnp.mean(modules.perceptual(constants.perceptual, *frames))
+            distance_b = (
+                modules.perceptual(constants.perceptual, *frames).reshape(len(images_bhwc), -1).mean(1)
+            )
+            if length_b is not None:
+                # Of what words of meaning alone show it would make textures.
+                distance_b = jnp.where(length_b > meaning_layers, distance_b, 0)
+            metrics["perceptual"] = jnp.mean(distance_b)
             total += loss.perceptual * metrics["perceptual"]
         if modules.discriminator is not None:
             logit_b = nnx.merge(modules.discriminator, state.discriminator)(decoded_bhwc)

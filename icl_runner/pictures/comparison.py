@@ -13,7 +13,7 @@ from spae.pyramid import Pyramid, PyramidShape
 from spae.vocabulary import Vocabulary
 
 # float32 batches (B, H, W, 3) in [0, 1] -> float32 (B,).
-Distance = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "b"]]
+Distance = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, " b"]]
 
 # dB for equal pictures, whose ratio is infinite: means and JSON need a number. 255^2 / MSE is 10^10 there; the
 # smallest difference in a 64-px picture gives 89 dB.

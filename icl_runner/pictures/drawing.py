@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spae.tokenizer import Tokenizer
 
 # uint8 (n, h, w, 3) -> the digit of each.
-Judge = Callable[[UInt8[np.ndarray, "n h w 3"]], Int[np.ndarray, "n"]]
+Judge = Callable[[UInt8[np.ndarray, "n h w 3"]], Int[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True, kw_only=True)

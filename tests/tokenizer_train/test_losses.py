@@ -117,16 +117,20 @@ def test_r1_of_a_known_gradient(shape):
 def test_prefix_dropout_shows_prefixes_and_lets_gradients_through_where_words_are():
     z, codebook = jnp.asarray(normal(64, 4, 4, 3)), jnp.asarray(normal(9, 3))
     averages = streaming_average(z, codebook, SHAPE).averages
-    never = losses.draw_prefix(z, averages, SHAPE, 0.0, jax.random.key(0))
-    np.testing.assert_allclose(never, averages[-1], atol=1e-6)
-    always = np.asarray(losses.draw_prefix(z, averages, SHAPE, 1.0, jax.random.key(0)))
-    fits = np.stack([np.abs(always - np.asarray(a)).max((1, 2, 3)) < 1e-5 for a in averages])
-    assert fits[:3].any(0).all()
-    assert fits[:3].any(1).all()
-    gradient = jax.grad(lambda z: jnp.sum(losses.draw_prefix(z, averages, SHAPE, 1.0, jax.random.key(0))))(z)
-    lengths = fits[:3].argmax(0)
-    for i in range(64):
-        np.testing.assert_array_equal(gradient[i, ..., 0] > 0, SHAPE.coverage(int(lengths[i]) + 1) > 0)
+    np.testing.assert_allclose(losses.show_prefix(z, averages, SHAPE), averages[-1], atol=1e-6)
+    lengths = losses.draw_lengths(64, len(averages), 1.0, jax.random.key(0))
+    assert set(np.asarray(lengths).tolist()) == set(range(1, len(averages)))
+    seen = losses.show_prefix(z, averages, SHAPE, lengths)
+    gradient = jax.grad(lambda z: jnp.sum(losses.show_prefix(z, averages, SHAPE, lengths)))(z)
+    for i, length in enumerate(np.asarray(lengths)):
+        np.testing.assert_allclose(seen[i], averages[length - 1][i], atol=1e-5)
+        np.testing.assert_array_equal(gradient[i, ..., 0] > 0, SHAPE.coverage(int(length)) > 0)
+
+
+def test_a_share_of_the_images_loses_layers():
+    lengths = np.asarray(losses.draw_lengths(10_000, 4, 0.3, jax.random.key(1)))
+    assert abs(np.mean(lengths < 4) - 0.3) < 0.02
+    assert (np.abs(np.bincount(lengths, minlength=5)[1:4] / 10_000 - 0.1) < 0.02).all()
 
 
 def slow_gradient(weight_hwc: np.ndarray, length: int, first_layer: int, fill: str) -> np.ndarray:
@@ -152,23 +156,18 @@ def slow_gradient(weight_hwc: np.ndarray, length: int, first_layer: int, fill: s
 def test_the_gradient_of_every_prefix_goes_to_the_words_that_are_shown(first_layer, fill):
     z, codebook, weight = jnp.asarray(normal(64, 4, 4, 3)), jnp.asarray(normal(9, 3)), normal(64, 4, 4, 3)
     averages = streaming_average(z, codebook, SHAPE, fill=fill).averages
-    key = jax.random.key(0)
+    lengths = np.arange(64) % 3 + 1
 
-    def total(z, rate):
-        seen = losses.draw_prefix(z, averages, SHAPE, rate, key, first_layer, fill)
-        return jnp.sum(weight * seen), seen
+    def total(z, lengths):
+        return jnp.sum(weight * losses.show_prefix(z, averages, SHAPE, lengths, first_layer, fill))
 
-    gradient, seen = jax.grad(total, has_aux=True)(z, 1.0)
-    gaps = np.stack([np.abs(seen - one).max((1, 2, 3)) for one in averages])
-    assert (gaps.min(0) < 1e-5).all()
-    lengths = gaps.argmin(0) + 1
-    assert set(lengths) == {1, 2, 3}
+    gradient = jax.grad(total)(z, lengths)
     for i, length in enumerate(lengths):
         expected = slow_gradient(weight[i], length, first_layer, fill)
         np.testing.assert_allclose(gradient[i], expected, rtol=1e-5, atol=1e-5)
         # Of prefixes of meaning layers alone: nothing.
         assert np.any(expected) == (length >= first_layer)
-    np.testing.assert_allclose(jax.grad(total, has_aux=True)(z, 0.0)[0], weight)
+    np.testing.assert_allclose(jax.grad(total)(z, None), weight)
 
 
 @pytest.mark.parametrize("decay", ["rsqrt", "cosine", "constant"])

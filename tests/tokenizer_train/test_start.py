@@ -19,7 +19,7 @@ from tokenizer_train import start
 from tokenizer_train.cli import main
 from tokenizer_train.config import Config, DataConfig, LossConfig, RunConfig, VocabularyConfig
 from tokenizer_train.processes.mesh import make_mesh
-from tokenizer_train.start import SPREAD, candidates, families_of, principal
+from tokenizer_train.start import SPREAD, candidates, families_of, in_dictionary, principal
 from tokenizer_train.state import create, tokenizer
 
 
@@ -75,8 +75,12 @@ def test_candidates_are_the_best_words_of_any_image(monkeypatch) -> None:
         centred = [word - words.mean(0) for word in words]
         scores = [image @ word / np.linalg.norm(word) for word in centred]
         wanted |= set(np.argsort(scores)[-2:].tolist())
-    assert candidates(seen, words).tolist() == sorted(wanted)
-    assert candidates(seen, words[:2]).tolist() == [0, 1]
+    every = np.ones(len(words), bool)
+    assert candidates(seen, words, every).tolist() == sorted(wanted)
+    assert candidates(seen, words[:2], every[:2]).tolist() == [0, 1]
+    assert candidates(seen, words, np.arange(len(words)) % 2 == 0).tolist() == sorted(
+        i for i in wanted if i % 2 == 0
+    )
 
 
 def test_families_are_words_of_one_stem() -> None:
@@ -227,3 +231,8 @@ def test_the_floor_through_the_command_line(vocabulary_folder, image_folder, tmp
     # Asked again, there is nothing to go on with, and the same bundle is written.
     assert main(arguments) == 0
     assert spae.load(tmp_path / "run" / "bundle").fingerprint == loaded.fingerprint
+
+
+def test_what_the_dictionary_has():
+    words = ["dog", "dogs", "painting", "por", "mah", "ich", "didn", "american"]
+    assert in_dictionary(words).tolist() == [True] * 3 + [False] * 5
