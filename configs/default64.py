@@ -45,7 +45,7 @@ def config() -> Config:
             latents=16,
             meaning_layers=3,
             meaning="pursuit",
-            pools=(1, 4, 64),
+            pools=(1, 1, 64),
             meaning_words="apart",
             trunk="conse",
         ),

@@ -112,11 +112,11 @@ def _inception(file: str) -> Embed:
 
 def _lite0() -> Embed:
     network, _ = efficientnet.packaged()
-    run = nnx.jit(
-        lambda network, images_bhwc: network.features(
-            resize_square(to_float(images_bhwc), efficientnet.IMAGE_SIZE)
-        )
-    )
+
+    @nnx.jit
+    def run(network, images_bhwc):
+        square = resize_square(to_float(images_bhwc), efficientnet.IMAGE_SIZE)
+        return network.feature_map(square).mean(axis=(1, 2))
 
     def embed(images_bhwc: np.ndarray) -> tuple[np.ndarray, None]:
         with jax.default_matmul_precision("highest"):

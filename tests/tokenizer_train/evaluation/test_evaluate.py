@@ -18,6 +18,7 @@ from PIL import Image
 
 import spae
 from spae.errors import InputError
+from spae.guidance import efficientnet
 from spae.guidance.clip import Clip
 from spae.guidance.efficientnet import IMAGE_SIZE
 from spae.guidance.resize import resize_square
@@ -29,6 +30,7 @@ from spae.sources import open_source
 from spae.sources.clips import Sampling, open_clips
 from spae.vocabulary import View, Vocabulary
 from tokenizer_train.cli import main
+from tokenizer_train.evaluation import set_measures
 from tokenizer_train.evaluation.evaluate import Options, _opened, evaluate, run
 from tokenizer_train.evaluation.tables import comparison
 
@@ -118,6 +120,9 @@ class Colours(nnx.Module):
         side = images_bhwc.shape[1] // 2
         assert images_bhwc.shape[1:] in ((SIDE, SIDE, 3), (IMAGE_SIZE, IMAGE_SIZE, 3))
         return images_bhwc.reshape(-1, 2, side, 2, side, 3).mean(axis=(2, 4)).reshape(-1, 12) * 10
+
+    def feature_map(self, images_bhwc):
+        return self.features(images_bhwc)[:, None, None]
 
     def __call__(self, images_bhwc):
         assert images_bhwc.dtype == jnp.uint8
@@ -445,3 +450,17 @@ def test_clips(brightness, tmp_path, capsys, hash_guidance) -> None:
         [row[pyramid.ids[0].ravel()].mean() for row, pyramid in zip(raw_nv, pyramids, strict=True)]
     )
     assert result["prefixes"][0]["hash_score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_frechet_distance_sees_what_the_packaged_classifier_pools():
+    try:
+        network, _ = efficientnet.packaged()
+    except InputError as error:
+        pytest.skip(str(error))
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    seen, logits = set_measures._lite0()(images)
+    assert logits is None
+    square = resize_square(jnp.asarray(images, jnp.float32) / 255, IMAGE_SIZE)
+    np.testing.assert_allclose(
+        seen, nnx.jit(lambda network, x: network.feature_map(x))(network, square).mean((1, 2)), atol=1e-4
+    )
