@@ -147,11 +147,16 @@ export class Pyramid {
   }
 
   #keep(from, answers) {
-    const shown = Number(element("prefix").value) - 1, old = this.pictures[shown];
+    const prefix = element("prefix"), before = [...this.pictures];
     answers.forEach(({ url }, i) => { this.pictures[from + i] = url; });
     answers.at(-1).layers.forEach(({ ids }, i) => { this.layers[i].ids = ids; });
+    // Words that say what is seen may paint no more than pictures of few words: shown is the longest one that changed.
+    const changed = (i) => before[i] && before[i] !== this.pictures[i];
+    let shown = Number(prefix.value) - 1;
+    while (shown > from && !changed(shown)) shown -= 1;
+    if (changed(shown)) prefix.value = shown + 1;
     this.#showPicture();
-    if (old && old !== this.pictures[shown]) this.#flicker(old);
+    if (changed(shown)) this.#flicker(before[shown]);
   }
 
   /** The picture before a change comes and goes over the one after it, so that one sees where they differ. */
@@ -199,7 +204,7 @@ export class Pyramid {
     this.card.clear();
     this.card.note(used === word ? "" : `“${word}” is not one of the words: “${used}” was taken instead.`);
     progress(used === before ? `The word is still “${used}”.`
-      : `Changed “${before}” to “${used}”: see the picture made from the words.`);
+      : `Changed “${before}” to “${used}”: see the picture made from ${element("prefix-note").textContent}.`);
     element("made").scrollIntoView({ block: "nearest", behavior: "smooth" });
   }
 
