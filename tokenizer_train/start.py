@@ -8,9 +8,11 @@ Pursuit (`spae.pursuit`) sees the colours of words and images by the same compon
 counted on a sample of the training images: their mean vector, and which words fit any of them.
 """
 
+import gc
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -246,7 +248,10 @@ def in_dictionary(words: Sequence[str]) -> Bool[np.ndarray, " v"]:
     a language model's vocabulary has taken up; none of them says what is in a photograph."""
     from spylls.hunspell import Dictionary
 
-    english = Dictionary.from_files(str(files("spylls.hunspell") / "data" / "en" / "en_US"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files open
+        english = Dictionary.from_files(str(files("spylls.hunspell") / "data" / "en" / "en_US"))
+        gc.collect()
     return np.array([english.lookup(word) for word in words])
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_runner import chat_answers, scoring
-from icl_runner.tasks import classify
+from icl_runner.tasks.classify import Classify
 
 NAMES = ["dog", "hot dog", "school bus", "wolf", "crème brûlée", "news"]
 
@@ -186,7 +186,7 @@ def test_any_text_is_an_answer(answer, names):
 def test_only_instructed_columns_unwrap():
     shown = {"names": ["dog", "wolf"], "truth": "dog", "words": "fur", "query_key": "b"}
     keys = ("open", "constrained", "instructed", "open_other", "constrained_other", "instructed_other")
-    values, _ = classify.score(shown, dict.fromkeys(keys, "The answer is dog"))
+    values, _ = Classify.score(shown, dict.fromkeys(keys, "The answer is dog"))
     assert values == {key: float(key.startswith("instructed")) for key in keys}
 
 

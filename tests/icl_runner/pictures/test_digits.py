@@ -78,7 +78,7 @@ def test_bad_inputs(trained, tmp_path):
         digits.classify(np.zeros((28, 28, 3), np.uint8), trained)
     with pytest.raises(InputError, match="got float32"):
         digits.classify(np.zeros((1, 28, 28, 3), np.float32), trained)
-    with pytest.raises(InputError, match=r"not in .* yet: run icl_runner\.digits\.train"):
+    with pytest.raises(InputError, match=r"not in .* yet: run icl_runner\.pictures\.digits\.train"):
         digits.classify(np.zeros((1, 28, 28, 3), np.uint8), tmp_path)
     with pytest.raises(InputError, match=r"cannot read .*mnist\.npz"):
         digits.train(tmp_path, tmp_path)

@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_an_error(lqae, words_folder, tmp_path):
         ("tokenizer", {"language_model": "none"}, "language_model must be None where"),
         ("tokenizer", {"pyramid": (2, 4)}, "one word at every position"),
         ("tokenizer", {"codebook": "projected"}, 'wanted codebook "frozen"'),
-        ("tokenizer", {"language_model": "causal"}, "none or masked"),
+        ("tokenizer", {"language_model": "causal"}, "one of none, masked"),
         ("loss", {"masking": 1.5}, "loss.masking"),
         ("loss", {"masked_lm": -1.0}, "loss.masked_lm"),
         ("optimizer", {"weight_decay": float("nan")}, "optimizer.weight_decay"),
