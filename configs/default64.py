@@ -10,7 +10,7 @@ Command   spae vocab build --components 128 --also QWEN2_5 cl100k_base o200k_bas
           (16,384 words then, which are single tokens of SmolLM2 alone)
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  one GPU with 24 GB or more (not run yet); variants: two cores of a server processor
-Time      not known yet for a GPU; cpu: 0.45 s a step with nothing beside it, after a quarter of an hour for the words
+Time      not known yet for a GPU; cpu: half a second a step with nothing beside it, after a quarter of an hour for the words
 Expect    docs/results.md
 """
 
@@ -102,7 +102,7 @@ def finish() -> Config:
     return dataclasses.replace(
         base,
         data=dataclasses.replace(base.data, batch_size=8),
-        loss=dataclasses.replace(base.loss, perceptual=0.1, prefix_dropout=0.3),
+        loss=dataclasses.replace(base.loss, perceptual=0.2, prefix_dropout=0.3),
         optimizer=dataclasses.replace(base.optimizer, steps=2_000, learning_rate=5e-4),
         run=RunConfig(
             output="build/default64-finish",

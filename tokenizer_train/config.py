@@ -6,18 +6,21 @@ arXiv 2306.17842) is in brackets.
 """
 
 import dataclasses
-import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from spae import bundle
 from spae.architecture import AutoencoderConfig
+from spae.bounds import Positive, Range, Share, check_fields
 from spae.errors import BundleError, InputError
 from spae.files import bucket_errors, open_path
 from spae.guidance.choice import parse
 from spae.vocabulary import Vocabulary, code_vocabulary
 from tokenizer_train.places import place
 
-PERCEPTUAL_NETWORKS = ("stlpips-vgg", "stlpips-alex", "resnet50-logits", "none")
+Count = Annotated[int, Range(0)]
+Weight = Annotated[float, Range(0)]
+Above0 = Annotated[float, Range(0, open="low")]
+Decay = Annotated[float, Range(0, 1, open="high")]
 
 
 def _check(condition: bool, name: str, wanted: str, value: object) -> None:
@@ -33,27 +36,21 @@ class VocabularyConfig:
 
     # Folder written by `spae vocab build`, or a copy of it at gs:// or s3://; or a bundle, whose words are taken.
     path: str | None = dataclasses.field(default=None, metadata=place(1))
-    codes: int | None = None  # instead of a folder: so many codes, which stand for no words
-    width: int = 256  # c, of the codes
+    codes: Annotated[int, Range(2)] | None = (
+        None  # instead of a folder: so many codes, which stand for no words
+    )
+    width: Positive = 256  # c, of the codes
     # What the folder will hold, for `--dry-run` before it is there; a folder that is there is looked at instead.
-    words: int | None = None  # V
-    widths: tuple[int, int] | None = None  # of the appearance view and the meaning view
+    words: Positive | None = None  # V
+    widths: tuple[Positive, Positive] | None = None  # of the appearance view and the meaning view
 
     def __post_init__(self) -> None:
+        check_fields(self, "vocabulary.")
         _check(
             (self.codes is None) == bool(self.path),
             "vocabulary.path",
             "the folder of a built vocabulary, unless vocabulary.codes is given",
             self.path,
-        )
-        _check(self.codes is None or self.codes >= 2, "vocabulary.codes", "at least 2, or None", self.codes)
-        _check(self.width >= 1, "vocabulary.width", "at least 1", self.width)
-        _check(self.words is None or self.words >= 1, "vocabulary.words", "at least 1, or None", self.words)
-        _check(
-            self.widths is None or min(self.widths) >= 1,
-            "vocabulary.widths",
-            "two numbers from 1, or None",
-            self.widths,
         )
 
     def load(self) -> Vocabulary:
@@ -92,97 +89,68 @@ class DataConfig:
     # Path or glob that spae.sources.open_source understands.
     train: str = dataclasses.field(metadata=place(2))
     # (path, weight) of more images; data.train has weight 1.
-    mixture: tuple[tuple[str, float], ...] = dataclasses.field(default=(), metadata=place(2))
+    mixture: tuple[tuple[str, Above0], ...] = dataclasses.field(default=(), metadata=place(2))
     # Path or glob likewise, for the figures and pictures during training, never trained on; None: every tenth image of
     # data.train, 64 at most, is kept for that.
     validation: str | None = dataclasses.field(metadata=place(2))
     train_split: str | None = None  # of a TFDS directory: "train" if not given; None for anything else
     validation_split: str | None = None  # likewise; give one, or validation sees "train" as well
-    batch_size: int = 256  # images per step over all devices of all processes together
-    stride: int = 1  # of clips: frames of the film from one frame to the next
-    fps: float | None = None  # of clips: frames a second instead of `stride`, where the film is a video file
+    batch_size: Positive = 256  # images per step over all devices of all processes together
+    stride: Positive = 1  # of clips: frames of the film from one frame to the next
+    fps: Above0 | None = None  # of clips: frames a second instead of `stride`, where the film is a video file
     # Mirror half of the images, by the seed; the guidance's features stay, words of regions change places.
     flip: bool = True
     # An image that cannot be read, or a film too short: end the run, or take another of the same source in its place,
     # which the seed draws.
     damaged: Literal["error", "skip"] = "error"
-    threads: int = 4  # reading threads of this process
-    buffer: int = 64  # images read ahead over all threads; bounds the memory of the pipeline
+    threads: Positive = 4  # reading threads of this process
+    buffer: Positive = 64  # images read ahead over all threads; bounds the memory of the pipeline
     # Folder, or gs:// or s3://, for the guidance features of the images, which all processes see;
     # None: <run.output>/guidance.
     cache: str | None = dataclasses.field(default=None, metadata=place(0))
 
     def __post_init__(self) -> None:
+        check_fields(self, "data.")
         _check(bool(self.train), "data.train", "a path or glob of images", self.train)
         _check(
-            all(path and math.isfinite(weight) and weight > 0 for path, weight in self.mixture),
+            all(path for path, _ in self.mixture),
             "data.mixture",
-            "pairs of a path and a weight above 0",
+            "pairs of a path and a weight",
             self.mixture,
         )
         _check(self.validation != "", "data.validation", "a path or glob of images, or None", self.validation)
-        _check(self.batch_size >= 1, "data.batch_size", "at least 1", self.batch_size)
-        _check(self.stride >= 1, "data.stride", "at least 1", self.stride)
-        _check(
-            self.fps is None or (math.isfinite(self.fps) and self.fps > 0),
-            "data.fps",
-            "above 0, or None",
-            self.fps,
-        )
-        _check(self.damaged in ("error", "skip"), "data.damaged", "error or skip", self.damaged)
-        _check(self.threads >= 1, "data.threads", "at least 1", self.threads)
-        _check(self.buffer >= 1, "data.buffer", "at least 1", self.buffer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Weights and switches of the losses; a weight of 0 leaves that term and its network out."""
 
-    reconstruction: float = 1.0  # mean squared error over pixels in [0, 1]
-    commitment: float = 0.33  # [beta] pull of z towards the average of its words, per layer
-    adversarial: float = 0.1  # [lambda] non-saturating GAN
-    perceptual: float = 0.1  # [eta] distance of features of perceptual_network
+    reconstruction: Weight = 1.0  # mean squared error over pixels in [0, 1]
+    commitment: Weight = 0.33  # [beta] pull of z towards the average of its words, per layer
+    adversarial: Weight = 0.1  # [lambda] non-saturating GAN
+    perceptual: Weight = 0.1  # [eta] distance of features of perceptual_network
     perceptual_network: Literal["stlpips-vgg", "stlpips-alex", "resnet50-logits", "none"] = "stlpips-vgg"
     # Safetensors file of a ResNet-50; only resnet50-logits reads it.
     perceptual_weights: str | None = dataclasses.field(default=None, metadata=place(1))
-    lecam: float = 1e-4  # [phi] regulariser of the discriminator
-    r1: float = 0.0  # gradient penalty of the discriminator, instead of lecam; MAGVIT uses cost 10
-    codebook: float = 1.0  # pull of the codes of a trained codebook towards what chose them
-    semantic: float = 1.0  # [alpha] pull of the queries towards the words of the candidate pools
-    temperature: float = 1.0  # divides the squared distances in the softmax of the semantic loss
-    thresholds: tuple[float, ...] = (0.98, 0.95, 0.9, 0.85, 0.8)  # [rho_l] pool of layer l: score >= rho_l
-    semantic_layers: int = 5  # [D'] layers under the semantic loss, from the top
-    semantic_positions: int | None = (
-        None  # positions drawn per layer for that loss; None: all, as in the paper
-    )
+    lecam: Weight = 1e-4  # [phi] regulariser of the discriminator
+    r1: Weight = 0.0  # gradient penalty of the discriminator, instead of lecam; MAGVIT uses cost 10
+    codebook: Weight = 1.0  # pull of the codes of a trained codebook towards what chose them
+    semantic: Weight = 1.0  # [alpha] pull of the queries towards the words of the candidate pools
+    temperature: Above0 = 1.0  # divides the squared distances in the softmax of the semantic loss
+    thresholds: tuple[Share, ...] = (0.98, 0.95, 0.9, 0.85, 0.8)  # [rho_l] pool of layer l: score >= rho_l
+    semantic_layers: Count = 5  # [D'] layers under the semantic loss, from the top
+    # Positions drawn per layer for that loss; None: all, as in the paper.
+    semantic_positions: Positive | None = None
     deal_pools: bool = False  # each position of a layer gets its own share of the pool, so that words differ
     dynamic_weight: bool = True  # [w] scale the semantic loss to the size of the appearance loss
     hub_correction: bool = False  # subtract each word's mean score over the training images
-    masked_lm: float = 0.0  # cross entropy of the masked words, by the frozen language model (LQAE)
-    masking: float = 0.5  # share of the words that the language model sees masked; without one, nothing is
-    prefix_dropout: float = 0.0  # probability that the decoder sees a random prefix instead of all layers
-    adversarial_start: int = 0  # step from which the adversarial term acts on the autoencoder
+    masked_lm: Weight = 0.0  # cross entropy of the masked words, by the frozen language model (LQAE)
+    masking: Share = 0.5  # share of the words that the language model sees masked; without one, nothing is
+    prefix_dropout: Share = 0.0  # probability that the decoder sees a random prefix instead of all layers
+    adversarial_start: Count = 0  # step from which the adversarial term acts on the autoencoder
 
     def __post_init__(self) -> None:
-        for name in (
-            "reconstruction",
-            "commitment",
-            "adversarial",
-            "perceptual",
-            "lecam",
-            "r1",
-            "codebook",
-            "semantic",
-            "masked_lm",
-        ):
-            value = getattr(self, name)
-            _check(math.isfinite(value) and value >= 0, f"loss.{name}", "a finite number >= 0", value)
-        _check(
-            self.perceptual_network in PERCEPTUAL_NETWORKS,
-            "loss.perceptual_network",
-            f"one of {', '.join(PERCEPTUAL_NETWORKS)}",
-            self.perceptual_network,
-        )
+        check_fields(self, "loss.")
         _check(
             self.perceptual_network != "resnet50-logits" or bool(self.perceptual_weights),
             "loss.perceptual_weights",
@@ -190,71 +158,30 @@ class LossConfig:
             self.perceptual_weights,
         )
         _check(
-            math.isfinite(self.temperature) and self.temperature > 0,
-            "loss.temperature",
-            "above 0",
-            self.temperature,
-        )
-        _check(all(0 <= t <= 1 for t in self.thresholds), "loss.thresholds", "within [0, 1]", self.thresholds)
-        _check(
-            0 <= self.semantic_layers <= len(self.thresholds),
+            self.semantic_layers <= len(self.thresholds),
             "loss.semantic_layers",
             f"0 .. {len(self.thresholds)} (one threshold per layer)",
             self.semantic_layers,
         )
-        _check(
-            self.semantic_positions is None or self.semantic_positions >= 1,
-            "loss.semantic_positions",
-            "at least 1, or None",
-            self.semantic_positions,
-        )
-        _check(0 <= self.masking <= 1, "loss.masking", "within [0, 1]", self.masking)
-        _check(0 <= self.prefix_dropout <= 1, "loss.prefix_dropout", "within [0, 1]", self.prefix_dropout)
-        _check(self.adversarial_start >= 0, "loss.adversarial_start", "at least 0", self.adversarial_start)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Adam and its schedule, the same for the autoencoder and the discriminator."""
 
-    steps: int = 450_000  # length of the run; 0: the bundle of the start as it is
-    learning_rate: float = 1e-4  # peak, reached after the warm-up
-    betas: tuple[float, float] = (0.0, 0.99)  # MAGVIT's
-    epsilon: float = 1e-8  # Adam's; a gradient that is but rounding and well above it makes a whole step
-    warmup_steps: int = 1_000  # linear, from 0
+    steps: Count = 450_000  # length of the run; 0: the bundle of the start as it is
+    learning_rate: Above0 = 1e-4  # peak, reached after the warm-up
+    betas: tuple[Decay, Decay] = (0.0, 0.99)  # MAGVIT's
+    epsilon: Above0 = 1e-8  # Adam's; a gradient that is but rounding and well above it makes a whole step
+    warmup_steps: Count = 1_000  # linear, from 0
     decay: Literal["rsqrt", "cosine", "constant"] = "rsqrt"  # after the warm-up
-    cooldown_steps: int = 0  # with rsqrt: the last steps go linearly to 0
-    ema: float = 0.999  # decay of the averaged weights, which are what is evaluated and exported
-    weight_decay: float = 0.0  # AdamW's, of all parameters, times the learning rate; 0: Adam
-    clip_norm: float | None = None  # global norm of the gradient; None: no clipping
+    cooldown_steps: Count = 0  # with rsqrt: the last steps go linearly to 0
+    ema: Decay = 0.999  # decay of the averaged weights, which are what is evaluated and exported
+    weight_decay: Weight = 0.0  # AdamW's, of all parameters, times the learning rate; 0: Adam
+    clip_norm: Above0 | None = None  # global norm of the gradient; None: no clipping
 
     def __post_init__(self) -> None:
-        _check(self.steps >= 0, "optimizer.steps", "at least 0", self.steps)
-        _check(
-            math.isfinite(self.learning_rate) and self.learning_rate > 0,
-            "optimizer.learning_rate",
-            "above 0",
-            self.learning_rate,
-        )
-        _check(all(0 <= b < 1 for b in self.betas), "optimizer.betas", "within [0, 1)", self.betas)
-        _check(math.isfinite(self.epsilon) and self.epsilon > 0, "optimizer.epsilon", "above 0", self.epsilon)
-        _check(self.warmup_steps >= 0, "optimizer.warmup_steps", "at least 0", self.warmup_steps)
-        _check(self.cooldown_steps >= 0, "optimizer.cooldown_steps", "at least 0", self.cooldown_steps)
-        _check(
-            self.decay in ("rsqrt", "cosine", "constant"),
-            "optimizer.decay",
-            "rsqrt, cosine or constant",
-            self.decay,
-        )
-        _check(0 <= self.ema < 1, "optimizer.ema", "within [0, 1)", self.ema)
-        _check(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            "optimizer.weight_decay",
-            "a finite number >= 0",
-            self.weight_decay,
-        )
-        if self.clip_norm is not None:
-            _check(self.clip_norm > 0, "optimizer.clip_norm", "above 0, or None", self.clip_norm)
+        check_fields(self, "optimizer.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -270,17 +197,19 @@ class RunConfig:
     start: Literal["random", "principal"] = "random"
     # What is trained: everything, or the decoder alone, so that the words stay what they are.
     trains: Literal["all", "decoder"] = "all"
-    seed: int = 0  # of the weights, the order of the images, the flips and the drawn words
-    log_every: int = 50  # steps between lines and TensorBoard scalars
-    evaluate_every: int = 5_000  # steps between figures and pictures on a fixed validation batch
-    checkpoint_every: int = 5_000  # steps between checkpoints
-    keep: int = 2  # newest checkpoints kept
+    # Of the weights, the order of the images, the flips and the drawn words.
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    log_every: Positive = 50  # steps between lines and TensorBoard scalars
+    evaluate_every: Positive = 5_000  # steps between figures and pictures on a fixed validation batch
+    checkpoint_every: Positive = 5_000  # steps between checkpoints
+    keep: Positive = 2  # newest checkpoints kept
     precision: Literal["float32", "bfloat16"] = "float32"  # of the networks; search and losses stay float32
     # Compute what happens inside the networks' blocks once more for the gradient instead of keeping it: about a third
     # of the memory for a seventh more operations (`--dry-run` tells), and the same losses.
     rematerialize: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "run.")
         scheme, remote, _ = self.output.partition("://")
         # Orbax knows of no other kind of bucket when a checkpoint in it is whole.
         _check(
@@ -289,17 +218,6 @@ class RunConfig:
             "a folder, such as that of a mounted bucket, or gs://BUCKET/FOLDER",
             self.output,
         )
-        _check(0 <= self.seed < 2**32, "run.seed", "within 0 .. 2**32 - 1", self.seed)
-        for name in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
-            _check(getattr(self, name) >= 1, f"run.{name}", "at least 1", getattr(self, name))
-        _check(
-            self.precision in ("float32", "bfloat16"),
-            "run.precision",
-            "float32 or bfloat16",
-            self.precision,
-        )
-        _check(self.start in ("random", "principal"), "run.start", "random or principal", self.start)
-        _check(self.trains in ("all", "decoder"), "run.trains", "all or decoder", self.trains)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -307,7 +225,9 @@ class MeshConfig:
     """Which devices, of which processes. A run is the same whatever stands here, up to rounding."""
 
     data: int = -1  # groups of devices that hold the whole state; -1: as many as the devices allow
-    fsdp: int = 1  # devices of each group, over which parameters, their average and the optimiser are cut
+    fsdp: Positive = (
+        1  # devices of each group, over which parameters, their average and the optimiser are cut
+    )
     # HOST:PORT of process 0, the same for all; "auto": as a TPU pod, SLURM or Open MPI tells; None: one process.
     coordinator: str | None = dataclasses.field(default=None, metadata=place(0))
     # Of the run, where coordinator is HOST:PORT.
@@ -317,7 +237,7 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         _check(self.data == -1 or self.data >= 1, "mesh.data", "at least 1, or -1", self.data)
-        _check(self.fsdp >= 1, "mesh.fsdp", "at least 1", self.fsdp)
+        check_fields(self, "mesh.")
         own = (self.processes, self.process)
         if self.coordinator in (None, "auto"):
             _check(own == (None, None), "mesh.processes, mesh.process", "left out without a HOST:PORT", own)

@@ -47,15 +47,19 @@ def frozen_identity(modules: Modules) -> str:
     return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
 
 
-def provenance(config: Config, images: int, seconds: float) -> dict[str, Any]:
+def provenance(
+    config: Config, images: int, seconds: float, initial: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """How a tokenizer was trained, for its bundle.json.
 
     Args:
         config: of the run; no path in it is told whole.
         images: that it was trained on.
         seconds: that the steps took.
+        initial: the same of the bundle whose weights the run began with.
     """
-    return {
+    told_before = {"initial": initial} if initial else {}
+    return told_before | {
         "config": told(config),
         "images": images,
         "seconds": round(seconds),

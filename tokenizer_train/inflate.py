@@ -18,8 +18,11 @@ from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 
 
-def initial(name: str, config: AutoencoderConfig, vocabulary: Vocabulary, params: Any) -> Any:
-    """The parameters of the bundle `name` in the place of `params`, in their shapes, dtypes and shardings.
+def initial(
+    name: str, config: AutoencoderConfig, vocabulary: Vocabulary, params: Any
+) -> tuple[Any, dict[str, Any]]:
+    """The parameters of the bundle `name` in the place of `params`, in their shapes, dtypes and shardings; and what the
+    bundle tells of its own training.
 
     Args:
         name: of a shipped bundle, or a path.
@@ -61,7 +64,7 @@ def initial(name: str, config: AutoencoderConfig, vocabulary: Vocabulary, params
                 f"{variable.shape}: give the architecture of the bundle, with frames for clips"
             )
         values.append((path, variable.replace(_placed(value, variable[...]))))
-    return nnx.from_flat_state(values)
+    return nnx.from_flat_state(values), dict(bundle.info.get("training", {}))
 
 
 def _inflated(

@@ -74,13 +74,13 @@ def run(config: Config, requests: Requests) -> epath.Path:
     prepared, state = prepare(config, mesh)
     checkpoints: Checkpoints[TrainState] = Checkpoints(output / "checkpoints", config.run.keep)
     with checkpoints, Summaries(output / "tensorboard" if is_main() else None) as summaries:
-        done, state, seconds = begin(prepared, state, checkpoints, summaries)
+        done, state, seconds, before = begin(prepared, state, checkpoints, summaries)
         started = time.monotonic() - seconds
         requests.begin()
-        state, model = steps(prepared, state, done, started, requests, checkpoints, summaries)
+        state, model = steps(prepared, state, done, started, before, requests, checkpoints, summaries)
         model = prepared.tokenizer(state, like=model)
         if is_main():
-            told = provenance(config, prepared.images, time.monotonic() - started)
+            told = provenance(config, prepared.images, time.monotonic() - started, before)
             model.save(output / "bundle", {"training": told})
         # Last: a disk too full for the checkpoint may have had room for the bundle, which is what the run was for.
         checkpoints.wait()
@@ -90,9 +90,10 @@ def run(config: Config, requests: Requests) -> epath.Path:
 
 def begin(
     prepared: Prepared, state: TrainState, checkpoints: Checkpoints[TrainState], summaries: Summaries
-) -> tuple[int, TrainState, float]:
+) -> tuple[int, TrainState, float, dict[str, Any] | None]:
     """Where the run begins: the steps that are done, their state, and the seconds they took. That of the newest
-    checkpoint; else the fresh one, with the weights of `run.initial` if it names a bundle.
+    checkpoint; else the fresh one, with the weights of `run.initial` if it names a bundle. And what that bundle tells of
+    its training, which a checkpoint keeps: the bundle may be gone when the run goes on.
 
     Raises:
         InputError: The checkpoint is of another run, or the bundle of another tokenizer.
@@ -107,12 +108,13 @@ def begin(
             )
         prepared.batches.set_state(position["data"])
         summaries.line(f"going on after step {done:,}, from {checkpoints.folder}")
-        return done, state, position["seconds"]
-    if config.run.initial is not None:
-        params = initial(config.run.initial, config.tokenizer, prepared.vocabulary, state.params)
-        state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
-        summaries.line(f"beginning with the weights of {config.run.initial}")
-    return 0, state, 0.0
+        return done, state, position["seconds"], position.get("before")
+    if config.run.initial is None:
+        return 0, state, 0.0, None
+    params, before = initial(config.run.initial, config.tokenizer, prepared.vocabulary, state.params)
+    state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
+    summaries.line(f"beginning with the weights of {config.run.initial}")
+    return 0, state, 0.0, before
 
 
 def steps(
@@ -120,6 +122,7 @@ def steps(
     state: TrainState,
     done: int,
     started: float,
+    before: dict[str, Any] | None,
     requests: Requests,
     checkpoints: Checkpoints[TrainState],
     summaries: Summaries,
@@ -127,7 +130,8 @@ def steps(
     """All steps after `done`, with a report, a validation and a checkpoint every so many of them; the last state, and
     the tokenizer that was validated.
 
-    `started` is when the run would have begun if it had never been interrupted. Raises as `run`.
+    `started` is when the run would have begun if it had never been interrupted, `before` as `begin` gives it. Raises as
+    `run`.
     """
     config, mesh, batches = prepared.config, prepared.mesh, prepared.batches
     train_step = make_step(config, prepared.modules, mesh)
@@ -158,7 +162,12 @@ def steps(
         if saves:
             check_last_save(checkpoints, summaries)
             seconds = time.monotonic() - started
-            position = {"data": batches.get_state(), "seconds": seconds, "run": prepared.identity}
+            position = {
+                "data": batches.get_state(),
+                "seconds": seconds,
+                "run": prepared.identity,
+                "before": before,
+            }
             checkpoints.save(step, state, position)
         if validates:
             model = validate(prepared, state, model, summaries, step)

@@ -121,31 +121,13 @@ def _autoencoder_loss(config: Config, modules: Modules):
                 metrics["masked_lm"] = _masked_lm(language, seen_bhwc, words.ids[-1], masked_bhw, constants)
         decoded_bhwc = model.decode(seen_bhwc, words.ids, constants.meaning_codebook_vd)
 
-        metrics |= {
-            "reconstruction": losses.reconstruction(images_bhwc, decoded_bhwc),
-            "commitment": losses.commitment(z_bhwc, words.averages, shape, meaning_layers + 1),
-        }
-        total = loss.reconstruction * metrics["reconstruction"]
+        total, more = _picture_losses(config, modules, state, constants, images_bhwc, decoded_bhwc, length_b)
+        metrics |= more
+        metrics["commitment"] = losses.commitment(z_bhwc, words.averages, shape, meaning_layers + 1)
         if not decoder_alone:
             total += loss.commitment * metrics["commitment"]
         if loss.masked_lm > 0:
             total += loss.masked_lm * metrics["masked_lm"]
-        if modules.perceptual is not None:
-            # Of clips, every frame is an image to the perceptual network.
-            frames = [x.reshape(-1, *x.shape[-3:]) for x in (images_bhwc, decoded_bhwc)]
-            distance_b = (
-                modules.perceptual(constants.perceptual, *frames).reshape(len(images_bhwc), -1).mean(1)
-            )
-            if length_b is not None:
-                # Of what words of meaning alone show it would make textures.
-                distance_b = jnp.where(length_b > meaning_layers, distance_b, 0)
-            metrics["perceptual"] = jnp.mean(distance_b)
-            total += loss.perceptual * metrics["perceptual"]
-        if modules.discriminator is not None:
-            logit_b = nnx.merge(modules.discriminator, state.discriminator)(decoded_bhwc)
-            metrics["adversarial"] = losses.generator_adversarial(logit_b)
-            active = state.step >= loss.adversarial_start
-            total += jnp.where(active, loss.adversarial, 0.0) * metrics["adversarial"]
         metrics["appearance"] = total
         if loss.semantic > 0:
             # As in the paper this loss trains the encoder only.
@@ -166,6 +148,40 @@ def _autoencoder_loss(config: Config, modules: Modules):
         return total, (metrics, decoded_bhwc)
 
     return compute
+
+
+def _picture_losses(
+    config: Config,
+    modules: Modules,
+    state: TrainState,
+    constants: Constants,
+    images_bhwc,
+    decoded_bhwc,
+    length_b,
+) -> tuple[Array, Metrics]:
+    """The weighted sum of what compares pictures with images: squared error, perceptual distance, discriminator.
+
+    `length_b`: layers that each picture shows, None for all. Pictures of words of meaning alone have no part in the
+    perceptual distance, which would make textures of them.
+    """
+    loss, meaning_layers = config.loss, config.tokenizer.meaning_layers
+    metrics = {"reconstruction": losses.reconstruction(images_bhwc, decoded_bhwc)}
+    total = loss.reconstruction * metrics["reconstruction"]
+    if modules.perceptual is not None:
+        # Of clips, every frame is an image to the perceptual network.
+        frames = [x.reshape(-1, *x.shape[-3:]) for x in (images_bhwc, decoded_bhwc)]
+        distance_n = modules.perceptual(constants.perceptual, *frames)
+        distance_b = distance_n.reshape(len(images_bhwc), -1).mean(axis=1)
+        if length_b is not None:
+            distance_b = jnp.where(length_b > meaning_layers, distance_b, 0.0)
+        metrics["perceptual"] = jnp.mean(distance_b)
+        total += loss.perceptual * metrics["perceptual"]
+    if modules.discriminator is not None:
+        logit_b = nnx.merge(modules.discriminator, state.discriminator)(decoded_bhwc)
+        metrics["adversarial"] = losses.generator_adversarial(logit_b)
+        active = state.step >= loss.adversarial_start
+        total += jnp.where(active, loss.adversarial, 0.0) * metrics["adversarial"]
+    return total, metrics
 
 
 def _masked_lm(language: MaskedLM, states_bhwc, ids_bhw, masked_bhw, constants: Constants) -> Array:

@@ -120,7 +120,7 @@ class EventObject:
             self._written = len(data)
 
     def close(self) -> None:
-        """The same."""
+        """Raises OSError: as `flush`."""
         self.flush()
 
 

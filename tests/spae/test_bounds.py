@@ -16,6 +16,11 @@ class Config:
     kind: Literal["one", "two"] = "one"
     sides: tuple[Positive, ...] = (1, 2)
     width: Positive | None = None
+    decays: tuple[Annotated[float, Range(0, 1, open="high")], Annotated[float, Range(0, 1, open="high")]] = (
+        0,
+        0.9,
+    )
+    rate: Annotated[float, Range(0, open="low")] = 1e-4
     name: str = ""
 
 
@@ -33,6 +38,9 @@ def test_what_is_within():
         ({"kind": "three"}, "kind is one of one, two, not 'three'"),
         ({"sides": (1, 0)}, "wanted sides of at least 1, got 0"),
         ({"width": 0}, "wanted width of at least 1, got 0"),
+        ({"decays": (0.5, 1.0)}, "wanted decays from 0 to 1, 1 left out, got 1.0"),
+        ({"rate": 0.0}, "wanted rate above 0, got 0.0"),
+        ({"rate": float("inf")}, "wanted rate above 0, got inf"),
     ],
 )
 def test_what_is_not(changes, message):

@@ -33,24 +33,49 @@ def test_every_config_and_variant_loads(file: Path) -> None:
             {"image_size": 100, "patch": 4, "downsamplings": 1},
             r"has side 12\.5, but .* side 16: change one of --tokenizer\.image-size.* --tokenizer\.image-size 128 fits",
         ),
-        (LossConfig, {"temperature": 0.0}, r"loss\.temperature must be above 0, got 0\.0"),
-        (LossConfig, {"adversarial": -1.0}, r"loss\.adversarial must be a finite number >= 0"),
-        (LossConfig, {"semantic": float("nan")}, r"loss\.semantic must be a finite number"),
-        (LossConfig, {"perceptual_network": "vgg"}, r"one of stlpips-vgg, .*got 'vgg'"),
+        (LossConfig, {"temperature": 0.0}, r"wanted loss\.temperature above 0, got 0\.0"),
+        (LossConfig, {"adversarial": -1.0}, r"wanted loss\.adversarial of at least 0, got -1\.0"),
+        (LossConfig, {"semantic": float("nan")}, r"wanted loss\.semantic of at least 0, got nan"),
+        (LossConfig, {"perceptual_network": "vgg"}, r"perceptual_network is one of stlpips-vgg, .*not 'vgg'"),
         (LossConfig, {"thresholds": (0.9,)}, r"semantic_layers must be 0 \.\. 1"),
-        (LossConfig, {"prefix_dropout": 1.5}, r"prefix_dropout must be within \[0, 1\]"),
-        (OptimizerConfig, {"steps": -1}, r"optimizer\.steps must be at least 0, got -1"),
-        (OptimizerConfig, {"learning_rate": float("inf")}, r"optimizer\.learning_rate must be above 0"),
-        (OptimizerConfig, {"decay": "linear"}, r"rsqrt, cosine or constant"),
+        (LossConfig, {"prefix_dropout": 1.5}, r"wanted loss\.prefix_dropout from 0 to 1, got 1\.5"),
+        (OptimizerConfig, {"steps": -1}, r"wanted optimizer\.steps of at least 0, got -1"),
+        (
+            OptimizerConfig,
+            {"learning_rate": float("inf")},
+            r"wanted optimizer\.learning_rate above 0, got inf",
+        ),
+        (
+            OptimizerConfig,
+            {"betas": (0.0, 1.0)},
+            r"wanted optimizer\.betas from 0 to 1, 1 left out, got 1\.0",
+        ),
+        (
+            OptimizerConfig,
+            {"decay": "linear"},
+            r"optimizer\.decay is one of rsqrt, cosine, constant, not 'linear'",
+        ),
         (
             DataConfig,
             {"train": "a", "validation": "b", "batch_size": 0},
-            r"data\.batch_size must be at least 1",
+            r"wanted data\.batch_size of at least 1",
         ),
-        (RunConfig, {"output": "a", "seed": -1}, r"run\.seed must be within"),
-        (RunConfig, {"output": "a", "precision": "float16"}, r"float32 or bfloat16"),
-        (RunConfig, {"output": "a", "start": "zeros"}, r"run\.start must be random or principal"),
-        (RunConfig, {"output": "a", "trains": "encoder"}, r"run\.trains must be all or decoder"),
+        (RunConfig, {"output": "a", "seed": -1}, r"wanted run\.seed from 0 to 4294967295, got -1"),
+        (
+            RunConfig,
+            {"output": "a", "precision": "float16"},
+            r"run\.precision is one of float32, bfloat16, not 'float16'",
+        ),
+        (
+            RunConfig,
+            {"output": "a", "start": "zeros"},
+            r"run\.start is one of random, principal, not 'zeros'",
+        ),
+        (
+            RunConfig,
+            {"output": "a", "trains": "encoder"},
+            r"run\.trains is one of all, decoder, not 'encoder'",
+        ),
     ],
 )
 def test_bad_values_are_refused(section, changes, message: str) -> None:
@@ -115,7 +140,7 @@ def test_the_command_line_refuses_what_it_does_not_know(capsys, tmp_path) -> Non
     file = str(CONFIGS / "default64.py")
     for arguments, message in [
         (["--optimizer.step", "3"], "--optimizer.step"),
-        (["--data.batch-size", "0"], "data.batch_size must be at least 1, got 0"),
+        (["--data.batch-size", "0"], "wanted data.batch_size of at least 1, got 0"),
     ]:
         with pytest.raises(SystemExit) as stopped:
             main([file, *arguments])

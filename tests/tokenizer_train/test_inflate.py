@@ -67,7 +67,7 @@ def image_bundle(tmp_path_factory):
 
 def inflated(folder, config: AutoencoderConfig) -> tuple[Tokenizer, Tokenizer]:
     graph, params = nnx.split(model(config, 2), nnx.Param)
-    found = initial(str(folder), config, vocabulary(), params)
+    found, _ = initial(str(folder), config, vocabulary(), params)
     assert jax.tree.structure(found) == jax.tree.structure(params)
     return Tokenizer.load(folder), Tokenizer(config, vocabulary(), nnx.merge(graph, found))
 

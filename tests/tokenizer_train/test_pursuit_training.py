@@ -165,6 +165,7 @@ def test_finetuning_keeps_the_words_of_meaning(trained, config, image_folder, tm
     told = loaded.info["training"]
     assert told["images"] == 27  # of thirty
     assert (told["config"]["run"]["initial"], told["config"]["data"]["validation"]) == ("bundle", None)
+    assert told["initial"] == first.info["training"]
 
 
 def test_the_average_is_short_at_first_and_not_where_a_bundle_was(config) -> None:
