@@ -10,7 +10,7 @@ Command   spae vocab build --components 128 --also QWEN2_5 cl100k_base o200k_bas
           (16,384 words then, which are single tokens of SmolLM2 alone)
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  one GPU with 24 GB or more (not run yet); variants: two cores of a server processor
-Time      not known yet for a GPU; cpu: half a second a step with nothing beside it, after a quarter of an hour for the words
+Time      not known yet for a GPU; cpu: half a second a step with nothing beside it; before it a quarter of an hour
 Expect    docs/results.md
 """
 
