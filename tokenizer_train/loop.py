@@ -92,8 +92,8 @@ def begin(
     prepared: Prepared, state: TrainState, checkpoints: Checkpoints[TrainState], summaries: Summaries
 ) -> tuple[int, TrainState, float, dict[str, Any] | None]:
     """Where the run begins: the steps that are done, their state, and the seconds they took. That of the newest
-    checkpoint; else the fresh one, with the weights of `run.initial` if it names a bundle. And what that bundle tells of
-    its training, which a checkpoint keeps: the bundle may be gone when the run goes on.
+    checkpoint; else the fresh one, with the weights of `run.initial` if it names a bundle. And what that bundle tells
+    of its training, which a checkpoint keeps: the bundle may be gone when the run goes on.
 
     Raises:
         InputError: The checkpoint is of another run, or the bundle of another tokenizer.

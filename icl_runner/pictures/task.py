@@ -1,12 +1,13 @@
 """Tasks whose answers are pictures in words: what `generate` and `transform` share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+from icl_runner.data.images import Images
 from icl_runner.figures import Control, Measure
 from icl_runner.options import option, whole, wholes
-from icl_runner.pictures.drawing import Decoding, DrawingCell
+from icl_runner.pictures.drawing import Decoding, Drawing, DrawingCell, Judge, WritePrompt
 from icl_runner.task import Task
 
 # inspect-ai takes three seconds to import.
@@ -57,6 +58,35 @@ class DrawingTask(Task):
             samples=self.samples,
             temperature=self.temperature,
             context_tokens=self.context_tokens,
+        )
+
+    def drawing_cell(
+        self,
+        images: Images,
+        kind: str,
+        layers: int,
+        setting: Mapping[str, Any],
+        drawings: Sequence[Drawing],
+        write: WritePrompt,
+        judge: Judge | None = None,
+    ) -> DrawingCell:
+        """The cell TASK-KIND-..words of these drawings; `write`: the prompt that asks for them.
+
+        Raises:
+            InputError: options that do not fit each other, or a prompt that does not fit into `context_tokens`.
+        """
+        decoding, shape = self.decoding(layers), images.tokenizer.shape
+        return DrawingCell(
+            name=f"{self.name}-{kind}-{shape.tokens(layers)}words",
+            task=self.name,
+            setting={**setting, **decoding.setting(shape)},
+            drawings=tuple(drawings),
+            decoding=decoding,
+            write=write,
+            tokenizer=images.tokenizer,
+            bundle=self.bundle,
+            seed=self.seed,
+            judge=judge,
         )
 
     def build(self, cell: DrawingCell, metadata: Mapping[str, Any]) -> "inspect_ai.Task":

@@ -72,7 +72,7 @@ class Generate(DrawingTask):
         Raises:
             InputError: too few images of a class, sums of what are no digits, or a context that does not fit.
         """
-        examples, shape = images.examples, images.tokenizer.shape
+        examples = images.examples
         if self.condition not in ("class", "sum", "caption"):
             raise InputError(f"generate: wanted the condition class, sum or caption; got {self.condition!r}")
         if shots < 1 or self.rounds < 1 or (self.classes is not None and self.classes < 1):
@@ -84,7 +84,6 @@ class Generate(DrawingTask):
             raise InputError(
                 f"generate: wanted digits for sums and their judge; {examples.name} has other classes"
             )
-        decoding = self.decoding(layers)
         drawings = [
             drawing
             for turn in range(self.rounds)
@@ -92,18 +91,8 @@ class Generate(DrawingTask):
         ]
         setting = {"condition": self.condition, "shots": shots, "ways": self.classes}
         told = {key: value for key, value in setting.items() if value is not None}
-        return DrawingCell(
-            name=f"generate-{self.condition}-{shots}shot-{shape.tokens(layers)}words",
-            task=self.name,
-            setting=told | decoding.setting(shape),
-            drawings=tuple(drawings),
-            decoding=decoding,
-            write=prompts.generate,
-            tokenizer=images.tokenizer,
-            bundle=self.bundle,
-            seed=self.seed,
-            judge=judge,
-        )
+        kind = f"{self.condition}-{shots}shot"
+        return self.drawing_cell(images, kind, layers, told, drawings, prompts.generate, judge)
 
     def _drawings(
         self, images: Images, turn: int, shots: int, layers: int, digits: bool, judged: bool

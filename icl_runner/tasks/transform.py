@@ -78,7 +78,6 @@ class Transform(DrawingTask):
             InputError: an unknown kind or context, strengths outside of [0, 1], too few images, or a context that does
                 not fit.
         """
-        decoding, shape = self.decoding(layers), images.tokenizer.shape
         drawings = self._drawings(images, shots, layers)
         setting = {
             "transform": self.kind,
@@ -87,17 +86,8 @@ class Transform(DrawingTask):
             "first": self.first,
             "last": self.last,
         }
-        return DrawingCell(
-            name=f"transform-{self.kind}-{self.context}-{shots}shot-{shape.tokens(layers)}words",
-            task=self.name,
-            setting=setting | decoding.setting(shape),
-            drawings=tuple(drawings),
-            decoding=decoding,
-            write=prompts.transform,
-            tokenizer=images.tokenizer,
-            bundle=self.bundle,
-            seed=self.seed,
-        )
+        kind = f"{self.kind}-{self.context}-{shots}shot"
+        return self.drawing_cell(images, kind, layers, setting, drawings, prompts.transform)
 
     def _drawings(self, images: Images, shots: int, layers: int) -> list[Drawing]:
         falling = strengths(self.first, self.last, shots)
