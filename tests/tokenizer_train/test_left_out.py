@@ -52,7 +52,7 @@ def test_by_default_the_first_is_an_error_that_says_how_to_go_on(source) -> None
     stream = batches(source, batch_size=COUNT, rows=range(COUNT), damaged="error")
     with pytest.raises(InputError, match=r"^(04|11|12)\.png: .*; or --data\.damaged skip, which goes on"):
         next(stream)
-    with pytest.raises(InputError, match=r"data\.damaged must be error or skip, got 'ignore'"):
+    with pytest.raises(InputError, match=r"data\.damaged is one of error, skip, not 'ignore'"):
         dataclasses.replace(CONFIG, damaged="ignore")
 
 

@@ -132,7 +132,7 @@ def test_what_is_read_is_what_the_config_says(films):
     images = load_config(CONFIG.with_name("imagenet128.py"), "tiny")
     with pytest.raises(InputError, match=r"data\.stride, data\.fps must be left alone"):
         dataclasses.replace(images, data=dataclasses.replace(images.data, stride=2))
-    with pytest.raises(InputError, match=r"data\.fps must be above 0"):
+    with pytest.raises(InputError, match=r"wanted data\.fps above 0, got 0"):
         dataclasses.replace(data, fps=0.0)
 
 

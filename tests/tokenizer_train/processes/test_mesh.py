@@ -75,7 +75,7 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"fsdp": 0}, r"mesh\.fsdp must be at least 1"),
+        ({"fsdp": 0}, r"wanted mesh\.fsdp of at least 1, got 0"),
         ({"data": 0}, r"mesh\.data must be at least 1, or -1"),
         ({"coordinator": "host"}, r"mesh\.coordinator must be HOST:PORT"),
         ({"coordinator": "host:80"}, r"mesh\.processes, mesh\.process must be a number"),
