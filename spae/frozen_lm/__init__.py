@@ -6,10 +6,11 @@ from pathlib import Path
 from spae.compiled import keep_compiled
 from spae.frozen_lm.language_model import FrozenLM
 from spae.frozen_lm.model_file import smollm2_file
+from spae.frozen_lm.soft import SOFT, SoftPrompt
 from spae.frozen_lm.weights import read_model
 from spae.frozen_lm.writing import Generation
 
-__all__ = ["FrozenLM", "Generation", "load"]
+__all__ = ["SOFT", "FrozenLM", "Generation", "SoftPrompt", "load"]
 
 
 def load(path: str | os.PathLike = "default") -> FrozenLM:

@@ -1,27 +1,25 @@
 """A frozen language model: probabilities of texts, and new text, plain or constrained."""
 
+import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
 
 from spae.errors import InputError
+from spae.frozen_lm.chunks import BATCHES, CHUNKS, capacity_for, chunks, groups
 from spae.frozen_lm.constraint import Constraint, encode_behind
 from spae.frozen_lm.model import Cache, Decoder, empty_cache
 from spae.frozen_lm.prefixes import Prefix, Prefixes
+from spae.frozen_lm.soft import SoftPrompt, vectors_by_name
 from spae.frozen_lm.weights import ModelFiles
 from spae.frozen_lm.writing import Generation, Rules, Writing, log_sum_exp
 
-# Tokens are read in chunks padded to one of these, caches have one of few capacities, and so have batches:
-# few programs compile.
-_CHUNKS = (1, 8, 32, 128, 256)
-_SMALLEST_CAPACITY = 512  # tokens; at least the largest chunk
-_BATCHES = (1, 2, 4, 8, 16)
 _BATCH_BYTES = 1 << 29  # of caches of texts that are generated side by side
 _PREFIX_BYTES = 1 << 30  # of caches of recent prompts
 
@@ -53,17 +51,24 @@ class FrozenLM:
         self._lead = list(files.lead)
         self._lock = threading.RLock()
         self._prefixes = Prefixes(_PREFIX_BYTES)
-        graph, state = nnx.split(Decoder(files.config, files.tensors))
+        self._soft: dict[int, Float32[np.ndarray, " d"]] = {}  # vectors of the call under way, by name
+        self._graph, state = nnx.split(Decoder(files.config, files.tensors))
         # A flat list, because a jitted function is much quicker to call with it.
-        self._params, treedef = jax.tree.flatten(state)
+        self._params, self._treedef = jax.tree.flatten(state)
 
         def model(params: list[Array]) -> Decoder:
-            return nnx.merge(graph, jax.tree.unflatten(treedef, params))
+            return nnx.merge(self._graph, jax.tree.unflatten(self._treedef, params))
 
         @partial(jax.jit, donate_argnums=2)
         def read(params, ids_bn, cache, start_b, positions_bn, segments_bn):
             decoder = model(params)
             return decoder(decoder.embed(ids_bn), cache, start_b, positions_bn, segments_bn)
+
+        @partial(jax.jit, donate_argnums=4)
+        def read_soft(params, ids_bn, soft_bnd, is_soft_bn, cache, start_b, positions_bn, segments_bn):
+            decoder = model(params)
+            x_bnd = jnp.where(is_soft_bn[..., None], soft_bnd, decoder.embed(ids_bn))
+            return decoder(x_bnd, cache, start_b, positions_bn, segments_bn)
 
         @jax.jit
         def read_vectors(params, x_nd):
@@ -82,18 +87,26 @@ class FrozenLM:
             """At one place of each row."""
             return model(params).logits(jnp.take_along_axis(hidden_bnd, at_b[:, None, None], 1)[:, 0])
 
-        self._read, self._read_vectors, self._log_probs, self._logits_at = (
-            read,
-            read_vectors,
-            log_probs,
-            logits_at,
-        )
+        self._read, self._read_soft, self._read_vectors = read, read_soft, read_vectors
+        self._log_probs, self._logits_at = log_probs, logits_at
         self._logits = jax.jit(lambda params, hidden_nd: model(params).logits(hidden_nd))
         self._embed = jax.jit(lambda params, ids_n: model(params).embed(ids_n))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text from its beginning: with the model's BOS in front, if it has one."""
         return self._lead + self.tokenizer.encode(text)
+
+    def split(self) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
+        """The network as `nnx.split` gives it, for programs of one's own; the arrays are the model's, not copies."""
+        return self._graph, jax.tree.unflatten(self._treedef, self._params)
+
+    def sha256(self) -> str:
+        """Of its sizes and of every bit of its parameters, in hexadecimal, computed anew with every call."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for path, array in jax.tree_util.tree_leaves_with_path(self.split()[1]):
+            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def log_probs(self, ids: Sequence[int]) -> Float[np.ndarray, " n-1"]:
         """float32 (n - 1,): the natural logarithm of the probability of every id after those before it.
@@ -104,11 +117,11 @@ class FrozenLM:
         if len(ids) < 2:
             raise InputError("ids: wanted at least two, since the first has no probability; got one")
         with self._lock:
-            cache = empty_cache(self.config, 1, _capacity(len(ids)))
+            cache = empty_cache(self.config, 1, capacity_for(len(ids)))
             return self._score_in_order(ids, 0, cache)
 
     def score(
-        self, context: Sequence[int], continuations: Sequence[Sequence[int]]
+        self, context: Sequence[int] | SoftPrompt, continuations: Sequence[Sequence[int]]
     ) -> list[Float[np.ndarray, " n"]]:
         """For each continuation of the context, the log-probability of every one of its tokens, float32 (n,).
 
@@ -117,31 +130,32 @@ class FrozenLM:
         Raises InputError: an empty context or continuation, one that is longer than the context length together
             with the context, or an id that does not exist.
         """
-        context = self._checked(context, "context")
+        ids = self._checked_prompt(context, "context", self.context_length)
         checked = [self._checked(one, "continuation") for one in continuations]
         longest = max((len(one) for one in checked), default=0)
-        if len(context) + longest > self.context_length:
+        if len(ids) + longest > self.context_length:
             raise InputError(
                 f"wanted at most {self.context_length} tokens of context and continuation ({self.name}); "
-                f"got {len(context)} and {longest}"
+                f"got {len(ids)} and {longest}"
             )
         with self._lock:
-            prefix = self._prefill(context)
+            self._soft = vectors_by_name([context])
+            prefix = self._prefill(ids)
             # A copy with room for the largest chunk behind all tokens; each group writes over the one before.
-            cache = self._copy(prefix.cache, _capacity(len(context) + longest + _CHUNKS[-1]))
+            cache = self._copy(prefix.cache, capacity_for(len(ids) + longest + CHUNKS[-1]))
             rest: list[Float[np.ndarray, " m"]] = []
-            for group in _groups(checked, _CHUNKS[-1]):
-                if len(group[0]) - 1 > _CHUNKS[-1]:
-                    rest.append(self._score_in_order(group[0], len(context), self._copy(cache)))
+            for group in groups(checked, CHUNKS[-1]):
+                if len(group[0]) - 1 > CHUNKS[-1]:
+                    rest.append(self._score_in_order(group[0], len(ids), self._copy(cache)))
                 else:
-                    scores, cache = self._score_side_by_side(group, len(context), cache)
+                    scores, cache = self._score_side_by_side(group, len(ids), cache)
                     rest += scores
         first_v = prefix.logits - log_sum_exp(prefix.logits)
         return [np.append(first_v[one[0]], more) for one, more in zip(checked, rest, strict=True)]
 
     def generate(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int] | SoftPrompt],
         max_tokens: int,
         *,
         stop: Sequence[str] = (),
@@ -153,7 +167,7 @@ class FrozenLM:
         """Goes on writing behind each prompt.
 
         Args:
-            prompts: token ids, from the beginning of a text (`encode`).
+            prompts: token ids, from the beginning of a text (`encode`), perhaps with vectors in place of some.
             max_tokens: at most so many for each; fewer when the context is full.
             stop: a text ends in front of the first of these strings. Not for prompts with a constraint, whose
                 text ends when it is complete.
@@ -163,10 +177,10 @@ class FrozenLM:
                 from the seed anew, so a prompt given twice gives the same text twice.
             constraints: for each prompt what its text may be, or None; see `spae.frozen_lm.constraint`.
 
-        Raises InputError: a prompt that is empty or fills the context, an id that does not exist, or numbers out
-            of range.
+        Raises InputError: a prompt that is empty or fills the context, an id that does not exist, vectors of another
+            width, or numbers out of range.
         """
-        checked = [self._checked(prompt, "prompt", self.context_length - 1) for prompt in prompts]
+        checked = [self._checked_prompt(prompt, "prompt", self.context_length - 1) for prompt in prompts]
         constraints = [None] * len(checked) if constraints is None else list(constraints)
         if len(constraints) != len(checked):
             raise InputError(
@@ -186,9 +200,10 @@ class FrozenLM:
             for prompt, constraint in zip(checked, constraints, strict=True)
         ]
         longest = max((len(prompt) for prompt in checked), default=0)
-        fitting = _BATCH_BYTES // self._bytes(_capacity(longest + 1))
-        most = max((size for size in _BATCHES if size <= fitting), default=1)
+        fitting = _BATCH_BYTES // self._bytes(capacity_for(longest + 1))
+        most = max((size for size in BATCHES if size <= fitting), default=1)
         with self._lock:
+            self._soft = vectors_by_name(prompts)
             for begin in range(0, len(texts), most):
                 self._write(texts[begin : begin + most], max_tokens)
         return [text.finish() for text in texts]
@@ -234,6 +249,18 @@ class FrozenLM:
             )
         return checked
 
+    def _checked_prompt(self, prompt: Sequence[int] | SoftPrompt, name: str, most: int) -> list[int]:
+        """The ids, with the names of its vectors."""
+        if not isinstance(prompt, SoftPrompt):
+            return self._checked(prompt, name, most)
+        self._checked([max(id_, 0) for id_ in prompt.ids], name, most)
+        if prompt.vectors.shape[1] != self.config.width:
+            raise InputError(
+                f"{name}: wanted vectors of width {self.config.width} for {self.name}, got {prompt.vectors.shape[1]}: "
+                "were they made for another model?"
+            )
+        return prompt.named
+
     def _vectors(self, vectors: Float[Array, "n d"]) -> Float[Array, "n d"]:
         x_nd = jnp.asarray(vectors, jnp.float32)
         if x_nd.ndim != 2 or x_nd.shape[1] != self.config.width or not 1 <= len(x_nd) <= self.context_length:
@@ -257,9 +284,9 @@ class FrozenLM:
         if kept is not None and start == len(ids) == len(kept.ids):
             return kept
         start = min(start, len(ids) - 1)  # the last is read in any case, for its logits
-        capacity = _capacity(len(ids) + 1)
+        capacity = capacity_for(len(ids) + 1)
         cache = empty_cache(self.config, 1, capacity) if kept is None else self._copy(kept.cache, capacity)
-        for begin, end, size in _chunks(start, len(ids), capacity):
+        for begin, end, size in chunks(start, len(ids), capacity):
             hidden_bnd, cache = self._read_one(ids[begin:end], begin, size, cache)
         last = np.array([end - begin - 1], np.int32)
         logits_v = np.asarray(self._logits_at(self._params, hidden_bnd, last)[0])
@@ -272,16 +299,21 @@ class FrozenLM:
     ) -> tuple[Float[Array, "1 n d"], Cache]:
         """Reads the ids, padded to `size`, at the places from `begin` of a cache, which is used up."""
         padded = np.zeros((1, size), np.int32)
-        padded[0, : len(ids)] = ids
+        padded[0, : len(ids)] = np.maximum(ids, 0)
         positions = np.arange(begin, begin + size, dtype=np.int32)[None]
-        return self._read(
-            self._params, padded, cache, np.array([begin], np.int32), positions, np.zeros_like(positions)
-        )
+        where = (np.array([begin], np.int32), positions, np.zeros_like(positions))
+        soft = [place for place, id_ in enumerate(ids) if id_ < 0]
+        if not soft:
+            return self._read(self._params, padded, cache, *where)
+        vectors = np.zeros((1, size, self.config.width), np.float32)
+        vectors[0, soft] = [self._soft[ids[place]] for place in soft]
+        is_soft = np.isin(np.arange(size), soft)[None]
+        return self._read_soft(self._params, padded, vectors, is_soft, cache, *where)
 
     def _score_in_order(self, ids: list[int], start: int, cache: Cache) -> Float[np.ndarray, " n-1"]:
         """log p of all ids but the first, which stand behind the first `start` tokens of a cache (used up)."""
         scores = np.empty(len(ids) - 1, np.float32)
-        for begin, end, size in _chunks(0, len(scores), cache[0][0].shape[2] - start):
+        for begin, end, size in chunks(0, len(scores), cache[0][0].shape[2] - start):
             hidden_bnd, cache = self._read_one(ids[begin:end], start + begin, size, cache)
             targets = np.zeros(size, np.int32)
             targets[: end - begin] = ids[begin + 1 : end + 1]
@@ -297,7 +329,7 @@ class FrozenLM:
         count = sum(len(one) - 1 for one in group)
         if count == 0:
             return [np.empty(0, np.float32) for _ in group], cache
-        size = next(size for size in _CHUNKS if size >= count)
+        size = next(size for size in CHUNKS if size >= count)
         ids, positions, targets = (np.zeros(size, np.int32) for _ in range(3))
         segments = np.full(size, -1, np.int32)
         ends = np.cumsum([len(one) - 1 for one in group])
@@ -320,8 +352,8 @@ class FrozenLM:
         if not left or max_tokens == 1:
             return
         texts = [texts[i] for i in left]
-        batch = next(size for size in _BATCHES if size >= len(texts))
-        capacity = _capacity(max(len(text.prompt) for text in texts) + 1)
+        batch = next(size for size in BATCHES if size >= len(texts))
+        capacity = capacity_for(max(len(text.prompt) for text in texts) + 1)
         cache = empty_cache(self.config, batch, capacity)
         for row, i in enumerate(left):
             cache = _place(cache, prefixes[i].cache, row)
@@ -361,36 +393,3 @@ def _place(target: Cache, source: Cache, row: int) -> Cache:
         return jax.lax.dynamic_update_slice(into, part[:, :, : into.shape[2]], (row, 0, 0, 0))
 
     return jax.tree.map(place, target, source)
-
-
-def _capacity(tokens: int) -> int:
-    capacity = _SMALLEST_CAPACITY
-    while capacity < tokens:
-        capacity *= 2
-    return capacity
-
-
-def _chunks(start: int, end: int, room: int) -> Iterator[tuple[int, int, int]]:
-    """Begin, end and padded size of the chunks in which the tokens from `start` to `end` are read.
-
-    A chunk that would not fit into the room begins earlier, with tokens already read.
-    """
-    while start < end:
-        stop = min(start + _CHUNKS[-1], end)
-        size = next(size for size in _CHUNKS if size >= stop - start)
-        yield min(start, room - size), stop, size
-        start = stop
-
-
-def _groups(continuations: list[list[int]], most: int) -> Iterator[list[list[int]]]:
-    """In order, as many as have together at most so many tokens besides their first; a longer one is alone."""
-    group: list[list[int]] = []
-    count = 0
-    for one in continuations:
-        if group and count + len(one) - 1 > most:
-            yield group
-            group, count = [], 0
-        group.append(one)
-        count += len(one) - 1
-    if group:
-        yield group

@@ -1,5 +1,7 @@
 """The text tokenizer of a language model, behind one small protocol: GGUF, Hugging Face or tiktoken."""
 
+import hashlib
+import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -99,6 +101,12 @@ class HuggingFaceTokenizer:
     @property
     def size(self) -> int:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of its tokens and their ids, in hexadecimal."""
+        tokens = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items())
+        return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
 
     @cached_property
     def longest(self) -> int:

@@ -93,6 +93,14 @@ class EfficientNetLite0(nnx.Module):
 
     def feature_map(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 7 7 1280"]:
         """What is pooled before the classes, a cell for each 32 x 32 pixels; images in [0, 1]."""
+        return self.states(images_bhwc)[-1]
+
+    def pooled(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 1280"]:
+        """What the classes are told from."""
+        return self.feature_map(images_bhwc).mean(axis=(1, 2))
+
+    def states(self, images_bhwc: Float[Array, "b 224 224 3"]) -> list[Float[Array, "b s s c"]]:
+        """What comes out of the stem, of each of the 16 blocks and of the head; the sides shrink from 112 to 7."""
         if images_bhwc.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
             raise InputError(
                 f"expected images of shape (batch, 224, 224, 3), got {images_bhwc.shape}: resize first"
@@ -102,13 +110,13 @@ class EfficientNetLite0(nnx.Module):
         x = jax.lax.conv_general_dilated(
             x, self.stem_kernel[...], (2, 2), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        x = jax.nn.relu6(x + self.stem_bias[...])
+        states = [jax.nn.relu6(x + self.stem_bias[...])]
         for block in self.blocks:
-            x = block(x)
-        return jax.nn.relu6(self.head(x))
+            states.append(block(states[-1]))
+        return [*states, jax.nn.relu6(self.head(states[-1]))]
 
     def __call__(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 1000"]:
-        return self.classify(self.feature_map(images_bhwc).mean(axis=(1, 2)))
+        return self.classify(self.pooled(images_bhwc))
 
 
 def _fold(state: StateDict, convolution: str, norm: str) -> tuple[np.ndarray, np.ndarray]:

@@ -107,6 +107,15 @@ class ClipImageTower(nnx.Module):
         map_bhwc = self._dense(self._before_last_block(images_bhwc))
         return _unit(part_means(map_bhwc, weights_brhw) @ self.projection[...])
 
+    def states(self, images_bhwc: Float[Array, "b h w 3"]) -> list[Float[Array, "b s s c"]]:
+        """What goes into the first block and what comes out of each, of the patches alone: the hidden states of
+        Hugging Face's model, without the summary."""
+        return [x[:, 1:].reshape(len(x), self.cells, self.cells, -1) for x in self._states(images_bhwc, None)]
+
+    def pooled(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b c"]:
+        """The summary behind the last norm, before it is projected into the common space."""
+        return self.norm_out(self._states(images_bhwc, None)[-1][:, 0])
+
     def _dense(self, x_btc: Float[Array, "b t c"]) -> Float[Array, "b s s c"]:
         patches = self.norm_out(self.blocks[-1].values(x_btc[:, 1:]))
         return patches.reshape(len(x_btc), self.cells, self.cells, -1)
@@ -115,7 +124,11 @@ class ClipImageTower(nnx.Module):
         return _unit(self.norm_out(self.blocks[-1](x_btc)[:, 0]) @ self.projection[...])
 
     def _before_last_block(self, images_bhwc: Float[Array, "b h w 3"]) -> Float[Array, "b t c"]:
-        """The summary, then the patches in row-major order."""
+        return self._states(images_bhwc, -1)[-1]
+
+    def _states(self, images_bhwc: Float[Array, "b h w 3"], end: int | None) -> list[Float[Array, "b t c"]]:
+        """What goes into the first block and comes out of each of `blocks[:end]`: the summary, then the patches in
+        row-major order."""
         side, patch = self.sizes.image_size, self.sizes.patch
         x = (resize_square(images_bhwc, side) - jnp.asarray(self.sizes.mean)) / jnp.asarray(
             self.sizes.deviation
@@ -125,10 +138,10 @@ class ClipImageTower(nnx.Module):
         x = x.reshape(b, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1)
         x = x @ self.patches[...]
         summary = jnp.broadcast_to(self.summary[...], (b, 1, x.shape[-1]))
-        x = self.norm_in(jnp.concatenate([summary, x], axis=1) + self.positions[...])
-        for block in self.blocks[:-1]:
-            x = block(x)
-        return x
+        states = [self.norm_in(jnp.concatenate([summary, x], axis=1) + self.positions[...])]
+        for block in self.blocks[:end]:
+            states.append(block(states[-1]))
+        return states
 
 
 class ClipTextTower(nnx.Module):
