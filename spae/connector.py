@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,46 +28,18 @@ from jaxtyping import Array, Float, Float32, UInt8
 from PIL import Image
 
 from spae import bundle
-from spae.bounds import Positive, check_fields
 from spae.compiled import in_parts, padded
+from spae.connector_config import FROZEN_TOKENS, ConnectorConfig
 from spae.errors import BundleError, InputError
 from spae.files import write_file
 from spae.frozen_lm import SOFT, FrozenLM, SoftPrompt
-from spae.guidance.features import Look, Trunk, features, features_shape, load_trunk
+from spae.guidance.features import Trunk, features, features_shape, load_trunk
 from spae.images import to_array
 from spae.splice import encode, splice
 from spae.weights.parameters import flatten, restore
 
-Kind = Literal["frozen", "linear", "mlp", "multilayer"]
-LOOKS: Mapping[Kind, Look] = {"frozen": "pooled", "linear": "map", "mlp": "map", "multilayer": "layers"}
-FROZEN_TOKENS = 2  # of kind "frozen", for each image
 KIND = "connector"  # what its bundle says it is
 _PARAMS = "connector.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConnectorConfig:
-    """What defines a connector, with the trunk in front of it and the language model behind.
-
-    Raises:
-        InputError: another kind, or a grid where there is no map.
-    """
-
-    kind: Kind
-    # Side of the square of tokens, to which the trunk's map is pooled; None: as many as the map has cells.
-    grid: Positive | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self, "connector.")
-        if self.kind == "frozen" and self.grid is not None:
-            raise InputError(
-                f"connector.grid: kind 'frozen' has no map to pool, got {self.grid}: leave it out"
-            )
-
-    @property
-    def look(self) -> Look:
-        """What of the trunk it takes."""
-        return LOOKS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -198,6 +170,7 @@ class Connector:
             "config": asdict(self.config),
             "trunk": {"kind": self.trunk.kind, "sha256": self.trunk.sha256},
             "reader": asdict(self.reader),
+            "tokens": self.tokens,
         }
         params = flatten(nnx.state(self._network), "")
         bundle.write(folder, {**self.info, **known}, {_PARAMS: params})
@@ -237,7 +210,7 @@ def load(name: str | os.PathLike[str], lm: FrozenLM | None = None, trunk: str | 
             f"{found.kind} of {found.sha256[:12]}..: give the one that it was trained with"
         )
     network = restore(lambda: build(config, found, reader.width, nnx.Rngs(0)), params, "")
-    known = ("format", "version", "files", "kind", "config", "trunk", "reader")
+    known = ("format", "version", "files", "kind", "config", "trunk", "reader", "tokens")
     return Connector(config, network, found, reader, {k: v for k, v in info.items() if k not in known})
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int32
 
+from spae.connector_config import IMAGE
 from spae.errors import InputError
 from spae.frozen_lm import SOFT, FrozenLM, SoftPrompt
 from spae.frozen_lm.constraint import encode_behind
 
-IMAGE = "<image>"
 IMAGE_ID = -200  # LLaVA's
 NO_LABEL = -1
 

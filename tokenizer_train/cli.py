@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -16,6 +17,9 @@ from spae.errors import InputError
 from spae.files import write_file
 from tokenizer_train.config import Config
 from tokenizer_train.config_file import load_config, written
+from tokenizer_train.connector.config import ConnectorExperiment
+
+Experiment = Config | ConnectorExperiment
 
 USAGE = """\
 usage: spae-train CONFIG [--variant NAME] [--section.field value ..]
@@ -24,10 +28,10 @@ usage: spae-train CONFIG [--variant NAME] [--section.field value ..]
        spae-train new FILE [--from CONFIG] [--variant NAME] [--section.field value ..]
        spae-train eval BUNDLE DATA [--limit N] [--json] ..
 
-Train a tokenizer as CONFIG says, a Python file or the name of one of configs/; a run that was stopped goes on from its
-newest checkpoint. With --dry-run nothing is trained: it prints the parameters, the memory of each device, the
-operations of a step, the time that so many devices of that kind take, and which files are missing. `spae-train CONFIG
---help` lists every field with its default, `spae-train eval --help` the options of the evaluation.
+Train a tokenizer, or a connector, as CONFIG says, a Python file or the name of one of configs/; a run that was stopped
+goes on from its newest checkpoint. With --dry-run nothing is trained: it prints the parameters, the memory of each
+device, the operations of a step, the time that so many devices of that kind take, and which files are missing.
+`spae-train CONFIG --help` lists every field with its default, `spae-train eval --help` the options of the evaluation.
 
 finetune goes on with the weights of a bundle (that which is shipped) on images of one's own: how the words of meaning
 are chosen stays, encoder, decoder and the map of what words look like are trained; with --run.trains decoder the
@@ -91,7 +95,8 @@ def _new(file: str, *arguments: str) -> int:
     if path.exists():
         raise InputError(f"{path} is there already: choose another name, or remove it")
     base = load_config(options.begun, options.variant)
-    base = dataclasses.replace(base, run=dataclasses.replace(base.run, output=f"build/{path.stem}"))
+    run: Any = dataclasses.replace(base.run, output=f"build/{path.stem}")
+    base = dataclasses.replace(base, run=run)
     config = _with_fields(base, f"new {file}", fields)
     begun = options.begun if options.variant is None else f"{options.begun} --variant {options.variant}"
     write_file(path, written(config, path, begun).encode())
@@ -99,10 +104,10 @@ def _new(file: str, *arguments: str) -> int:
     return 0
 
 
-def _with_fields(default: Config, command: str, fields: Sequence[str]) -> Config:
+def _with_fields(default: Experiment, command: str, fields: Sequence[str]) -> Experiment:
     """The config with the fields that the command line gives."""
     return tyro.cli(
-        Config,
+        type(default),
         default=default,
         args=fields,
         prog=f"spae-train {command}",
@@ -110,7 +115,7 @@ def _with_fields(default: Config, command: str, fields: Sequence[str]) -> Config
     )
 
 
-def _train(command: str, config_of: Callable[[str | None], Config], arguments: Sequence[str]) -> int:
+def _train(command: str, config_of: Callable[[str | None], Experiment], arguments: Sequence[str]) -> int:
     """Train, or tell what it would take.
 
     Args:
@@ -145,7 +150,7 @@ def _train(command: str, config_of: Callable[[str | None], Config], arguments: S
     return status
 
 
-def _to_the_end(config: Config) -> int:
+def _to_the_end(config: Experiment) -> int:
     """Train; the exit status."""
     from jax.errors import JaxRuntimeError
 
@@ -178,7 +183,7 @@ def _to_the_end(config: Config) -> int:
     return 0
 
 
-def _dry_run(config: Config, options: argparse.Namespace) -> int:
+def _dry_run(config: Experiment, options: argparse.Namespace) -> int:
     import jax
 
     # As many devices as asked for, made of this machine's processor; nothing is computed on them.

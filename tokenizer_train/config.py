@@ -23,7 +23,8 @@ Above0 = Annotated[float, Range(0, open="low")]
 Decay = Annotated[float, Range(0, 1, open="high")]
 
 
-def _check(condition: bool, name: str, wanted: str, value: object) -> None:
+def check(condition: bool, name: str, wanted: str, value: object) -> None:
+    """Raises InputError unless the condition holds."""
     if not condition:
         raise InputError(
             f"{name} must be {wanted}, got {value!r}; change it in the config or on the command line"
@@ -46,7 +47,7 @@ class VocabularyConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "vocabulary.")
-        _check(
+        check(
             (self.codes is None) == bool(self.path),
             "vocabulary.path",
             "the folder of a built vocabulary, unless vocabulary.codes is given",
@@ -83,7 +84,22 @@ class VocabularyConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class FeedConfig:
+    """How images are fed, whatever is trained on them."""
+
+    batch_size: Positive = 256  # images per step over all devices of all processes together
+    # An image that cannot be read, or a film too short: end the run, or take another of the same source in its place,
+    # which the seed draws.
+    damaged: Literal["error", "skip"] = "error"
+    threads: Positive = 4  # reading threads of this process
+    buffer: Positive = 64  # images read ahead over all threads; bounds the memory of the pipeline
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(FeedConfig):
     """Which images, and how they are fed."""
 
     # Path or glob that spae.sources.open_source understands.
@@ -95,30 +111,24 @@ class DataConfig:
     validation: str | None = dataclasses.field(metadata=place(2))
     train_split: str | None = None  # of a TFDS directory: "train" if not given; None for anything else
     validation_split: str | None = None  # likewise; give one, or validation sees "train" as well
-    batch_size: Positive = 256  # images per step over all devices of all processes together
     stride: Positive = 1  # of clips: frames of the film from one frame to the next
     fps: Above0 | None = None  # of clips: frames a second instead of `stride`, where the film is a video file
     # Mirror half of the images, by the seed; the guidance's features stay, words of regions change places.
     flip: bool = True
-    # An image that cannot be read, or a film too short: end the run, or take another of the same source in its place,
-    # which the seed draws.
-    damaged: Literal["error", "skip"] = "error"
-    threads: Positive = 4  # reading threads of this process
-    buffer: Positive = 64  # images read ahead over all threads; bounds the memory of the pipeline
     # Folder, or gs:// or s3://, for the guidance features of the images, which all processes see;
     # None: <run.output>/guidance.
     cache: str | None = dataclasses.field(default=None, metadata=place(0))
 
     def __post_init__(self) -> None:
-        check_fields(self, "data.")
-        _check(bool(self.train), "data.train", "a path or glob of images", self.train)
-        _check(
+        super().__post_init__()
+        check(bool(self.train), "data.train", "a path or glob of images", self.train)
+        check(
             all(path for path, _ in self.mixture),
             "data.mixture",
             "pairs of a path and a weight",
             self.mixture,
         )
-        _check(self.validation != "", "data.validation", "a path or glob of images, or None", self.validation)
+        check(self.validation != "", "data.validation", "a path or glob of images, or None", self.validation)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,13 +161,13 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "loss.")
-        _check(
+        check(
             self.perceptual_network != "resnet50-logits" or bool(self.perceptual_weights),
             "loss.perceptual_weights",
             "the safetensors file of a ResNet-50 where loss.perceptual_network is resnet50-logits",
             self.perceptual_weights,
         )
-        _check(
+        check(
             self.semantic_layers <= len(self.thresholds),
             "loss.semantic_layers",
             f"0 .. {len(self.thresholds)} (one threshold per layer)",
@@ -185,25 +195,17 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Where the run leaves what, and how often."""
+class RecordConfig:
+    """Where a run leaves what, and how often, whatever is trained."""
 
     # Folder, or gs://BUCKET/FOLDER: checkpoints/, tensorboard/, guidance/, bundle/.
     output: str = dataclasses.field(metadata=place(0))
-    # Bundle whose weights a new run begins with; one of images is inflated if the run is one of clips.
-    initial: str | None = dataclasses.field(default=None, metadata=place(1))
-    # Without a bundle: random weights; or linear paths and map from principal components of patches and words, and
-    # networks beside them that begin by adding nothing (tokenizer_train/start.py).
-    start: Literal["random", "principal"] = "random"
-    # What is trained: everything, or the decoder alone, so that the words stay what they are.
-    trains: Literal["all", "decoder"] = "all"
     # Of the weights, the order of the images, the flips and the drawn words.
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     log_every: Positive = 50  # steps between lines and TensorBoard scalars
     evaluate_every: Positive = 5_000  # steps between figures and pictures on a fixed validation batch
     checkpoint_every: Positive = 5_000  # steps between checkpoints
     keep: Positive = 2  # newest checkpoints kept
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks; search and losses stay float32
     # Compute what happens inside the networks' blocks once more for the gradient instead of keeping it: about a third
     # of the memory for a seventh more operations (`--dry-run` tells), and the same losses.
     rematerialize: bool = False
@@ -212,12 +214,26 @@ class RunConfig:
         check_fields(self, "run.")
         scheme, remote, _ = self.output.partition("://")
         # Orbax knows of no other kind of bucket when a checkpoint in it is whole.
-        _check(
+        check(
             bool(self.output) and (not remote or scheme == "gs"),
             "run.output",
             "a folder, such as that of a mounted bucket, or gs://BUCKET/FOLDER",
             self.output,
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(RecordConfig):
+    """The same, and what a tokenizer begins with."""
+
+    # Bundle whose weights a new run begins with; one of images is inflated if the run is one of clips.
+    initial: str | None = dataclasses.field(default=None, metadata=place(1))
+    # Without a bundle: random weights; or linear paths and map from principal components of patches and words, and
+    # networks beside them that begin by adding nothing (tokenizer_train/start.py).
+    start: Literal["random", "principal"] = "random"
+    # What is trained: everything, or the decoder alone, so that the words stay what they are.
+    trains: Literal["all", "decoder"] = "all"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks; search and losses stay float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,15 +252,15 @@ class MeshConfig:
     process: int | None = dataclasses.field(default=None, metadata=place(0))
 
     def __post_init__(self) -> None:
-        _check(self.data == -1 or self.data >= 1, "mesh.data", "at least 1, or -1", self.data)
+        check(self.data == -1 or self.data >= 1, "mesh.data", "at least 1, or -1", self.data)
         check_fields(self, "mesh.")
         own = (self.processes, self.process)
         if self.coordinator in (None, "auto"):
-            _check(own == (None, None), "mesh.processes, mesh.process", "left out without a HOST:PORT", own)
+            check(own == (None, None), "mesh.processes, mesh.process", "left out without a HOST:PORT", own)
             return
         host, _, port = self.coordinator.rpartition(":")
-        _check(bool(host) and port.isdigit(), "mesh.coordinator", 'HOST:PORT or "auto"', self.coordinator)
-        _check(
+        check(bool(host) and port.isdigit(), "mesh.coordinator", 'HOST:PORT or "auto"', self.coordinator)
+        check(
             self.processes is not None and self.process is not None and 0 <= self.process < self.processes,
             "mesh.processes, mesh.process",
             "a number and one of 0 .. number - 1 beside a HOST:PORT",
@@ -274,19 +290,19 @@ class Config:
         self._check_meaning()
         self._check_start()
         self._check_language_model()
-        _check(
+        check(
             self.tokenizer.frames > 1 or (self.data.stride, self.data.fps) == (1, None),
             "data.stride, data.fps",
             "left alone unless tokenizer.frames is more than 1",
             (self.data.stride, self.data.fps),
         )
-        _check(
+        check(
             self.loss.semantic_layers <= len(self.tokenizer.pyramid),
             "loss.semantic_layers",
             f"at most the {len(self.tokenizer.pyramid)} layers of tokenizer.pyramid",
             self.loss.semantic_layers,
         )
-        _check(
+        check(
             self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.optimizer.steps,
             "optimizer.steps",
             "at least warmup_steps + cooldown_steps",
@@ -299,15 +315,15 @@ class Config:
             ("language_model", self.language_model),
             ("loss.perceptual_weights", self.loss.perceptual_weights),
         ):
-            _check("://" not in (path or ""), name, "on this machine, if only in a mounted bucket", path)
+            check("://" not in (path or ""), name, "on this machine, if only in a mounted bucket", path)
         kind, _ = parse(self.guidance)
-        _check(
+        check(
             kind != "clip-jax" or self.tokenizer.trunk == "none",
             "tokenizer.trunk",
             f"none with guidance {self.guidance!r}: a network of the package clip-jax cannot go into a bundle",
             self.tokenizer.trunk,
         )
-        _check(
+        check(
             self.tokenizer.trunk in ("none", kind),
             "tokenizer.trunk",
             f"none, or the image side of guidance {self.guidance!r}: its features are what the head is trained on",
@@ -316,20 +332,20 @@ class Config:
 
     def _check_meaning(self) -> None:
         learned = self.tokenizer.codebook == "learned"
-        _check(
+        check(
             learned == (self.vocabulary.codes is not None),
             "tokenizer.codebook",
             '"learned" with vocabulary.codes, and only then: trained codes are no words any more',
             self.tokenizer.codebook,
         )
-        _check(
+        check(
             self.loss.semantic == 0 or not (learned or self.tokenizer.meaning in ("ranked", "pursuit")),
             "loss.semantic",
             '0 where tokenizer.codebook is "learned" or tokenizer.meaning "ranked" or "pursuit": nothing there learns '
             "a meaning",
             self.loss.semantic,
         )
-        _check(
+        check(
             self.loss.prefix_dropout == 0 or not self.tokenizer.cross_attention,
             "loss.prefix_dropout",
             "0 with tokenizer.cross_attention, which sees the words of all meaning layers",
@@ -342,27 +358,27 @@ class Config:
             ("loss.masked_lm", self.loss.masked_lm),
             ("optimizer.weight_decay", self.optimizer.weight_decay),
         ):
-            _check(
+            check(
                 value == 0 or self.run.trains == "all",
                 name,
                 '0 where run.trains is "decoder": it changes the encoder',
                 value,
             )
-        _check(
+        check(
             self.run.trains == "all" or self.run.initial is not None,
             "run.initial",
             'a bundle where run.trains is "decoder": its words stay',
             self.run.initial,
         )
         begun = (self.tokenizer.skip, self.tokenizer.codebook, self.tokenizer.frames)
-        _check(
+        check(
             self.run.start == "random" or begun == (True, "mapped", 1),
             "run.start",
             'random unless tokenizer.skip is True, tokenizer.codebook "mapped" and tokenizer.frames 1: these are what '
             "begins from principal components",
             self.run.start,
         )
-        _check(
+        check(
             self.tokenizer.meaning != "pursuit"
             or self.run.start == "principal"
             or self.run.initial is not None,
@@ -373,13 +389,13 @@ class Config:
 
     def _check_language_model(self) -> None:
         wanted = "a Hugging Face folder" if self.tokenizer.language_model == "masked" else None
-        _check(
+        check(
             bool(self.language_model) == (wanted is not None),
             "language_model",
             f"{wanted} where tokenizer.language_model is {self.tokenizer.language_model!r}",
             self.language_model,
         )
-        _check(
+        check(
             self.loss.masked_lm == 0 or wanted is not None,
             "loss.masked_lm",
             "0 where tokenizer.language_model is 'none'",

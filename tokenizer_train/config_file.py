@@ -18,13 +18,14 @@ from typing import Any
 
 from spae.errors import InputError
 from tokenizer_train.config import Config
+from tokenizer_train.connector.config import ConnectorExperiment
 
 SHIPPED = Path(__file__).parent / "configs"
 WIDTH = 110  # of a line that is written
 
 
-def load_config(file: str | Path, variant: str | None = None) -> Config:
-    """`config()` of a config file, or the named entry of its `VARIANTS`.
+def load_config(file: str | Path, variant: str | None = None) -> Config | ConnectorExperiment:
+    """`config()` of a config file, or the named entry of its `VARIANTS`: of a tokenizer, or of a connector.
 
     The file may import the others of its folder by their names.
 
@@ -32,7 +33,7 @@ def load_config(file: str | Path, variant: str | None = None) -> Config:
         file: its path, or the name of a shipped one, such as "default64".
 
     Raises:
-        InputError: no such file or variant; the file gives no Config; an exception in it, by file and line.
+        InputError: no such file or variant; the file gives no experiment; an exception in it, by file and line.
     """
     path = find(file)
     with _neighbours(path.parent):
@@ -41,8 +42,11 @@ def load_config(file: str | Path, variant: str | None = None) -> Config:
         make = _maker(path, names, variant)
         with _explained(path.parent):
             config = make()
-    if not isinstance(config, Config):
-        raise InputError(f"{path} must give a tokenizer_train.config.Config, got {type(config).__name__}")
+    if not isinstance(config, Config | ConnectorExperiment):
+        raise InputError(
+            f"{path} must give a tokenizer_train.config.Config, or a ConnectorExperiment of "
+            f"tokenizer_train.connector.config, got {type(config).__name__}"
+        )
     return config
 
 
@@ -113,7 +117,7 @@ def _explained(folder: Path) -> Iterator[None]:
         raise InputError(f"{place}{kind}{' '.join(str(error).split())}") from error
 
 
-def written(config: Config, path: Path, begun: str) -> str:
+def written(config: Config | ConnectorExperiment, path: Path, begun: str) -> str:
     """A config file that gives this config and imports nothing but installed packages: every field with what the source
     says of it, as a comment if it has its default.
 
@@ -127,15 +131,19 @@ def written(config: Config, path: Path, begun: str) -> str:
     imports = [
         f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(sections.items())
     ]
+    bundle = f"{config.run.output}/bundle"
+    measured = f"spae-train eval {bundle} IMAGES        what has come out"
+    if isinstance(config, ConnectorExperiment):
+        measured = f"spae-icl run classify --model spae-connector/{bundle} --data IMAGES"
     header = f'''"""A config of one's own, begun with {begun}.
 
 Command   spae-train {path}
           spae-train {path} --dry-run --device cpu        what it would need, here
-          spae-train eval {config.run.output}/bundle IMAGES        what has come out
+          {measured}
 Fields    all there are; those in comments have their defaults
 """'''
     text = "\n\n".join([header, "\n".join(_folded(line) for line in imports)])
-    return f"{text}\n\n\ndef config() -> Config:\n    return {body}\n"
+    return f"{text}\n\n\ndef config() -> {type(config).__name__}:\n    return {body}\n"
 
 
 def _folded(line: str) -> str:
@@ -177,7 +185,14 @@ def _literal(value: Any) -> str:
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """What a dataclass's source says of each field: behind it, or on the lines in front of it."""
+    """What a dataclass's source says of each field, inherited ones too: behind it, or on the lines in front of it."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        found |= _own_comments(base)
+    return found
+
+
+def _own_comments(kind: type) -> dict[str, str]:
     source = inspect.getsource(kind)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     said = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}

@@ -1,17 +1,11 @@
-"""Batches for training: an endless, shuffled, exactly resumable stream over one or several sources of images or clips.
-
-Grain reads with threads: on small machines they beat worker processes, and decoding releases the GIL.
-The order, the flips, the places of clips in their films and therefore the batches are a function of the seed and of
-how many batches came before; that count is the whole state of the stream, on however many hosts.
-"""
+"""Batches of images or clips for training a tokenizer, of one or several sources."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain, count
-from typing import Any, Protocol, TypedDict
+from typing import Protocol
 
-import grain
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
@@ -23,6 +17,7 @@ from spae.sources import Source, open_source
 from spae.sources.clips import Sampling, open_clips
 from tokenizer_train.config import DataConfig
 from tokenizer_train.damage import Damage
+from tokenizer_train.stream import Records, Stream
 
 
 class Rows(Protocol):
@@ -33,14 +28,6 @@ class Rows(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, row: int) -> Float32[np.ndarray, " d"]: ...
-
-
-class Batch(TypedDict):
-    """What one training step takes of this process."""
-
-    images: UInt8[np.ndarray, "B *T H W 3"]  # 0 .. 255
-    # Guidance feature of each image, unit length, or of each film, the mean over frames; d = 0 without guidance.
-    features: Float32[np.ndarray, "B d"]
 
 
 def open_data(path: str, split: str | None, tokenizer: AutoencoderConfig, config: DataConfig) -> Source:
@@ -57,8 +44,8 @@ def open_data(path: str, split: str | None, tokenizer: AutoencoderConfig, config
     return open_clips(path, tokenizer.image_size, sampling)
 
 
-class _Records:
-    """The source as Grain wants it: random access, to records that are not read yet."""
+class _Records(Records):
+    """Images of a source with their features."""
 
     def __init__(self, source: Source, features_nd: Rows, image_size: int, damage: Damage) -> None:
         self._source = source
@@ -68,9 +55,6 @@ class _Records:
 
     def __len__(self) -> int:
         return len(self._source)
-
-    def __getitem__(self, index: int) -> tuple["_Records", int]:
-        return self, int(index)
 
     def read(self, index: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """The record of a source, by what the generator draws: also which one takes the place of one that cannot be
@@ -90,35 +74,11 @@ class _Records:
         return self._damage.first(record, chain([index], others))
 
 
-class _Share(grain.MapDataset):
-    """This process's rows of every global batch, one after the other; the parent knows nothing of processes."""
-
-    def __init__(
-        self, parent: grain.MapDataset, rows: Int[np.ndarray, " n"], batch_size: int, first: int
-    ) -> None:
-        super().__init__(parent)
-        self._rows = [int(row) for row in rows]
-        self._batch_size, self._first = batch_size, first
-
-    def __len__(self) -> int:
-        return len(self._parent) // self._batch_size * len(self._rows) - self._first * len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        batch, place = divmod(int(index), len(self._rows))
-        return self._parent[(self._first + batch) * self._batch_size + self._rows[place]]
-
-
-def _read(place: tuple[_Records, int], generator: np.random.Generator) -> dict[str, np.ndarray]:
-    records, index = place
-    return records.read(index, generator)
-
-
-def _read_and_flip(
-    place: tuple[_Records, int], generator: np.random.Generator, mirrored: Int[np.ndarray, " d"] | None
+def _flip(
+    record: dict[str, np.ndarray], generator: np.random.Generator, mirrored: Int[np.ndarray, " d"] | None
 ) -> dict[str, np.ndarray]:
     """Mirror every other image. Its guidance feature, which a mirror image hardly changes, stays; words of its regions
     change places: `mirrored` says which word stands where."""
-    record = _read(place, generator)
     if generator.random() < 0.5:
         record = {**record, "images": np.ascontiguousarray(record["images"][..., ::-1, :])}
         if mirrored is not None:
@@ -140,13 +100,12 @@ def _squares(image: UInt8[np.ndarray, "*t h w 3"], size: int) -> UInt8[np.ndarra
     return image if image.ndim == 4 else to_array(image, size)
 
 
-class Batches(Iterator[Batch]):
-    """The endless stream of this process's rows of the global batches.
+class Batches(Stream):
+    """The endless stream of this process's rows of the global batches of images.
 
-    The global stream does not know of processes: every image of a source comes once before any comes again, in an
-    order of its own each time; several sources are mixed by their weights, evenly and always in the same order; flips
-    and the places of clips in their films are drawn by the position in the stream. Each process reads its own rows of
-    every global batch and no others.
+    See `tokenizer_train.stream`; flips and the places of clips in their films are drawn by the position in the stream.
+    A batch has `images`, uint8 (B, *T, H, W, 3), and `features`, float32 (B, d): the guidance's of each image, unit
+    length, or of each film, the mean over frames; d = 0 without guidance.
 
     Args:
         sources: Images of any size, read by index, each source with its weight.
@@ -173,10 +132,9 @@ class Batches(Iterator[Batch]):
         rows: Int[np.ndarray, " n"],
         mirrored: Int[np.ndarray, " d"] | None = None,
     ) -> None:
-        self._config, self._rows, self._done = config, rows, 0
         damage = Damage(config.damaged)
-        shuffled = []
-        for number, ((source, _), features_nd) in enumerate(zip(sources, features, strict=True)):
+        records = []
+        for (source, weight), features_nd in zip(sources, features, strict=True):
             if len(source) == 0:
                 raise InputError(
                     "data.train and data.mixture must hold at least one image each, one holds none"
@@ -186,36 +144,10 @@ class Batches(Iterator[Batch]):
                     f"the guidance features must be one row per image, ({len(source)}, d), "
                     f"got {features_nd.shape}; delete the guidance cache of this run"
                 )
-            records = grain.MapDataset.source(_Records(source, features_nd, image_size, damage))
-            shuffled.append(records.seed((seed + number) % 2**32).shuffle().repeat())
-        stream = shuffled[0]
-        if len(shuffled) > 1:
-            stream = grain.MapDataset.mix(shuffled, weights=[weight for _, weight in sources]).seed(seed)
-        self._records = stream.random_map(
-            partial(_read_and_flip, mirrored=mirrored) if config.flip else _read
+            records.append((_Records(source, features_nd, image_size, damage), weight))
+        super().__init__(
+            records, config, seed, rows, partial(_flip, mirrored=mirrored) if config.flip else None
         )
-        self._start()
-
-    def _start(self) -> None:
-        """Read from the first batch that was not handed out."""
-        config = self._config
-        share = _Share(self._records, self._rows, config.batch_size, self._done)
-        options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.buffer)
-        self._stream = iter(share.to_iter_dataset(options).batch(len(self._rows), drop_remainder=True))
-
-    def __next__(self) -> Batch:
-        batch = next(self._stream)
-        self._done += 1
-        return batch
-
-    def get_state(self) -> dict[str, int]:
-        """How many global batches were handed out: the same in every process, whatever their number."""
-        return {"batches": self._done}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Continue after the batch at which `get_state` was called, there or in a run of other processes."""
-        self._done = state["batches"]
-        self._start()
 
 
 def fixed_images(

@@ -17,6 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spae.errors import InputError
 from spae.frozen_lm.masked_lm import BertSizes, MaskedLM, read_masked_lm
 from tokenizer_train.config import Config, VocabularyConfig
+from tokenizer_train.connector import shapes as connector_shapes
+from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.flops import DEVICES, PEAKS, exact_flops, measured_peak, step_flops
 from tokenizer_train.guidance import looks_at_images
 from tokenizer_train.missing import missing
@@ -51,7 +53,9 @@ class ShapedVocabulary:
         return np.broadcast_to(np.float32(0), (self._words, self._widths[name]))
 
 
-def estimate(config: Config, devices: int, device: str, utilisation: float = UTILISATION) -> dict[str, Any]:
+def estimate(
+    config: Config | ConnectorExperiment, devices: int, device: str, utilisation: float = UTILISATION
+) -> dict[str, Any]:
     """Parameters, memory, operations and time of a run, as JSON.
 
     Args:
@@ -82,12 +86,17 @@ def estimate(config: Config, devices: int, device: str, utilisation: float = UTI
         )
     mesh = make_mesh(config.mesh, jax.devices()[:devices])
     check_batch_size(config.data.batch_size, mesh)
-    parameters, step, arguments, constants = _shaped_step(config, mesh)
+    if isinstance(config, ConnectorExperiment):
+        parameters, step, arguments, constants = _shaped_connector_step(config, mesh)
+        precision = "float32"
+    else:
+        parameters, step, arguments, constants = _shaped_step(config, mesh)
+        precision = config.run.precision
     traced = step.trace(*arguments, constants=constants)
     lowered = traced.lower()
     flops, exact = step_flops(traced, lowered), exact_flops(traced)
     name, peaks = _peaks(device)
-    seconds = (flops - exact) / peaks[config.run.precision] + exact / peaks["highest"]
+    seconds = (flops - exact) / peaks[precision] + exact / peaks["highest"]
     seconds /= devices * utilisation
     hours = config.optimizer.steps * seconds / 3600
     return {
@@ -99,13 +108,26 @@ def estimate(config: Config, devices: int, device: str, utilisation: float = UTI
         "steps": config.optimizer.steps,
         "devices": devices,
         "device": name,
-        "precision": config.run.precision,
+        "precision": precision,
         "utilisation": utilisation,
         "images_per_second": config.data.batch_size / seconds,
         "hours": hours,
         "device_hours": hours * devices,
         "missing": missing(config),
     }
+
+
+def _shaped_connector_step(
+    config: ConnectorExperiment, mesh: Mesh
+) -> tuple[dict[str, Any], Any, tuple[Any, Any], Any]:
+    """The same of a connector's."""
+    parameters, step, (state, frozen), shapes = connector_shapes.shaped_step(config, mesh)
+    sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()
+    }
+    state = _placed(state, shardings(state, mesh))
+    return parameters, step, (state, batch), _placed(_shapes(frozen), replicated(mesh))
 
 
 def _shaped_step(config: Config, mesh: Mesh) -> tuple[dict[str, Any], Any, tuple[Any, Any], Any]:
@@ -160,6 +182,7 @@ def table(result: dict[str, Any]) -> str:
     """The same for people."""
     parameters, memory = result["parameters"], result["memory"]
     parts = ", ".join(f"{name} {_amount(size)}B" for name, size in memory.items())
+    exact = "the frozen language model" if "connector" in parameters else "the search among the words"
     time = f"{_duration(result['hours'])} for {result['steps']:,} steps"
     if result["devices"] > 1:
         time += f": {result['device_hours']:,.2f} device-hours"
@@ -169,7 +192,7 @@ def table(result: dict[str, Any]) -> str:
         "memory": f"{_amount(sum(memory.values()))}B a device: {parts} (as XLA plans it for CPUs, which compute in "
         "float32; other compilers take less or more temporary memory)",
         "operations": f"{_amount(result['flops'])}FLOP a step of {result['batch_size']:,} images, "
-        f"{_amount(result['exact_flops'])}FLOP of them in full float32 (the search among the words)",
+        f"{_amount(result['exact_flops'])}FLOP of them in full float32 ({exact})",
         "speed": f"{result['images_per_second']:,.0f} images/s on {result['devices']} x {result['device']} "
         f"({result['precision']}) at {result['utilisation']:.0%} of their peak",
         "time": time,

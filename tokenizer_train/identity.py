@@ -14,6 +14,7 @@ from spae.sources import Source
 from spae.vocabulary import Vocabulary
 from tokenizer_train.checkpoint import sums
 from tokenizer_train.config import Config
+from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.places import told
 from tokenizer_train.state import Modules
 
@@ -48,9 +49,9 @@ def frozen_identity(modules: Modules) -> str:
 
 
 def provenance(
-    config: Config, images: int, seconds: float, initial: dict[str, Any] | None = None
+    config: Config | ConnectorExperiment, images: int, seconds: float, initial: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """How a tokenizer was trained, for its bundle.json.
+    """How a tokenizer or a connector was trained, for its bundle.json.
 
     Args:
         config: of the run; no path in it is told whole.

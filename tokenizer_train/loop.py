@@ -1,33 +1,31 @@
-"""The training loop: reads top to bottom.
+"""The training loop of tokenizers and connectors: reads top to bottom.
 
 A run lives in one folder, `run.output`, of this machine or below gs://:
 
     checkpoints/   state, optimisers, step and data position, the newest `run.keep` of them
     tensorboard/   scalars, reconstructions, words
     guidance/      guidance features of the training images, unless `data.cache` says otherwise
-    bundle/        the trained tokenizer (averaged weights), written at the end
+    bundle/        what was trained (averaged weights), written at the end
 """
 
-import dataclasses
 import signal
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
+from jax.sharding import Mesh
 
 from spae.errors import InputError
 from spae.files import open_path
-from spae.tokenizer import Tokenizer
+from tokenizer_train import preparation
 from tokenizer_train.checkpoint import Checkpoints, finite
 from tokenizer_train.config import Config
+from tokenizer_train.connector import preparation as connector_preparation
+from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.flops import step_flops
 from tokenizer_train.identity import provenance
-from tokenizer_train.inflate import initial
-from tokenizer_train.preparation import Prepared, prepare
 from tokenizer_train.processes.mesh import (
     check_batch_size,
     is_main,
@@ -38,13 +36,11 @@ from tokenizer_train.processes.mesh import (
 )
 from tokenizer_train.processes.preemption import Requests, Stopped, listen
 from tokenizer_train.reporter import Diverged, Reporter
-from tokenizer_train.state import TrainState
-from tokenizer_train.step import make_step
 from tokenizer_train.summaries import Summaries
-from tokenizer_train.validation import validate
+from tokenizer_train.training import Step, Training
 
 
-def train(config: Config) -> epath.Path:
+def train(config: Config | ConnectorExperiment) -> epath.Path:
     """`run` while listening for SIGTERM and SIGINT: asked to stop, it finishes the step under way, saves and raises
     Stopped. Before the first step there is nothing to save."""
     start(config.mesh)
@@ -52,7 +48,7 @@ def train(config: Config) -> epath.Path:
         return run(config, requests)
 
 
-def run(config: Config, requests: Requests) -> epath.Path:
+def run(config: Config | ConnectorExperiment, requests: Requests) -> epath.Path:
     """Train until `optimizer.steps`, from the newest checkpoint if there is one; the bundle's folder.
 
     Images, their order and every random draw are functions of `run.seed` and the step: an interrupted run
@@ -62,7 +58,7 @@ def run(config: Config, requests: Requests) -> epath.Path:
     of the images; the first one alone prints, validates and writes the bundle.
 
     Raises:
-        InputError: The config does not fit the data, the vocabulary, the devices or the checkpoint.
+        InputError: The config does not fit the data, the words, the devices or the checkpoint.
         Diverged: The loss is not finite. Every checkpoint there is was written before.
         OSError: The last checkpoint or the bundle could not be written; those from before are whole. Of an earlier
             checkpoint that could not be written there is only a line, and the run goes on.
@@ -71,72 +67,70 @@ def run(config: Config, requests: Requests) -> epath.Path:
     output = open_path(config.run.output)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.data.batch_size, mesh)
-    prepared, state = prepare(config, mesh)
-    checkpoints: Checkpoints[TrainState] = Checkpoints(output / "checkpoints", config.run.keep)
+    training, state = prepare(config, mesh)
+    checkpoints: Checkpoints[Any] = Checkpoints(output / "checkpoints", config.run.keep)
     with checkpoints, Summaries(output / "tensorboard" if is_main() else None) as summaries:
-        done, state, seconds, before = begin(prepared, state, checkpoints, summaries)
+        done, state, seconds, before = begin(training, state, checkpoints, summaries)
         started = time.monotonic() - seconds
         requests.begin()
-        state, model = steps(prepared, state, done, started, before, requests, checkpoints, summaries)
-        model = prepared.tokenizer(state, like=model)
-        if is_main():
-            told = provenance(config, prepared.images, time.monotonic() - started, before)
-            model.save(output / "bundle", {"training": told})
+        state = steps(training, state, done, started, before, requests, checkpoints, summaries)
+        told = provenance(config, training.images, time.monotonic() - started, before)
+        training.export(state, output / "bundle", told)
         # Last: a disk too full for the checkpoint may have had room for the bundle, which is what the run was for.
         checkpoints.wait()
     wait_for_all("bundle")
     return output / "bundle"
 
 
+def prepare(config: Config | ConnectorExperiment, mesh: Mesh) -> tuple[Training[Any], Any]:
+    """What the run is made of, and its fresh state, by all processes together. Raises InputError as `run`."""
+    if isinstance(config, ConnectorExperiment):
+        return connector_preparation.prepare(config, mesh)
+    return preparation.prepare(config, mesh)
+
+
 def begin(
-    prepared: Prepared, state: TrainState, checkpoints: Checkpoints[TrainState], summaries: Summaries
-) -> tuple[int, TrainState, float, dict[str, Any] | None]:
+    training: Training[Any], state: Any, checkpoints: Checkpoints[Any], summaries: Summaries
+) -> tuple[int, Any, float, dict[str, Any] | None]:
     """Where the run begins: the steps that are done, their state, and the seconds they took. That of the newest
-    checkpoint; else the fresh one, with the weights of `run.initial` if it names a bundle. And what that bundle tells
-    of its training, which a checkpoint keeps: the bundle may be gone when the run goes on.
+    checkpoint; else a new run's (`Training.begin`). And what is told of the training of what it began with, which a
+    checkpoint keeps: it may be gone when the run goes on.
 
     Raises:
-        InputError: The checkpoint is of another run, or the bundle of another tokenizer.
+        InputError: The checkpoint is of another run, or what it begins with does not fit.
     """
-    config = prepared.config
     if (restored := checkpoints.restore(state)) is not None:
         done, state, position = restored
-        if position["run"] != prepared.identity:
+        if position["run"] != training.identity:
             raise InputError(
                 f"the checkpoint in {checkpoints.folder} is of a run with other images, words, losses, seed or "
                 "frozen networks: give the config it was trained with, or another run.output"
             )
-        prepared.batches.set_state(position["data"])
+        training.batches.set_state(position["data"])
         summaries.line(f"going on after step {done:,}, from {checkpoints.folder}")
         return done, state, position["seconds"], position.get("before")
-    if config.run.initial is None:
-        return 0, state, 0.0, None
-    params, before = initial(config.run.initial, config.tokenizer, prepared.vocabulary, state.params)
-    state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
-    summaries.line(f"beginning with the weights of {config.run.initial}")
+    state, before = training.begin(state, summaries.line)
     return 0, state, 0.0, before
 
 
 def steps(
-    prepared: Prepared,
-    state: TrainState,
+    training: Training[Any],
+    state: Any,
     done: int,
     started: float,
     before: dict[str, Any] | None,
     requests: Requests,
-    checkpoints: Checkpoints[TrainState],
+    checkpoints: Checkpoints[Any],
     summaries: Summaries,
-) -> tuple[TrainState, Tokenizer | None]:
-    """All steps after `done`, with a report, a validation and a checkpoint every so many of them; the last state, and
-    the tokenizer that was validated.
+) -> Any:
+    """All steps after `done`, with a report, a validation and a checkpoint every so many of them; the last state.
 
     `started` is when the run would have begun if it had never been interrupted, `before` as `begin` gives it. Raises as
     `run`.
     """
-    config, mesh, batches = prepared.config, prepared.mesh, prepared.batches
-    train_step = make_step(config, prepared.modules, mesh)
-    reporter = Reporter(config, summaries, checkpoints)
-    model: Tokenizer | None = None
+    config, mesh, batches = training.config, training.mesh, training.batches
+    train_step = training.make_step()
+    reporter = Reporter(config, training.precision, summaries, checkpoints)
     for step in range(done + 1, config.optimizer.steps + 1):
         with reporter.waiting():
             batch = split(next(batches), mesh)
@@ -165,20 +159,20 @@ def steps(
             position = {
                 "data": batches.get_state(),
                 "seconds": seconds,
-                "run": prepared.identity,
+                "run": training.identity,
                 "before": before,
             }
             checkpoints.save(step, state, position)
         if validates:
-            model = validate(prepared, state, model, summaries, step)
+            training.validate(state, summaries, step)
         if saves or validates:
             reporter.restart()
         if asked is not None and not last:
             raise stopped(asked, step, checkpoints)
-    return state, model
+    return state
 
 
-def step_cost(train_step: partial, state: TrainState, batch: Mapping[str, jax.Array]) -> float:
+def step_cost(train_step: Step[Any], state: Any, batch: Mapping[str, jax.Array]) -> float:
     """Floating-point operations of one step. The step is traced and lowered for it, and will not be again."""
     jitted: Any = train_step.func
     traced = jitted.trace(state, batch, **train_step.keywords)

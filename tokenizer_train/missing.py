@@ -10,11 +10,13 @@ from spae.guidance import efficientnet, minilm
 from spae.guidance.choice import parse
 from spae.guidance.clip.files import find_weights
 from tokenizer_train.config import Config
+from tokenizer_train.connector import shapes as connector_shapes
+from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.data import open_data
 from tokenizer_train.guidance import looks_at_images
 
 
-def missing(config: Config) -> list[str]:
+def missing(config: Config | ConnectorExperiment) -> list[str]:
     """One line for every field of the config whose files are not there, or are of another kind, with the reason."""
     found = []
 
@@ -24,6 +26,10 @@ def missing(config: Config) -> list[str]:
         except (InputError, BundleError, OSError) as error:
             found.append(f"{field}: {error}")
 
+    if isinstance(config, ConnectorExperiment):
+        for field, at in connector_shapes.missing(config).items():
+            look(field, at)
+        return found
     data = config.data
     look("vocabulary.path", partial(_vocabulary, config))
     look("data.train", partial(_images, config, data.train, data.train_split))

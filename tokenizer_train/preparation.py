@@ -1,9 +1,15 @@
 """All that a run needs before its first step: images, words, networks, and the state that they begin with."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import UInt8
@@ -18,16 +24,21 @@ from tokenizer_train.data import Batches, fixed_images, mirrored_places, open_da
 from tokenizer_train.guidance import Chosen, features, load
 from tokenizer_train.held_out import hold_out
 from tokenizer_train.identity import frozen_identity, identity
-from tokenizer_train.processes.mesh import check_same, local_rows
+from tokenizer_train.inflate import initial
+from tokenizer_train.processes.mesh import check_same, is_main, local_rows
 from tokenizer_train.start import beginning
 from tokenizer_train.state import Modules, TrainState, create, tokenizer
+from tokenizer_train.step import make_step
+from tokenizer_train.summaries import Summaries
+from tokenizer_train.training import Metrics
+from tokenizer_train.validation import validate
 
 VALIDATION_IMAGES = 64  # behind the figures during training
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Prepared:
-    """What stays as it is through a run, and the stream of its batches."""
+    """What stays as it is through a tokenizer's run, and the stream of its batches (`tokenizer_train.training`)."""
 
     config: Config
     mesh: Mesh
@@ -39,10 +50,16 @@ class Prepared:
     modules: Modules
     trunk: nnx.Module | None
     pursuit: Pursuit | None
+    _made: Tokenizer | None = None  # brought up to date again and again, so that nothing is compiled anew
 
-    def tokenizer(self, state: TrainState, like: Tokenizer | None = None, averaged: bool = True) -> Tokenizer:
-        """`state.tokenizer` of this run, of the averaged weights or the last ones; by all processes together."""
-        return tokenizer(
+    @property
+    def precision(self) -> str:
+        return self.config.run.precision
+
+    def tokenizer(self, state: TrainState, averaged: bool = True) -> Tokenizer:
+        """`state.tokenizer` of this run, of the averaged weights or the last ones; by all processes together. One and
+        the same object every time."""
+        self._made = tokenizer(
             self.modules,
             state,
             self.config,
@@ -50,9 +67,37 @@ class Prepared:
             self.trunk,
             self.mesh,
             ema=averaged,
-            like=like,
+            like=self._made,
             pursuit=self.pursuit,
         )
+        return self._made
+
+    def begin(
+        self, state: TrainState, say: Callable[[str], None]
+    ) -> tuple[TrainState, dict[str, Any] | None]:
+        """With the weights of `run.initial`, if it names a bundle."""
+        bundle = self.config.run.initial
+        if bundle is None:
+            return state, None
+        params, before = initial(bundle, self.config.tokenizer, self.vocabulary, state.params)
+        say(f"beginning with the weights of {bundle}")
+        return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params)), before
+
+    def make_step(self) -> partial[tuple[TrainState, Metrics]]:
+        """See `tokenizer_train.step`."""
+        return make_step(self.config, self.modules, self.mesh)
+
+    def validate(self, state: TrainState, summaries: Summaries, step: int) -> None:
+        """See `tokenizer_train.validation`."""
+        if self._made is None:
+            summaries.line(f"validating on {len(self.validation)} images; compiling ..")
+        validate(partial(self.tokenizer, state), self.validation, summaries, step)
+
+    def export(self, state: TrainState, folder: epath.Path, told: Mapping[str, Any]) -> None:
+        """The bundle of a tokenizer."""
+        model = self.tokenizer(state)
+        if is_main():
+            model.save(folder, {"training": told})
 
 
 def prepare(config: Config, mesh: Mesh) -> tuple[Prepared, TrainState]:

@@ -9,9 +9,9 @@ import jax
 
 from spae.progress import SECONDS, time_left
 from tokenizer_train.checkpoint import Checkpoints
-from tokenizer_train.config import Config
 from tokenizer_train.speed import Speed
 from tokenizer_train.summaries import Summaries
+from tokenizer_train.training import Experiment
 
 
 class Diverged(ArithmeticError):
@@ -21,10 +21,12 @@ class Diverged(ArithmeticError):
 class Reporter:
     """Reads the metrics of a step when the next one is on its way; stops the run when they are not finite."""
 
-    def __init__(self, config: Config, summaries: Summaries, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, config: Experiment, precision: str, summaries: Summaries, checkpoints: Checkpoints
+    ) -> None:
         self._config, self._summaries, self._checkpoints = config, summaries, checkpoints
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
-        self._speed = Speed(config.data.batch_size, config.run.precision)
+        self._speed = Speed(config.data.batch_size, precision)
         # The first step, and when it was done; when the last line on the time that is left was said.
         self._first: tuple[int, float] | None = None
         self._said = 0.0

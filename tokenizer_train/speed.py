@@ -19,7 +19,7 @@ class Speed:
 
     Args:
         batch_size: images of a step, over all devices together.
-        precision: `run.precision`, which decides the peak.
+        precision: of most products, which decides the peak: a key of `flops.PEAKS`' entries.
 
     Attributes:
         flops: of one step, over all devices together; 0 until somebody has counted.

@@ -116,7 +116,7 @@ def build(
     autoencoder = partial(_autoencoder, config, vocabulary, word_features_vf.shape[1])
     discriminator = partial(_discriminator, config)
     adversarial = config.loss.adversarial > 0
-    transform, discriminator_transform = _transform(config.optimizer), _transform(config.optimizer)
+    optimizer, discriminator_optimizer = transform(config.optimizer), transform(config.optimizer)
 
     def fresh(key: Array) -> TrainState:
         params = _parameters(autoencoder, jax.random.fold_in(key, 0))
@@ -127,9 +127,9 @@ def build(
             step=jnp.zeros((), jnp.int32),
             params=params,
             ema=jax.tree.map(jnp.copy, params),
-            optimizer=transform.init(params),
+            optimizer=optimizer.init(params),
             discriminator=critic,
-            discriminator_optimizer=discriminator_transform.init(critic),
+            discriminator_optimizer=discriminator_optimizer.init(critic),
             lecam=jnp.zeros(2, jnp.float32),
             key=jax.random.fold_in(key, 2),
         )
@@ -151,8 +151,8 @@ def build(
     modules = Modules(
         _graph(autoencoder),
         _graph(discriminator) if adversarial else None,
-        transform,
-        discriminator_transform,
+        optimizer,
+        discriminator_optimizer,
         distance,
         language_graph,
         Constants(*host),
@@ -250,7 +250,8 @@ def _parameters(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> Any:
     return nnx.split(build(nnx.Rngs(key)), nnx.Param)[1]
 
 
-def _transform(config: OptimizerConfig) -> optax.GradientTransformation:
+def transform(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adam as the config has it."""
     adam = optax.adamw(
         schedule(config),
         b1=config.betas[0],

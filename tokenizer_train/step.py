@@ -18,8 +18,7 @@ from tokenizer_train.config import Config
 from tokenizer_train.networks import language_model
 from tokenizer_train.processes.mesh import replicated, shardings
 from tokenizer_train.state import Constants, Modules, TrainState
-
-Metrics = dict[str, Array]
+from tokenizer_train.training import Metrics
 
 
 def make_step(config: Config, modules: Modules, mesh: Mesh) -> partial[tuple[TrainState, Metrics]]:

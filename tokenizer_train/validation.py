@@ -1,6 +1,6 @@
 """Figures and pictures over a few fixed images, while a run goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,9 +10,7 @@ from spae.metrics import psnr
 from spae.progress import Progress
 from spae.pyramid import Pyramid
 from spae.tokenizer import Tokenizer
-from tokenizer_train.preparation import Prepared
 from tokenizer_train.processes.mesh import is_main
-from tokenizer_train.state import TrainState
 from tokenizer_train.summaries import Summaries
 
 SHOWN_IMAGES = 8  # of the validation images, on the sheet of pictures
@@ -21,30 +19,24 @@ SHOWN_LAYERS = 3  # whose words stand beside it
 Images = UInt8[np.ndarray, "n *T H W 3"]
 
 
-def validate(
-    run: Prepared, state: TrainState, model: Tokenizer | None, summaries: Summaries, step: int
-) -> Tokenizer:
+def validate(tokenizer: Callable[..., Tokenizer], images: Images, summaries: Summaries, step: int) -> None:
     """PSNR of every prefix and distinct words of every layer over the fixed images, or clips, with the averaged
     weights; the PSNR of all words with the last weights, as they are; pictures of the first images.
 
     All processes must call this together; the first one measures and shows.
 
     Args:
-        model: what this gave before, so that nothing is compiled again.
-
-    Returns:
-        The tokenizer of the averaged weights.
+        tokenizer: gives the tokenizer of this step's averaged weights, with `averaged=False` of the last ones.
+        images: the fixed ones.
     """
-    depth, images = len(run.config.tokenizer.shape), run.validation
-    if model is None:
-        summaries.line(f"validating on {len(images)} images; compiling ..")
-    model = run.tokenizer(state, like=model, averaged=False)
+    model = tokenizer(averaged=False)
+    depth = len(model.shape)
     if is_main():
         _, (raw,) = _reconstructed(model, images, [depth], "validation, raw weights")
         raw_psnr = float(psnr(images, raw).mean())
-    model = run.tokenizer(state, like=model)
+    model = tokenizer()
     if not is_main():
-        return model
+        return
     pyramids, prefixes = _reconstructed(model, images, range(1, depth + 1), "validation")
     figures = {f"psnr/{n}": float(psnr(images, x).mean()) for n, x in enumerate(prefixes, start=1)}
     figures[f"raw-psnr/{depth}"] = raw_psnr
@@ -55,7 +47,6 @@ def validate(
     shown = slice(SHOWN_IMAGES)
     summaries.pictures(step, [images[shown], *(prefix[shown] for prefix in prefixes)])
     summaries.words(step, [pyramid.text(min(SHOWN_LAYERS, depth)) for pyramid in pyramids[shown]])
-    return model
 
 
 def _reconstructed(

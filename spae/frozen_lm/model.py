@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from spae.frozen_lm.config import LMConfig
+from spae.layers.rematerialize import Rematerializable
 
 # Of each layer: keys (after rotation) and values, float32 (b, kv_heads, capacity, head_size).
 Cache = list[tuple[Array, Array]]
@@ -25,7 +26,7 @@ _EXACT = jax.lax.Precision.HIGHEST
 _HIDDEN = -1e30
 
 
-class Block(nnx.Module):
+class Block(Rematerializable):
     """One layer. `tensors`: its arrays by the names of `spae.frozen_lm.weights`."""
 
     def __init__(self, config: LMConfig, tensors: Mapping[str, Float[np.ndarray, "..."]], slides: bool):
@@ -33,7 +34,7 @@ class Block(nnx.Module):
         self.slides = slides
         self.params = nnx.Dict({name: nnx.Param(jax.device_put(value)) for name, value in tensors.items()})
 
-    def __call__(
+    def forward(
         self,
         x_bnd: Float[Array, "b n d"],
         cached: tuple[Array, Array] | None,

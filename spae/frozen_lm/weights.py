@@ -235,7 +235,7 @@ def _ends(tokenizer: HuggingFaceTokenizer, named: list[int]) -> frozenset[int]:
     return frozenset(named) | {id_ for id_ in known if id_ is not None}
 
 
-def _shapes(config: LMConfig) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(config: LMConfig) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor of a model."""
     table, width, hidden = (config.vocabulary, config.width), config.width, config.hidden
     queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
@@ -262,7 +262,7 @@ def _shapes(config: LMConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _check(files: ModelFiles, path: Path) -> None:
-    wanted = _shapes(files.config)
+    wanted = tensor_shapes(files.config)
     for name in sorted(wanted.keys() | files.tensors.keys()):
         found = files.tensors[name].shape if name in files.tensors else "nothing"
         if found != wanted.get(name):

@@ -3,13 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from spae.connector_config import Look, parse_trunk
 from spae.errors import InputError
 from spae.guidance import efficientnet
 from spae.guidance.clip import Clip
@@ -17,8 +17,6 @@ from spae.guidance.clip.towers import ClipImageTower
 from spae.guidance.efficientnet import EfficientNetLite0
 from spae.guidance.regions import region_means
 
-Look = Literal["pooled", "map", "layers"]
-FORMS = '"efficientnet" or "clip:PATH"'
 # Whose maps are taken together, counted as `states` counts them. CLIP's are those of ViP-LLaVA's code (arXiv
 # 2312.00784); EfficientNet's the head and the ends of the stages of 8, 16 and 32 pixels a cell.
 CLIP_LAYERS = (-2, -5, -8, -11, 6)
@@ -46,18 +44,6 @@ class Trunk:
     image_size: int
     layers: tuple[int, ...]
     sha256: str
-
-
-def parse_trunk(name: str) -> tuple[str, str]:
-    """The kind of a trunk's name, and where its weights are; nowhere of "efficientnet", which a package has.
-
-    Raises:
-        InputError: a name of no form that there is.
-    """
-    kind, _, place = name.partition(":")
-    if name != "efficientnet" and (kind != "clip" or not place):
-        raise InputError(f"wanted the trunk {FORMS}, got {name!r}")
-    return kind, place
 
 
 def load_trunk(name: str) -> Trunk:

@@ -13,10 +13,11 @@ from flax import nnx
 
 import spae
 from spae import connector, frozen_lm
-from spae.connector import LOOKS, Connector, ConnectorConfig, Reader, build, export, load, prompt_embeddings
+from spae.connector import Connector, Reader, build, export, load, prompt_embeddings
+from spae.connector_config import LOOKS, ConnectorConfig, parse_trunk
 from spae.errors import BundleError, InputError
 from spae.frozen_lm import SOFT
-from spae.guidance.features import features, features_shape, load_trunk, parse_trunk
+from spae.guidance.features import features, features_shape, load_trunk
 from spae.images import to_array
 
 GOLDEN = Path(__file__).parents[1] / "golden"

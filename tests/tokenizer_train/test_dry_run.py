@@ -17,6 +17,8 @@ from tokenizer_train import dry_run
 from tokenizer_train.cli import main
 from tokenizer_train.config import DataConfig, VocabularyConfig
 from tokenizer_train.config_file import load_config
+from tokenizer_train.connector.config import ConnectorExperiment
+from tokenizer_train.connector.shapes import shaped_step
 from tokenizer_train.dry_run import ShapedVocabulary, estimate, table
 from tokenizer_train.flops import DEVICES, PEAKS, peak
 from tokenizer_train.missing import missing
@@ -35,6 +37,12 @@ def test_every_full_config_has_its_shapes_without_any_file(file, tmp_path, monke
     """Up to the compiler, which takes minutes for them all; no data, no vocabulary, no weights."""
     monkeypatch.chdir(tmp_path)
     config = load_config(file)
+    if isinstance(config, ConnectorExperiment):
+        parameters, *_ = shaped_step(config, make_mesh(config.mesh, jax.devices()[:1]))
+        # Vicuna-7B, and CLIP ViT-L/14's image side at 336 px.
+        assert parameters["frozen"] == {"trunk": 304_293_888, "language_model": 6_738_415_616}
+        assert parameters["connector"] > 4e6
+        return
     vocabulary = dry_run._vocabulary(config.vocabulary)
     width = dry_run._feature_width(config)
     features = np.broadcast_to(np.float32(0), (len(vocabulary), width))

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from spae.vocabulary import Vocabulary
-from tokenizer_train import loop
+from tokenizer_train import preparation
 from tokenizer_train.loop import train
 from tokenizer_train.summaries import Summaries
 
@@ -41,7 +41,7 @@ def test_nothing_recompiles_in_a_run_that_validates_and_saves(tiny_config, monke
 
 
 def test_a_forgotten_transfer_is_an_error(tiny_config, monkeypatch) -> None:
-    make_step = loop.make_step
+    make_step = preparation.make_step
 
     def careless(*arguments):
         step = make_step(*arguments)
@@ -56,6 +56,6 @@ def test_a_forgotten_transfer_is_an_error(tiny_config, monkeypatch) -> None:
 
         return Careless()
 
-    monkeypatch.setattr(loop, "make_step", careless)
+    monkeypatch.setattr(preparation, "make_step", careless)
     with pytest.raises(Exception, match=r"Disallowed host-to-device transfer"):
         train(tiny_config)

@@ -23,7 +23,7 @@ class Lines:
 def test_the_time_that_is_left_is_told_every_half_a_minute(monkeypatch) -> None:
     now, said = [0.0], Lines()
     monkeypatch.setattr(reporter.time, "monotonic", lambda: now[0])
-    shown = Reporter(load_config("default64", "tiny"), said, None)
+    shown = Reporter(load_config("default64", "tiny"), "float32", said, None)
     now[0] = 1000.0  # to compile
     for step in range(1, 7):
         shown.dispatched(step, {"loss": jnp.float32(1.0)})

@@ -14,7 +14,7 @@ from spae.guidance.meaning_view import embedded
 from spae.sources import open_source
 from spae.vocabulary import Vocabulary
 from tokenizer_train.cli import main
-from tokenizer_train.config import LossConfig, VocabularyConfig
+from tokenizer_train.config import Config, LossConfig, VocabularyConfig
 from tokenizer_train.config_file import load_config, variants
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -23,7 +23,8 @@ STEPS = 3
 
 
 def tiny_variants() -> list[tuple[Path, str]]:
-    """Those that differ; tests of their own train the default's, clips, and what needs a masked language model."""
+    """Those that differ; tests of their own train the default's, clips, connectors, and what needs a masked language
+    model."""
     default = load_config(CONFIGS / "default64.py", "tiny")
     found, seen = [], [dataclasses.replace(default, run=dataclasses.replace(default.run, output="anywhere"))]
     for file in sorted(CONFIGS.glob("*.py")):
@@ -31,6 +32,8 @@ def tiny_variants() -> list[tuple[Path, str]]:
             if name.split("-")[-1] != "tiny":
                 continue
             config = load_config(file, name)
+            if not isinstance(config, Config):
+                continue
             same = dataclasses.replace(config, run=dataclasses.replace(config.run, output="anywhere"))
             special = config.tokenizer.frames > 1 or config.tokenizer.network != "cnn"
             if same not in seen and not special:

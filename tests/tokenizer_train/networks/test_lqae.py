@@ -26,7 +26,7 @@ from tokenizer_train.config import Config, OptimizerConfig, VocabularyConfig
 from tokenizer_train.config_file import load_config
 from tokenizer_train.loop import train
 from tokenizer_train.networks import language_model
-from tokenizer_train.state import _transform
+from tokenizer_train.state import transform
 from tokenizer_train.summaries import Summaries
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -150,8 +150,8 @@ def test_weight_decay_is_adamw_s():
     config = OptimizerConfig(
         steps=10, learning_rate=0.1, betas=(0.9, 0.99), warmup_steps=0, decay="constant", weight_decay=0.5
     )
-    transform, params = _transform(config), jnp.array([2.0, -4.0])
-    update, _ = transform.update(jnp.array([3.0, 1.0]), transform.init(params), params)
+    adam, params = transform(config), jnp.array([2.0, -4.0])
+    update, _ = adam.update(jnp.array([3.0, 1.0]), adam.init(params), params)
     np.testing.assert_allclose(update, [-0.1 - 0.1, -0.1 + 0.2], rtol=1e-5)
 
 

@@ -19,6 +19,7 @@ from conftest import CONFIGS, HashGuidance
 from tokenizer_train import guidance, loop
 from tokenizer_train.config import Config, MeshConfig
 from tokenizer_train.config_file import load_config
+from tokenizer_train.preparation import Prepared
 from tokenizer_train.processes.mesh import make_mesh
 from tokenizer_train.summaries import Summaries
 
@@ -32,7 +33,7 @@ def config_of(fields: dict[str, dict[str, Any]]) -> Config:
 
 def main(jobs: dict[str, Any], process: int) -> None:
     logged: dict[int, dict[str, float]] = {}
-    show, validate = Summaries.scalars, loop.validate
+    show, validate = Summaries.scalars, Prepared.validate
 
     def scalars(self, step, values, group):
         show(self, step, values, group)
@@ -54,7 +55,7 @@ def main(jobs: dict[str, Any], process: int) -> None:
             return make_mesh(config, jax.devices()[:count])
 
         loop.make_mesh = mesh
-        loop.validate = validate if run["validates"] else lambda *arguments: None
+        Prepared.validate = validate if run["validates"] else lambda *arguments: None  # type: ignore[method-assign]
         loop.train(config)
         results[run["name"]] = dict(logged)
         Path(f"{jobs['results']}-{process}.json").write_text(json.dumps(results))

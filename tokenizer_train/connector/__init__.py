@@ -1,0 +1,1 @@
+"""Training of connectors (`spae.connector`), by the loop that trains tokenizers."""
