@@ -17,6 +17,8 @@ from icl_runner.prompts import CHAT, Prompt
 T = TypeVar("T")
 
 EMBEDDED = "spae-lm/"  # what the names of embedded models begin with
+CONNECTOR = "spae-connector/"  # of embedded models that see
+IN_PROCESS = (EMBEDDED, CONNECTOR)
 
 # What an item shows and the answers by key -> values by key, and metadata to show with them.
 Rule = Callable[[Mapping[str, Any], Mapping[str, str]], tuple[dict[str, float], dict[str, Any]]]
@@ -84,11 +86,13 @@ class TextCell(Cell):
     Args:
         score: how they are scored.
         photograph: key of an image ("query_key" of what an item shows) -> a data URL, for those who read the log.
+        picture: key of an image that prompts show (`icl_runner.shown`) -> a data URL, for a model that sees; or None.
     """
 
     items: tuple[Item, ...]
     score: Rule = field(compare=False)
     photograph: Callable[[str], str] | None = field(default=None, compare=False)
+    picture: Callable[[str], str] | None = field(default=None, compare=False)
 
     @property
     def ids(self) -> list[str]:

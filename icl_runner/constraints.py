@@ -14,7 +14,7 @@ from spae.errors import InputError
 KEY = "spae"
 
 # The providers of this package; inspect's own chat providers know nothing of these constraints.
-_PROVIDERS = ("spae-lm", "completions")
+_PROVIDERS = ("spae-lm", "spae-connector", "completions")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from icl_runner.cells import Cell
+from icl_runner import shown
+from icl_runner.cells import CONNECTOR, Cell
 from icl_runner.data.images import Images
 from icl_runner.task import Task
 from spae import bundle
@@ -22,7 +23,10 @@ class Plan:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._bundle_sha256 = bundle.sha256(task.bundle)
-        self.images = Images(task.examples(), task.bundle)
+        connector = task.model.removeprefix(CONNECTOR) if task.model.startswith(CONNECTOR) else None
+        if connector is not None:
+            shown.check_sees(task.draws, task.layers)
+        self.images = Images(task.examples(), task.bundle, connector)
         self.cells: list[Cell] = list(task.cells(self.images))
 
     def metadata(self, cell: Cell) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icl_runner.cells import EMBEDDED
+from icl_runner.cells import IN_PROCESS
 from icl_runner.episodes import files
 from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
@@ -73,7 +73,7 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     from icl_runner import progress
 
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
-    embedded = plan.task.model.startswith(EMBEDDED)
+    embedded = plan.task.model.startswith(IN_PROCESS)
     total = sum(len(cell.ids) for cell in plan.cells)
     with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), _quiet():
         with _input_errors(f"the model {plan.task.model}"):

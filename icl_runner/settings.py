@@ -32,7 +32,8 @@ class Settings:
     layers: Annotated[tuple[int, ...], wholes(1)] = (2,)
     seed: Annotated[int, option("N")] = 0  # of the choice of images
     bundle: NameOrPath = "default"  # the trained tokenizer
-    # spae-lm/default (embedded), completions/NAME, or any of inspect-ai's: openai/.., google/.., vllm/..
+    # spae-lm/default (embedded), spae-connector/BUNDLE (embedded, sees), completions/NAME, or any of inspect-ai's:
+    # openai/.., google/.., vllm/..
     model: ModelName
     base_url: Annotated[str | None, optional("URL", name="model-base-url")] = None  # of the model's endpoint
     model_args: ModelArguments = field(default_factory=dict)

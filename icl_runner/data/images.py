@@ -1,11 +1,15 @@
-"""The images of a run and their words; each thing is made when it is first asked for."""
+"""The images of a run, and their words or what is shown in their place; each thing is made when it is first asked
+for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from icl_runner import shown
 from icl_runner.data.examples import ExampleSet
 from icl_runner.pictures.encoding import thumbnail
+from spae import bundle
+from spae.images import data_url, to_png
 
 # JAX takes seconds to import.
 if TYPE_CHECKING:
@@ -19,10 +23,11 @@ class Images:
     Args:
         examples: the data.
         bundle: the tokenizer, as `spae.load` takes it.
+        connector: the bundle of a connector, whose model is shown the images; None: it reads their words.
     """
 
-    def __init__(self, examples: ExampleSet, bundle: str) -> None:
-        self.examples, self.bundle = examples, bundle
+    def __init__(self, examples: ExampleSet, bundle: str, connector: str | None = None) -> None:
+        self.examples, self.bundle, self.connector = examples, bundle, connector
         self._photographs: dict[str, str] = {}  # cells share them
 
     @cached_property
@@ -38,15 +43,27 @@ class Images:
         return Pyramids(self.tokenizer, self.examples)
 
     def words(self, image_keys: Iterable[str], layers: int) -> dict[str, str]:
-        """Image key -> the words of its first layers, as they stand in a prompt."""
+        """Image key -> the words of its first layers, as they stand in a prompt, or the mark of an image that is shown
+        (`icl_runner.shown`)."""
+        if self.connector is not None:
+            return {key: shown.mark(key) for key in image_keys}
         from spae.text import render
 
         pyramids = self.pyramids(sorted(set(image_keys)))
         return {key: render(pyramid, layers) for key, pyramid in pyramids.items()}
 
     def tokens(self, layers: int) -> int:
-        """How many words the first layers have."""
+        """How many words the first layers have, or how many soft tokens an image that is shown."""
+        if self.connector is not None:
+            return int(bundle.read(self.connector)[0]["tokens"])
         return self.tokenizer.shape.tokens(layers)
+
+    @property
+    def picture(self) -> Callable[[str], str] | None:
+        """Image key -> a data URL of the whole image, for a model that is shown it; None: no image is shown."""
+        if self.connector is None:
+            return None
+        return lambda key: data_url(to_png(self.examples.image(key)), "png")
 
     def photograph(self, image_key: str) -> str:
         """An image as those see it who read the log: a data URL, no more than a few kilobytes."""

@@ -1,4 +1,4 @@
-"""The providers that inspect-ai lacks: `spae-lm/<name or path>` and `completions/<model>`.
+"""The providers that inspect-ai lacks: `spae-lm/<name or path>`, `spae-connector/<bundle>` and `completions/<model>`.
 
 inspect finds this module by the entry point `inspect_ai` and imports it whenever it starts: so what the
 providers themselves need is imported only when one is asked for.
@@ -13,6 +13,14 @@ def spae_lm() -> type[ModelAPI]:
     from icl_runner.providers.embedded import EmbeddedAPI
 
     return EmbeddedAPI
+
+
+@modelapi(name="spae-connector")
+def spae_connector() -> type[ModelAPI]:
+    """The same behind a connector, which turns the images of a prompt into soft tokens."""
+    from icl_runner.providers.connector import ConnectorAPI
+
+    return ConnectorAPI
 
 
 @modelapi(name="completions")

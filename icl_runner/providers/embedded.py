@@ -24,7 +24,7 @@ from icl_runner.providers.dialects import vocabulary_words
 from icl_runner.providers.raw_prompt import raw_prompt
 from spae import frozen_lm
 from spae.errors import InputError
-from spae.frozen_lm import FrozenLM, Generation
+from spae.frozen_lm import FrozenLM, Generation, SoftPrompt
 from spae.frozen_lm.constraint import Constraint, TokenSet, Trie, encode_behind
 
 _STOP_REASONS: dict[str, StopReason] = {
@@ -51,7 +51,8 @@ class _Settings:
 
 @dataclass(eq=False)
 class _Request:
-    prompt: list[int]
+    prompt: list[int] | SoftPrompt
+    ids: list[int]  # of the prompt, to compare it with others
     settings: _Settings
     constraint: Constraint | None
     answer: Future[Generation] = field(default_factory=Future)
@@ -70,6 +71,8 @@ class EmbeddedAPI(ModelAPI):
         InputError: no such model, a base URL, or a batch below 1.
     """
 
+    provider = "spae-lm"
+
     def __init__(
         self,
         model_name: str,
@@ -81,16 +84,18 @@ class EmbeddedAPI(ModelAPI):
     ):
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
         if base_url:
-            raise InputError("spae-lm: wanted no base URL, the model runs in this process; leave it out")
+            raise InputError(
+                f"{self.provider}: wanted no base URL, the model runs in this process; leave it out"
+            )
         if type(batch) is not int or batch < 1:
-            raise InputError(f"spae-lm: wanted a batch from 1; got {batch!r}")
+            raise InputError(f"{self.provider}: wanted a batch from 1; got {batch!r}")
         self._batch = batch
-        self._model: FrozenLM = frozen_lm.load(model_name)
+        self._model = self._load()
         self._word_ids: dict[str, list[int]] = {}
         self._waiting: list[_Request] = []
         self._last: list[int] = []  # the prompt that was read last
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spae-lm")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.provider)
 
     async def generate(
         self,
@@ -106,22 +111,22 @@ class EmbeddedAPI(ModelAPI):
         """
         refused = [name for name in _NOT_OFFERED if getattr(config, name) is not None]
         if refused:
-            raise InputError(f"spae-lm: does not have {', '.join(refused)}; leave it out")
-        prompt = raw_prompt(input, tools, "spae-lm")
+            raise InputError(f"{self.provider}: does not have {', '.join(refused)}; leave it out")
         loop = asyncio.get_running_loop()
         # Both may tokenise for a while.
-        ids = await loop.run_in_executor(None, self._model.encode, prompt)
+        text, prompt = await loop.run_in_executor(None, self._read, input, tools)
         asked = from_extra_body(config.extra_body)
-        constraint = await loop.run_in_executor(None, self._constraint, asked, prompt)
+        constraint = await loop.run_in_executor(None, self._constraint, asked, text)
+        ids = prompt.named if isinstance(prompt, SoftPrompt) else prompt
         room = self._model.context_length - len(ids)
         if room < (config.max_tokens or 1):
             raise InputError(
-                f"spae-lm: wanted prompt and answer within {self._model.context_length} tokens; got a prompt of "
-                f"{len(ids)} and max_tokens {config.max_tokens}: use fewer examples or layers"
+                f"{self.provider}: wanted prompt and answer within {self._model.context_length} tokens; got a prompt "
+                f"of {len(ids)} and max_tokens {config.max_tokens}: use fewer examples or layers"
             )
         max_tokens = config.max_tokens or min(_MAX_TOKENS, room)
         requests = [
-            _Request(ids, _settings(config, max_tokens, i), constraint)
+            _Request(prompt, ids, _settings(config, max_tokens, i), constraint)
             for i in range(config.num_choices or 1)
         ]
         with self._lock:
@@ -149,6 +154,14 @@ class EmbeddedAPI(ModelAPI):
 
     def close(self) -> None:
         self._thread.shutdown(wait=False)
+
+    def _load(self) -> FrozenLM:
+        return frozen_lm.load(self.model_name)
+
+    def _read(self, messages: list[ChatMessage], tools: list[ToolInfo]) -> tuple[str, list[int] | SoftPrompt]:
+        """The text to be continued, and what the model reads."""
+        text = raw_prompt(messages, tools, self.provider)
+        return text, self._model.encode(text)
 
     def _serve(self) -> None:
         """The next batch. There is one turn for each request; turns whose request went along earlier find less."""
@@ -185,10 +198,10 @@ class EmbeddedAPI(ModelAPI):
         """
         if not self._waiting:
             return []
-        first = max(self._waiting, key=lambda one: _common(one.prompt, self._last))
+        first = max(self._waiting, key=lambda one: _common(one.ids, self._last))
         alike = [one for one in self._waiting if one.settings == first.settings]
-        alike.sort(key=lambda one: -_common(one.prompt, first.prompt))
-        self._last = first.prompt
+        alike.sort(key=lambda one: -_common(one.ids, first.ids))
+        self._last = first.ids
         return alike[: self._batch]
 
     def _constraint(self, asked: Choices | Words | None, prompt: str) -> Constraint | None:
@@ -207,8 +220,8 @@ class EmbeddedAPI(ModelAPI):
         split = [word for word, tokens in zip(words, ids, strict=True) if len(tokens) != 1]
         if split:
             raise InputError(
-                f"spae-lm: {len(split)} of {len(words)} words of the bundle {bundle!r} ({split[0]!r}, ..) are not "
-                f"single tokens of {self._model.name}: use a bundle made for this model, or no constraint"
+                f"{self.provider}: {len(split)} of {len(words)} words of the bundle {bundle!r} ({split[0]!r}, ..) are "
+                f"not single tokens of {self._model.name}: use a bundle made for this model, or no constraint"
             )
         return [tokens[0] for tokens in ids]
 

@@ -7,8 +7,8 @@ from inspect_ai.model import ChatMessage
 from spae.errors import InputError
 
 
-def raw_prompt(messages: Sequence[ChatMessage], tools: Sequence[object], provider: str) -> str:
-    """The text of the single user message, to be continued as it is.
+def the_message(messages: Sequence[ChatMessage], tools: Sequence[object], provider: str) -> ChatMessage:
+    """The single user message.
 
     Raises:
         InputError: anything else.
@@ -20,9 +20,19 @@ def raw_prompt(messages: Sequence[ChatMessage], tools: Sequence[object], provide
         raise InputError(
             f"{provider}: wanted one user message, the text to continue; got messages of: {roles}"
         )
-    content = messages[0].content
+    return messages[0]
+
+
+def raw_prompt(messages: Sequence[ChatMessage], tools: Sequence[object], provider: str) -> str:
+    """The text of the single user message, to be continued as it is.
+
+    Raises:
+        InputError: anything else.
+    """
+    message = the_message(messages, tools, provider)
+    content = message.content
     if not isinstance(content, str) and any(part.type != "text" for part in content):
         raise InputError(f"{provider}: wanted text only; put images into the prompt as words")
-    if not messages[0].text:
+    if not message.text:
         raise InputError(f"{provider}: wanted a text to continue; got an empty message")
-    return messages[0].text
+    return message.text

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from icl_runner import tasks
+from icl_runner.cells import CONNECTOR
 from icl_runner.results import CellResult
 
 WORD_COUNT = "tokens_per_image"
@@ -16,10 +17,12 @@ def is_ceiling(cell: CellResult) -> bool:
 
 
 def words(cell: CellResult) -> str:
-    """How many words of an image the model saw, or wrote."""
+    """How many words of an image the model saw, or wrote; or how many soft tokens."""
     if is_ceiling(cell):
         return "names as words"
     count = cell.setting.get(WORD_COUNT)
+    if cell.model.startswith(CONNECTOR):
+        return f"{count} soft tokens"
     return f"{count} word{'' if count == 1 else 's'}" if count is not None else "words"
 
 

@@ -155,6 +155,7 @@ class Classify(TextTask):
                         ),
                         score=self.score,
                         photograph=images.photograph,
+                        picture=images.picture,
                         episodes=tuple(found),
                     )
                 )

@@ -19,8 +19,8 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import collect
 
-from icl_runner import constraints, spelling
-from icl_runner.cells import EMBEDDED, Call, Item, TextCell
+from icl_runner import constraints, shown, spelling
+from icl_runner.cells import IN_PROCESS, Call, Item, TextCell
 from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
 
 
@@ -29,7 +29,7 @@ def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
     return Task(
         name=cell.name,
         dataset=MemoryDataset([_sample(item, cell.photograph) for item in cell.items], name=cell.name),
-        solver=ask(),
+        solver=ask(cell.picture),
         scorer=score_answers(cell),
         metadata=dict(metadata),
     )
@@ -63,8 +63,8 @@ def _sample(item: Item, photograph: Callable[[str], str] | None) -> Sample:
 
 
 @solver
-def ask() -> Solver:
-    """Puts the calls of a sample to the model.
+def ask(picture: Callable[[str], str] | None) -> Solver:
+    """Puts the calls of a sample to the model; `picture`: of its cell.
 
     To an endpoint one after the other, so that each finds the context in its caches. To the embedded model at once: it
     reads their context once, and does so before it turns to another sample's.
@@ -73,10 +73,10 @@ def ask() -> Solver:
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         context, fields = state.metadata["context"], state.metadata["calls"]
         calls = [_call(context, one) for one in fields]
-        if str(get_model()).startswith(EMBEDDED):
-            outputs = await collect(*(put(call) for call in calls))
+        if str(get_model()).startswith(IN_PROCESS):
+            outputs = await collect(*(put(call, picture) for call in calls))
         else:
-            outputs = [await put(call) for call in calls]
+            outputs = [await put(call, picture) for call in calls]
         state.output = outputs[0]
         state.metadata["answers"] = {
             _key(call, output): output.completion for call, output in zip(calls, outputs, strict=True)
@@ -97,10 +97,10 @@ def _key(call: Call, output: ModelOutput) -> str:
     return call.key.replace("constrained", "instructed") if free else call.key
 
 
-async def put(call: Call) -> ModelOutput:
+async def put(call: Call, picture: Callable[[str], str] | None) -> ModelOutput:
     """One call to the model of the running task; raises what the provider raises."""
     model = get_model()
-    question = ChatMessageUser(content=call.prompt.text)
+    question = ChatMessageUser(content=shown.content(call.prompt.text, picture))
     if constraints.supports(str(model)):
         config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, stop_seqs=list(call.prompt.stop))
         if call.choices:

@@ -93,6 +93,7 @@ class QuestionTask(TextTask):
                     items=self.items(support, queries, others, words, examples.class_names),
                     score=self.score,
                     photograph=images.photograph,
+                    picture=images.picture,
                 )
             )
         return cells
