@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder
@@ -173,3 +174,33 @@ def test_a_config_of_clips_that_does_not_fit_is_an_error(change, message):
 def test_a_config_that_does_not_fit_is_an_error(change, message):
     with pytest.raises(InputError, match=message):
         AutoencoderConfig(**{"filters": 8, **change})
+
+
+def test_pictures_of_words_apart_show_colours_alone():
+    config = AutoencoderConfig(
+        image_size=16,
+        pyramid=(1, 2, 4),
+        filters=8,
+        multipliers=(1,),
+        blocks=1,
+        downsamplings=0,
+        patch=4,
+        meaning_layers=2,
+        head_width=8,
+        meaning_words="apart",
+    )
+    model = Autoencoder(config, 5, 7, rngs=nnx.Rngs(0))
+    zhat = jax.random.normal(jax.random.key(0), (2, 4, 4, 5))
+    whole = np.asarray(model.decoder(zhat))
+    shown = np.asarray(model.decode(zhat, [], jnp.zeros((11, 7)), jnp.array([2, 3])))
+    np.testing.assert_allclose(shown[1], whole[1], atol=1e-6)
+    colours = np.zeros((4, 4, 3), np.float32)
+    for row in range(4):
+        for column in range(4):
+            patch = whole[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            colours[row, column] = patch.reshape(16, 3).mean(axis=0)
+    wanted = [
+        Image.fromarray(colours[..., channel]).resize((16, 16), Image.Resampling.BILINEAR)
+        for channel in range(3)
+    ]
+    np.testing.assert_allclose(shown[0], np.stack([np.asarray(one) for one in wanted], axis=-1), atol=1e-5)

@@ -185,9 +185,9 @@ def test_the_decoder_looks_at_the_words_and_at_no_others(ranking_tokenizer):
     meaning = jnp.asarray(ranking_tokenizer.vocabulary.codebook("meaning"))
     zhat = jax.random.normal(jax.random.key(0), (1, 4, 4, 6))
     ids = [np.full((1, 1, 1), 3), np.arange(4).reshape(1, 2, 2), np.zeros((1, 4, 4), int)]
-    one = model.decode(zhat, ids, meaning)
-    np.testing.assert_array_equal(one, model.decode(zhat, [*ids[:2], ids[2] + 7], meaning))
-    assert not np.allclose(one, model.decode(zhat, [ids[0] + 7, *ids[1:]], meaning), atol=1e-6)
+    one = model.decode(zhat, ids, meaning, 3)
+    np.testing.assert_array_equal(one, model.decode(zhat, [*ids[:2], ids[2] + 7], meaning, 3))
+    assert not np.allclose(one, model.decode(zhat, [ids[0] + 7, *ids[1:]], meaning, 3), atol=1e-6)
 
 
 @pytest.mark.parametrize(
