@@ -11,16 +11,16 @@ the file's quantised weights, so it moves a sixth of the bytes and computes some
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
+from benchmarks.peer import Peer
 from benchmarks.run import machine
 from benchmarks.timing import Result, interleaved, rates, result, table, timed
 from spae import frozen_lm
@@ -30,42 +30,8 @@ from spae.frozen_lm.constraint import TokenSet
 from spae.frozen_lm.model_file import smollm2_file
 
 READ, PROMPT, WRITE, SIDE_BY_SIDE = 512, 32, 64, 8
+SCRIPT = "frozen_lm_peer.py"
 LEAST_ID = 100  # below are control tokens
-
-
-class Peer:
-    """Another program that answers requests on its standard input; see `frozen_lm_peer.py`."""
-
-    def __init__(self, python: str, kind: str, path: Path):
-        script = Path(__file__).with_name("frozen_lm_peer.py")
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        self._process = subprocess.Popen(
-            [python, str(script), kind, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
-        self.facts = self._answer()
-
-    def write(self, prompt: Sequence[int], count: int) -> None:
-        stream = cast(IO[str], self._process.stdin)
-        stream.write(json.dumps({"prompt": list(prompt), "count": count}) + "\n")
-        stream.flush()
-        self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        line = cast(IO[str], self._process.stdout).readline()
-        if not line:
-            self.close()
-            raise InputError(
-                f"the peer ended with status {self._process.returncode}; run it by hand: {self._process.args}"
-            )
-        return json.loads(line)
-
-    def close(self) -> None:
-        self._process.communicate()
 
 
 def read_and_write(lm: frozen_lm.FrozenLM, repeats: int, peers: dict[str, Peer]) -> dict[str, Result]:
@@ -91,8 +57,8 @@ def read_and_write(lm: frozen_lm.FrozenLM, repeats: int, peers: dict[str, Peer])
     for kind, peer in peers.items():
         for name, length, count in ((f"read {READ}", READ, 1), (f"write {WRITE}", PROMPT, WRITE)):
             call = f"{name}, {kind}"
-            calls[call] = lambda peer=peer, length=length, count=count: peer.write(
-                prompts(1, length)[0], count
+            calls[call] = lambda peer=peer, length=length, count=count: peer.ask(
+                prompt=prompts(1, length)[0], count=count
             )
             tokens[call] = tokens[name]
             facts[call] = peer.facts
@@ -120,10 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 write_folder(path, folder)
                 peers["transformers"] = stack.enter_context(
-                    closing(Peer(options.transformers, "transformers", folder))
+                    closing(Peer(options.transformers, SCRIPT, ["transformers", folder]))
                 )
             if options.llama_cpp:
-                peers["llama.cpp"] = stack.enter_context(closing(Peer(options.llama_cpp, "llama.cpp", path)))
+                peers["llama.cpp"] = stack.enter_context(
+                    closing(Peer(options.llama_cpp, SCRIPT, ["llama.cpp", path]))
+                )
             load = os.getloadavg()[0]
             results = {"frozen_lm": read_and_write(lm, options.repeats, peers)}
         print(table(results))

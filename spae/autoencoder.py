@@ -192,7 +192,7 @@ class Autoencoder(nnx.Module):
 
 
 def without_texture(
-    images_bhwc: Float[Array, "b *pixels 3"], grid: tuple[int, int]
+    images_bhwc: Float[Array, "b *pixels 3"], grid: Sequence[int]
 ) -> Float[Array, "b *pixels 3"]:
     """Images, or clips, of the mean colours of the patches that one latent each stands for, and between them
     bilinear."""

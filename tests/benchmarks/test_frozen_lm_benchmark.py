@@ -24,7 +24,7 @@ class FakePeer:
     def __init__(self):
         self.asked = []
 
-    def write(self, prompt, count):
+    def ask(self, prompt, count):
         self.asked.append((len(prompt), count))
 
 
@@ -67,7 +67,7 @@ def test_the_command_writes_json_and_prints_a_table(tmp_path, capsys):
 
 def test_a_peer_that_ends_is_named(tmp_path):
     with pytest.raises(InputError, match="the peer ended"):
-        benchmark.Peer(sys.executable, "nothing", tmp_path)
+        benchmark.Peer(sys.executable, benchmark.SCRIPT, ["nothing", tmp_path])
 
 
 def test_transformers_gets_the_same_weights(tmp_path):
