@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.layouts import content
-from icl_runner.regions import box_of
+from icl_runner.data.polygons import box_of
 from spae.errors import InputError
 from spae.images import MAX_PIXELS
 from spae.weights.packages import package_file

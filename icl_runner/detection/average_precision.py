@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from icl_runner.data.polygons import Box, Polygon, fill
 from icl_runner.data.scenes import Scene
-from icl_runner.detections import Answer, Detection, parse
+from icl_runner.detection.detections import Answer, Detection, parse
+from icl_runner.detection.instructions import Instruction
 from icl_runner.dice import Dice
-from icl_runner.instructions import Instruction
-from icl_runner.regions import Box, Polygon, fill
 from spae.errors import InputError
 
 MOST = 100  # detections of one scene that count, as COCO has it

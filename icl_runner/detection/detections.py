@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from icl_runner.instructions import Instruction
-from icl_runner.locations import Size
-from icl_runner.regions import Box, Polygon, area
+from icl_runner.data.polygons import Box, Polygon, area
+from icl_runner.detection.instructions import Instruction
+from icl_runner.detection.locations import Size
 
 # Reason codes of faults -> what they mean.
 REASONS = {
