@@ -24,6 +24,7 @@ class SceneSet(ExampleSet):
     Args:
         name: what tables call the set.
         scenes: at least one.
+        names: of all that may lie in one: the class set.
         identity: computes the text that names everything that the pictures depend on.
         views: by name.
     """
@@ -32,6 +33,7 @@ class SceneSet(ExampleSet):
         self,
         name: str,
         scenes: Sequence[Scene],
+        names: Iterable[str],
         identity: Callable[[], str],
         views: Mapping[str, View] | None = None,
     ) -> None:
@@ -45,7 +47,7 @@ class SceneSet(ExampleSet):
             return make(scene)
 
         examples = [Example(key, captions=(scene.caption,)) for key, (scene, _) in made.items()]
-        super().__init__(name, examples, {}, read, identity)
+        super().__init__(name, examples, {name: name for name in names}, read, identity)
 
     @staticmethod
     def key(scene: Scene, view: str = "") -> str:

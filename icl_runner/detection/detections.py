@@ -1,8 +1,9 @@
 """What a model says is where: tuples read from its answer, strictly, with a reason for each that is refused."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from icl_runner.data.polygons import Box, Polygon, area
@@ -20,6 +21,8 @@ REASONS = {
     "inverted": "a box whose second corner is not right of and below the first",
     "flat": "an outline that encloses nothing",
 }
+# Behind an answer's key: the log-probabilities of its tokens, JSON of [[token, log-probability], ..].
+LOG_PROBS = " log-probabilities"
 _TUPLE = re.compile(r"\(([^()]*)\)")
 _BETWEEN = re.compile(r"[\s,;\[\]]*")
 
@@ -106,6 +109,25 @@ def parse(text: str, instruction: Instruction, size: Size) -> Answer:
             detections.append(Detection(name, box, polygon, span=found.span()))
     between(len(text))
     return Answer(tuple(detections), tuple(faults))
+
+
+def scores(answer: str, log_probs: str | None, spans: Sequence[tuple[int, int]]) -> list[float] | None:
+    """Of each part of an answer the sum of its tokens' log-probabilities; None where they are not known, or are of
+    another text.
+
+    A token that begins before a part and ends in it counts with it.
+    """
+    if log_probs is None:
+        return None
+    tokens = json.loads(log_probs)
+    start = "".join(token for token, _ in tokens).find(answer)
+    if start < 0:
+        return None
+    ends, at = [], -start
+    for token, value in tokens:
+        at += len(token)
+        ends.append((at - len(token), at, value))
+    return [sum(value for begin, end, value in ends if begin < stop and end > first) for first, stop in spans]
 
 
 def _tuple(inside: str, instruction: Instruction, size: Size) -> tuple[str, Box, Polygon | None] | str:

@@ -73,6 +73,16 @@ class Located(Protocol):
     def polygons(self) -> tuple[Polygon, ...]: ...
 
 
+class Layout(Protocol):
+    """What is known of an image: its size, and what lies where. A scene is one."""
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def objects(self) -> Sequence[Located]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Instruction:
     """One question to a model.

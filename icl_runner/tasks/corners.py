@@ -63,9 +63,11 @@ class Corners(TextTask):
 
         photographs = of_examples(sets.labelled(self.data, self.split))
         scenes = [mosaic(photographs, self.seed, number) for number in range(max(self.shots) + self.count)]
-        return SceneSet(
-            f"{photographs.name}, four", scenes, lambda: f"mosaics {photographs.identity()} {self.seed}"
-        )
+
+        def identity() -> str:
+            return f"mosaics {photographs.identity()} {self.seed}"
+
+        return SceneSet(f"{photographs.name}, four", scenes, photographs.names, identity)
 
     def cells(self, images: Images) -> list[TextCell]:
         if self.control and self.count < 2:

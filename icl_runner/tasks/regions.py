@@ -76,7 +76,7 @@ class Regions(TextTask):
         def identity() -> str:
             return f"two of {taken.identity()} {composition} {self.seed} {self.shape}"
 
-        return SceneSet(f"{taken.name}, two things", scenes, identity, views)
+        return SceneSet(f"{taken.name}, two things", scenes, taken.names, identity, views)
 
     def cells(self, images: Images) -> list[TextCell]:
         if self.control and self.count < 2:

@@ -1,0 +1,105 @@
+"""Tuples asked of a model: written freely, in a grammar, or chosen one after the other in the skeleton of the answer.
+
+With them come the log-probabilities of their tokens, where the endpoint gives those: what detections are ranked by.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput, get_model
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from icl_runner import constraints, spelling
+from icl_runner.cells import Call, TextCell
+from icl_runner.constraints import Choices, Pattern
+from icl_runner.detection.detections import LOG_PROBS
+from icl_runner.detection.instructions import Instruction
+from icl_runner.texts.asking import put
+
+Manner = Literal["free", "grammar", "skeleton"]
+
+
+@solver
+def ask(cell: TextCell, manner: Manner, asked: Mapping[str, tuple[Instruction, int]]) -> Solver:
+    """Puts the calls of a sample to the model, one after the other.
+
+    Args:
+        cell: whose items there are.
+        manner: how answers are written.
+        asked: id of an item -> its instruction, and how many tuples a skeleton has.
+    """
+    calls = {item.id: item.calls for item in cell.items}
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        model, answers = get_model(), {}
+        instruction, count = asked[str(state.sample_id)]
+        for call in calls[str(state.sample_id)]:
+            if manner == "skeleton":
+                text, log_probs = await _fill(model, call, instruction.skeleton(count))
+            else:
+                pattern = Pattern(instruction.pattern()) if manner == "grammar" else None
+                output = await _write(model, call, pattern)
+                text, log_probs = output.completion, _log_probs(output)
+            answers[call.key] = text
+            if log_probs is not None:
+                answers[call.key + LOG_PROBS] = json.dumps(log_probs)
+        state.metadata["answers"] = answers
+        state.output = ModelOutput.from_content(str(model), answers[calls[str(state.sample_id)][0].key])
+        return state
+
+    return solve
+
+
+async def _write(model: Model, call: Call, pattern: Pattern | None) -> ModelOutput:
+    if not constraints.supports(str(model)):
+        return await put(call)
+    config = GenerateConfig(
+        max_tokens=call.max_tokens, temperature=0, stop_seqs=list(call.prompt.stop), logprobs=True
+    )
+    if pattern is not None:
+        config.extra_body = pattern.extra_body()
+    return await spelling.generate(model, [ChatMessageUser(content=call.prompt.text)], config)
+
+
+async def _fill(
+    model: Model, call: Call, skeleton: Sequence[str | Choices]
+) -> tuple[str, list[list[Any]] | None]:
+    """An answer whose every choice is asked for behind what stands before it, and the tokens of the whole.
+
+    A choice is offered with the sign behind it: so no number is the beginning of another.
+    """
+    text = ""
+    log_probs: list[list[Any]] | None = []
+    for place, part in enumerate(skeleton):
+        if isinstance(part, str):
+            text += part
+            continue
+        behind = skeleton[place + 1]
+        assert isinstance(behind, str)  # a tuple ends in a bracket
+        end = behind[0]
+        config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, logprobs=True)
+        config.extra_body = Choices(tuple(f"{one}{end}" for one in part.texts)).extra_body()
+        question = ChatMessageUser(content=call.prompt.text + text)
+        output = await spelling.generate(model, [question], config)
+        written = output.completion.strip().removesuffix(end)
+        found = _log_probs(output)
+        if log_probs is not None:
+            # One entry for the whole choice, so that the entries are the text.
+            known = sum(len(one[0]) for one in log_probs)
+            log_probs = (
+                None
+                if found is None
+                else [*log_probs, [text[known:], 0.0], [written, sum(value for _, value in found)]]
+            )
+        text += written
+    if log_probs is not None:
+        log_probs.append([text[sum(len(one[0]) for one in log_probs) :], 0.0])
+    return text, log_probs
+
+
+def _log_probs(output: ModelOutput) -> list[list[Any]] | None:
+    given = output.choices[0].logprobs if output.choices else None
+    if given is None or not given.content:
+        return None
+    return [[one.token, one.logprob] for one in given.content]
