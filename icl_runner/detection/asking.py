@@ -14,7 +14,7 @@ from icl_runner import constraints, spelling
 from icl_runner.cells import Call, TextCell
 from icl_runner.constraints import Choices, Pattern
 from icl_runner.detection.detections import LOG_PROBS
-from icl_runner.detection.instructions import Instruction
+from icl_runner.detection.instructions import Instruction, fill
 from icl_runner.texts.asking import put
 
 Manner = Literal["free", "grammar", "skeleton"]
@@ -65,37 +65,32 @@ async def _write(model: Model, call: Call, pattern: Pattern | None) -> ModelOutp
 async def _fill(
     model: Model, call: Call, skeleton: Sequence[str | Choices]
 ) -> tuple[str, list[list[Any]] | None]:
-    """An answer whose every choice is asked for behind what stands before it, and the tokens of the whole.
+    """An answer whose every choice is asked for behind what stands before it; and its pieces with their
+    log-probabilities, 0 of what is given.
 
     A choice is offered with the sign behind it: so no number is the beginning of another.
+
+    Raises:
+        InputError: the endpoint does not keep to the choices. Else what the provider raises.
     """
-    text = ""
-    log_probs: list[list[Any]] | None = []
-    for place, part in enumerate(skeleton):
+    chosen: list[str] = []
+    pieces: list[tuple[str, float | None]] = []
+    for part, behind in zip(skeleton, [*skeleton[1:], ""], strict=True):
         if isinstance(part, str):
-            text += part
+            pieces.append((part, 0.0))
             continue
-        behind = skeleton[place + 1]
         assert isinstance(behind, str)  # a tuple ends in a bracket
         end = behind[0]
         config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, logprobs=True)
         config.extra_body = Choices(tuple(f"{one}{end}" for one in part.texts)).extra_body()
-        question = ChatMessageUser(content=call.prompt.text + text)
+        question = ChatMessageUser(content=call.prompt.text + "".join(piece for piece, _ in pieces))
         output = await spelling.generate(model, [question], config)
-        written = output.completion.strip().removesuffix(end)
+        chosen.append(output.completion.strip().removesuffix(end))
         found = _log_probs(output)
-        if log_probs is not None:
-            # One entry for the whole choice, so that the entries are the text.
-            known = sum(len(one[0]) for one in log_probs)
-            log_probs = (
-                None
-                if found is None
-                else [*log_probs, [text[known:], 0.0], [written, sum(value for _, value in found)]]
-            )
-        text += written
-    if log_probs is not None:
-        log_probs.append([text[sum(len(one[0]) for one in log_probs) :], 0.0])
-    return text, log_probs
+        pieces.append((chosen[-1], None if found is None else sum(value for _, value in found)))
+    text = fill(skeleton, chosen)  # which refuses what is none of the choices
+    known = [[piece, value] for piece, value in pieces if value is not None]
+    return text, known if len(known) == len(pieces) else None
 
 
 def _log_probs(output: ModelOutput) -> list[list[Any]] | None:

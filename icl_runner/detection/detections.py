@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from icl_runner.data.polygons import Box, Polygon, area
@@ -66,14 +66,13 @@ class Answer:
         return {"read": len(self.detections), **Counter(fault.reason for fault in self.faults)}
 
 
-def parse_rate(answers: Iterable[Answer]) -> float | None:
-    """The share of tuples that were accepted, of these and all faults; None where there is neither (a model that finds
-    nothing says nothing)."""
-    read = faults = 0
-    for answer in answers:
-        read += len(answer.detections)
-        faults += len(answer.faults)
-    return read / (read + faults) if read + faults else None
+def parse_rate(counts: Iterable[Mapping[str, int]]) -> float | None:
+    """The share of tuples that were accepted, of these and all faults, given `Answer.counts`; None where there is
+    neither (a model that finds nothing says nothing)."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return total["read"] / sum(total.values()) if sum(total.values()) else None
 
 
 def parse(text: str, instruction: Instruction, size: Size) -> Answer:

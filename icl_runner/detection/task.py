@@ -1,13 +1,12 @@
 """Tasks whose answers say what is where: what `detect` and `propose` share."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from icl_runner.detection import records
 from icl_runner.detection.average_precision import Precision, average_precision, f1
-from icl_runner.detection.detections import REASONS, Detection
+from icl_runner.detection.detections import REASONS, Detection, parse_rate
 from icl_runner.detection.instructions import Instruction
 from icl_runner.dice import Dice
 from icl_runner.figures import OTHER, Control, Figure, Measure, figure
@@ -112,15 +111,13 @@ def _precision(samples: Sequence[Mapping[str, Any]], suffix: str) -> Precision:
 
 def _faults(samples: Sequence[Mapping[str, Any]], suffix: str) -> list[Figure]:
     """The share of tuples that were read, and how many of each scene's were refused, by their reasons."""
-    counts: Counter[str] = Counter()
-    for sample in samples:
-        counts.update(sample["faults"].get(suffix, {}))
-    if not sum(counts.values()):
+    counts = [sample["faults"].get(suffix, {}) for sample in samples]
+    rate = parse_rate(counts)
+    if rate is None:
         return []
-    count = len(samples)
-    figures = [Figure(READ, counts["read"] / sum(counts.values()), None, None, count)]
+    figures = [Figure(READ, rate, None, None, len(samples))]
     for reason in REASONS:
-        if counts[reason]:
+        if refused := sum(one.get(reason, 0) for one in counts):
             of_reason = Measure(f"refused_{reason}", f"refused a scene: {reason}", decimals=2)
-            figures.append(Figure(of_reason, counts[reason] / count, None, None, count))
+            figures.append(Figure(of_reason, refused / len(samples), None, None, len(samples)))
     return figures

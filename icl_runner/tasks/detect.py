@@ -100,12 +100,14 @@ class Detect(DetectionTask):
 
     def _check(self) -> None:
         """Raises InputError: a way of answering that the model does not have."""
-        if self.answers == "skeleton" and not constraints.supports(self.model):
+        endpoint = self.model.startswith("completions/")
+        dialect = self.model_args.get("dialect", "none") if endpoint else None
+        if self.answers == "skeleton" and (not constraints.supports(self.model) or dialect == "none"):
             raise InputError(
-                f"detect: {self.model} cannot be held to choices, which --answers skeleton needs: leave it out"
+                f"detect: {self.model} cannot be held to choices, which --answers skeleton needs: leave it out, or "
+                "give an endpoint's -M dialect"
             )
-        dialect = self.model_args.get("dialect", "none")
-        if self.answers == "grammar" and not (self.model.startswith("completions/") and dialect != "none"):
+        if self.answers == "grammar" and dialect in (None, "none"):
             raise InputError(
                 "detect: --answers grammar needs completions/NAME with -M dialect=llama.cpp or vllm, got "
                 f"{self.model}: leave it out, or take --answers skeleton"

@@ -149,6 +149,7 @@ def test_the_embedded_model_has_no_grammar():
         ({"classes": 600}, "at most the 4 classes of toys, got 600"),
         ({"count": 1}, "2 images at least"),
         ({"answers": "skeleton", "model": "openai/m"}, "cannot be held to choices"),
+        ({"answers": "skeleton", "model": "completions/m"}, "an endpoint's -M dialect"),
         ({"answers": "grammar"}, "needs completions/NAME"),
         ({"answers": "grammar", "model": "completions/m"}, "dialect=llama.cpp or vllm"),
         ({"bins": 10_000}, "2 to 8192 bins"),
