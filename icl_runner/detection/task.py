@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from icl_runner.detection import records
 from icl_runner.detection.average_precision import Precision, average_precision, f1
@@ -32,7 +32,7 @@ RANDOM = Control("_random", "control: random answers, as many as there are thing
 class DetectionTask(TextTask):
     """A task about composed scenes, whose things have exact boxes and outlines."""
 
-    measures = (AP, UNSCORED, AP50, F1, READ)
+    measures: ClassVar[tuple[Measure, ...]] = (AP, UNSCORED, AP50, F1, READ)
     controls = (ORACLE, RANDOM, OTHER)
 
     # openmoji or tuxpaint, if installed; or labelled images, four to a mosaic

@@ -92,8 +92,8 @@ class Detect(DetectionTask):
             read = parse(answer, instruction, scene.size)
             ranks = scores(answer, answers.get(key + LOG_PROBS), [one.span for one in read.detections])
             found[suffix] = tuple(
-                replace(one, score=score)
-                for one, score in zip(read.detections, ranks or [None] * len(read.detections), strict=True)
+                replace(one, score=None if ranks is None else ranks[place])
+                for place, one in enumerate(read.detections)
             )
             faults[suffix] = read.counts()
         return scored(shown, texts, instruction, found, faults)

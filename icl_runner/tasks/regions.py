@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
@@ -70,8 +71,8 @@ class Regions(TextTask):
         scenes = make_scenes(taken, self.seed, max(self.shots) + self.count, composition)
         views: dict[str, Callable[[Scene], np.ndarray]] = {}
         for place in PLACES:
-            views[f"mark{place}"] = lambda scene, place=place: self.marked(scene, place)[0]
-            views[f"crop{place}"] = lambda scene, place=place: _crop(scene, pair(scene)[place])
+            views[f"mark{place}"] = partial(self._marked, place)
+            views[f"crop{place}"] = partial(_crop, place)
 
         def identity() -> str:
             return f"two of {taken.identity()} {composition} {self.seed} {self.shape}"
@@ -83,7 +84,7 @@ class Regions(TextTask):
             raise InputError("regions: wanted 2 images at least for the control, or --no-control")
         made = []
         for shots, pointing, layers in itertools.product(self.shots, self.pointing, self.layers):
-            setting = {
+            setting: dict[str, Any] = {
                 "pointing": pointing,
                 "shots": shots,
                 "layers": layers,
@@ -140,9 +141,12 @@ class Regions(TextTask):
         }
         return f"pointed at by {ways[setting['pointing']]}", {"pointing", "shape", "words_of_a_region"}
 
-    def marked(self, scene: "Scene", place: int) -> tuple[np.ndarray, Mark]:
+    def mark(self, place: int, scene: "Scene") -> tuple[np.ndarray, Mark]:
         """The picture with its mark, which has the same colour, width and so on for both of the things."""
         return mark(scene.image, scene.mask(pair(scene)[place]), self.shape, seed=f"{self.seed} {scene.id}")
+
+    def _marked(self, place: int, scene: "Scene") -> np.ndarray:
+        return self.mark(place, scene)[0]
 
     def _items(self, pointed: "_Pointed", shots: int) -> tuple[Item, ...]:
         # The first ones are those in context, whatever their number: all cells ask the same.
@@ -204,7 +208,7 @@ class _Pointed:
     def question(self, scene: "Scene", seen: "Scene", place: int) -> str:
         """Which of a scene's things is it? What is pointed at lies in `seen`: of the control another scene."""
         if self._pointing in ("mark", "none"):
-            phrase = self._task.marked(seen, place)[1].phrase
+            phrase = self._task.mark(place, seen)[1].phrase
         else:
             phrase = f"in the part with the words {self._regions[self._region(seen, place)]}"
         return point_out(f"What is <region>, {' or '.join(names(scene))}?", [phrase])
@@ -226,11 +230,12 @@ def names(scene: "Scene") -> list[str]:
     return sorted(thing.name for thing in pair(scene))
 
 
-def _crop(scene: "Scene", thing: "SceneObject") -> np.ndarray:
+def _crop(place: int, scene: "Scene") -> np.ndarray:
     """The least square around a thing, moved onto the image: a tokenizer looks at squares."""
-    side = int(max(thing.box.width, thing.box.height))
+    box = pair(scene)[place].box
+    side = int(max(box.width, box.height))
     x, y = (
         int(min(max(0, start + length / 2 - side / 2), whole - side))
-        for start, length, whole in zip(thing.box[:2], thing.box[2:], scene.size, strict=True)
+        for start, length, whole in zip(box[:2], box[2:], scene.size, strict=True)
     )
     return scene.image[y : y + side, x : x + side]
