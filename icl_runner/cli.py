@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union
 import tyro
 
 from icl_runner import tasks
-from icl_runner.marking import Mark
+from icl_runner.marks.command import Mark
 from icl_runner.options import ModelName, NameOrPath, Switch, option, optional, some, whole
 from icl_runner.settings import MAX_RETRIES
 from icl_runner.task import Task

@@ -1,9 +1,10 @@
-"""What the runner asks of a model's answer: one of a few texts, or so many words of a vocabulary.
+"""What the runner asks of a model's answer: one of a few texts, so many words of a vocabulary, or a pattern.
 
 A constraint travels to the provider inside inspect's `GenerateConfig(extra_body=constraint.extra_body())`,
 so that it is logged with the call, and part of its cache key.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,31 @@ class Words:
         return {KEY: {"words": self.count, "bundle": self.bundle}}
 
 
-def from_extra_body(body: Mapping[str, Any] | None) -> Choices | Words | None:
+@dataclass(frozen=True)
+class Pattern:
+    """The answer is matched by a regular expression as a whole; of endpoints that have a grammar (`spae-lm` has none).
+
+    Args:
+        regex: of literal signs, `\\d`, groups `(?:..|..)`, and the repetitions `?`, `*` and `{m,n}`: what every
+            endpoint's grammar can say.
+    """
+
+    regex: str
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.regex)
+        except (re.error, TypeError) as error:
+            raise InputError(f"pattern: wanted a regular expression; got {self.regex!r} ({error})") from None
+
+    def extra_body(self) -> dict[str, Any]:
+        return {KEY: {"pattern": self.regex}}
+
+
+Constraint = Choices | Words | Pattern
+
+
+def from_extra_body(body: Mapping[str, Any] | None) -> Constraint | None:
     """The constraint of an extra body; None where it holds none.
 
     Raises:
@@ -70,10 +95,13 @@ def from_extra_body(body: Mapping[str, Any] | None) -> Choices | Words | None:
     if isinstance(content, Mapping):
         if set(content) == {"choices"} and isinstance(content["choices"], list | tuple):
             return Choices(tuple(content["choices"]))
+        if set(content) == {"pattern"}:
+            return Pattern(content["pattern"])
         if {"words"} <= set(content) <= {"words", "bundle"}:
             return Words(content["words"], content.get("bundle", "default"))
     raise InputError(
-        f'extra_body: wanted {{"choices": [..]}} or {{"words": n, "bundle": name}} under {KEY!r}; got {content!r}'
+        f'extra_body: wanted {{"choices": [..]}}, {{"words": n, "bundle": name}} or {{"pattern": ".."}} under {KEY!r}; '
+        f"got {content!r}"
     )
 
 

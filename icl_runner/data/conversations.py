@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from icl_runner.regions import Box, Polygon
+from icl_runner.data.polygons import Box, Polygon
 from spae.errors import InputError
 from spae.files import file_size, write_file
 

@@ -19,7 +19,8 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from icl_runner.constraints import Choices, Words, from_extra_body, spaced
+from icl_runner import constraints
+from icl_runner.constraints import Choices, Pattern, from_extra_body, spaced
 from icl_runner.providers.dialects import vocabulary_words
 from icl_runner.providers.raw_prompt import raw_prompt
 from spae import frozen_lm
@@ -191,9 +192,13 @@ class EmbeddedAPI(ModelAPI):
         self._last = first.prompt
         return alike[: self._batch]
 
-    def _constraint(self, asked: Choices | Words | None, prompt: str) -> Constraint | None:
+    def _constraint(self, asked: constraints.Constraint | None, prompt: str) -> Constraint | None:
         if asked is None:
             return None
+        if isinstance(asked, Pattern):
+            raise InputError(
+                "spae-lm: has no grammar for patterns; it can be held to choices, one after the other"
+            )
         if isinstance(asked, Choices):
             return Trie([spaced(prompt, text) for text in asked.texts], self._model.tokenizer)
         if asked.bundle not in self._word_ids:

@@ -3,12 +3,12 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, ClassVar, Literal
 
-from icl_runner import chat_answers, constraints, prompts, scoring
+from icl_runner import constraints, prompts, scoring
 from icl_runner.cells import Call, Item, TextCell
 from icl_runner.data.examples import ExampleSet
 from icl_runner.data.images import Images
@@ -17,6 +17,7 @@ from icl_runner.episodes.files import is_frozen, read_any
 from icl_runner.figures import Measure
 from icl_runner.options import Count, NameOrPath, Switch, optional, wholes
 from icl_runner.task import ColumnTable, task
+from icl_runner.texts import choosing
 from icl_runner.texts.task import TextTask
 from spae.errors import InputError
 
@@ -166,12 +167,13 @@ class Classify(TextTask):
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """1 or 0 for every answer, by the rule of its key; the control's answers against the same truth."""
         truth, names = shown["truth"], shown["names"]
-        rules: dict[str, Callable[[str], bool]] = {
-            "open": lambda answer: scoring.open_match(answer, truth, prompts.STOP),
-            "constrained": lambda answer: scoring.chosen(answer, names) == truth,
-            "instructed": lambda answer: chat_answers.given(answer, names) == truth,
-        }
-        values = {key: float(rules[key.partition("_")[0]](answer)) for key, answer in answers.items()}
+
+        def right(key: str, answer: str) -> bool:
+            if key.startswith("open"):
+                return scoring.open_match(answer, truth, prompts.STOP)
+            return choosing.chosen(key, answer, names) == truth
+
+        values = {key: float(right(key, answer)) for key, answer in answers.items()}
         metadata = {key: shown[key] for key in ("truth", "words", "query_key")}
         return values, {"answers": dict(answers), **metadata}
 
@@ -263,7 +265,7 @@ def items(
         constrains: whether the model's decoding can be restricted.
     """
     # One length for all, because calls with equal settings can be answered side by side.
-    length = max_tokens([name for episode in episodes for name in episode.names.values()])
+    length = choosing.max_tokens([name for episode in episodes for name in episode.names.values()])
     return tuple(_item(episode, words, length, constrains, control) for episode in episodes)
 
 
@@ -276,12 +278,7 @@ def _item(episode: Episode, words: Mapping[str, str], length: int, constrains: b
             names, examples, words[key], induction=episode.induction, repeats=episode.repeats
         )
         calls.append(Call(f"open{suffix}", prompt, length))
-        if constrains:
-            calls.append(Call(f"constrained{suffix}", prompt, length, names))
-        else:
-            calls.append(
-                Call(f"instructed{suffix}", prompt, length, names, system=prompts.chat_choice(names))
-            )
+        calls.append(choosing.choice(prompt, names, length, constrains, suffix))
     truth = episode.names[episode.query.label]
     shown = {
         "names": list(names),
@@ -291,19 +288,6 @@ def _item(episode: Episode, words: Mapping[str, str], length: int, constrains: b
         "other_key": episode.other,
     }
     return Item(episode.id, tuple(calls), truth, shown)
-
-
-def max_tokens(names: Sequence[str]) -> int:
-    """Room for the longest name and for what shows that an answer goes on.
-
-    A token of Latin letters has two or more, mostly; digits may have a token each, other scripts one for each byte.
-    """
-
-    def most(name: str) -> float:
-        halves = (char.isascii() and not char.isdigit() for char in name)
-        return sum(0.5 if half else len(char.encode()) for char, half in zip(name, halves, strict=True))
-
-    return int(max(map(most, names))) + 4
 
 
 def _class_words(every: Sequence[Episode], examples: ExampleSet) -> dict[str, str]:

@@ -24,12 +24,12 @@ from icl_runner.cells import EMBEDDED, Call, Item, TextCell
 from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
 
 
-def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
-    """The task of a cell, with `metadata` in its log."""
+def text_task(cell: TextCell, metadata: Mapping[str, Any], how: Solver | None = None) -> Task:
+    """The task of a cell, with `metadata` in its log. `how`: its calls are put; by `ask` if not told."""
     return Task(
         name=cell.name,
         dataset=MemoryDataset([_sample(item, cell.photograph) for item in cell.items], name=cell.name),
-        solver=ask(),
+        solver=how or ask(),
         scorer=score_answers(cell),
         metadata=dict(metadata),
     )

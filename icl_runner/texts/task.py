@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from icl_runner.cells import Call, Item, TextCell, shuffled
 from icl_runner.data.examples import Example
 from icl_runner.data.images import Images
-from icl_runner.figures import OTHER
+from icl_runner.figures import OTHER, Control
 from icl_runner.options import Count
 from icl_runner.prompts import Prompt
 from icl_runner.task import Task
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class TextTask(Task):
     """A task whose answers are short texts, each asked for again with another image's words: its control."""
 
-    controls = (OTHER,)
+    controls: ClassVar[tuple[Control, ...]] = (OTHER,)
 
     control: bool = True  # ask everything again with another image's words
 

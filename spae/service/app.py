@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from spae.demo import PHOTOGRAPHS
 from spae.errors import BundleError, InputError
-from spae.service import catalogue, completions, detokenize, prompt, schemas, tokenize, vocabulary
+from spae.service import catalogue, completions, detokenize, prompt, regions, schemas, tokenize, vocabulary
 from spae.service.auth import Guard, Keys
 from spae.service.batching import Overloaded, Unavailable
 from spae.service.chat import route as chat
@@ -89,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(Observed, telemetry=telemetry)
     app.include_router(tokenize.router)
+    app.include_router(regions.router)
     app.include_router(detokenize.router)
     app.include_router(vocabulary.router)
     app.include_router(prompt.router)
@@ -188,7 +189,7 @@ def _openapi(app: FastAPI, guarded: bool) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         document["components"]["schemas"] |= schemas.components(
-            schemas.TokenizeRequest, schemas.DetokenizeRequest
+            schemas.TokenizeRequest, schemas.RegionsRequest, schemas.DetokenizeRequest
         )
         if guarded:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -20,16 +20,18 @@ from jaxtyping import Int, UInt8
 from spae.compiled import BUCKETS
 from spae.errors import InputError
 from spae.pyramid import Pyramid
+from spae.region import check
 from spae.service.telemetry import Telemetry, log_error
 from spae.tokenizer import Tokenizer
 
 LOG = logging.getLogger("spae.service")
 
-# ("encode", side in pixels), ("rivals", None), or ("decode", layers): what can be done in one call.
+# What can be done in one call: ("encode", side in pixels), ("rivals", None), ("regions", words), ("decode", layers).
 Kind = tuple[str, int | None]
 # What Tokenizer.rivals gives: a pyramid, and of every layer the ids of each place's rivals.
 Ranked = tuple[Pyramid, tuple[Int[np.ndarray, "*grid count"], ...]]
 MOST_RIVALS = 8
+REGION_WORDS = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0  # after a crash, doubled by every further one
 _TRIALS, _WORTH_IT = 2, 0.95  # a batch size is worth it with this part of the best size's images/s
 _STOPPED = "the tokenizer is not running: it is being started again; try in a few seconds"
@@ -116,6 +118,8 @@ class Batcher:
         self._rate = rates[largest]
         for side in self.sides:
             self._rivals(self._blank(side))
+            if self.tokenizer.pursuit is not None:
+                self.tokenizer.region_words(self._blank(side), (0, 0, side, side), self._region_words)
         for side in self.sides[1:]:
             for batch in self.sizes:
                 self.tokenizer.encode([self._blank(side)] * batch)
@@ -187,6 +191,27 @@ class Batcher:
         `Tokenizer.rivals`. Raises like `encode`."""
         self._check_images([image])
         return (await self._submit([("rivals", None)], [image], held))[0]
+
+    async def regions(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        boxes: Sequence[Sequence[float]],
+        held: Places | None = None,
+    ) -> list[list[str]]:
+        """Of each box (x, y, width, height) of an image REGION_WORDS words, or as many as there are at most; see
+        `Tokenizer.region_words`. One after the other, so that other requests come between, in the places of an image.
+
+        Raises InputError: a box that is not on the image, or a tokenizer without words of regions; Overloaded,
+        Unavailable.
+        """
+        if self.tokenizer.pursuit is None:
+            raise InputError(
+                "this service's tokenizer has no words of regions: ask for those of the whole image"
+            )
+        for box in boxes:
+            check(box, *image.shape[:2])
+        kind: Kind = ("regions", self._region_words)
+        return [(await self._submit([kind], [(image, box)], held))[0] for box in boxes]
 
     async def decode(
         self, pyramids: Sequence[Pyramid], layers: int, held: Places | None = None
@@ -280,6 +305,8 @@ class Batcher:
             results = self.tokenizer.encode(values)
         elif what == "decode":
             results = self.tokenizer.decode(values, layers)
+        elif what == "regions":
+            results = [self.tokenizer.region_words(image, box, self._region_words) for image, box in values]
         else:
             results = [self._rivals(value) for value in values]
         seconds = time.perf_counter() - start
@@ -303,6 +330,10 @@ class Batcher:
 
     def _rivals(self, image: UInt8[np.ndarray, "s s 3"]) -> Ranked:
         return self.tokenizer.rivals(image, min(MOST_RIVALS, len(self.tokenizer.vocabulary) - 1))
+
+    @property
+    def _region_words(self) -> int:
+        return min(REGION_WORDS, self.tokenizer.pursuit.kinds) if self.tokenizer.pursuit is not None else 0
 
     def _check_images(self, images: Sequence[Any]) -> None:
         shapes = [(side, side, 3) for side in self.sides]

@@ -43,15 +43,20 @@ def open_square(data: bytes, settings: Settings, tokenizer: Tokenizer) -> UInt8[
 
     Raises ApiError: 413 too many bytes, 415 none of the formats, 422 damaged or too many pixels.
     """
+    check_file(data, settings)
+    try:
+        return tokenizer.square(open_image(data, tokenizer.sight, max_pixels=settings.max_pixels))
+    except InputError as error:
+        raise ApiError(422, str(error), code="invalid_image") from error
+
+
+def check_file(data: bytes, settings: Settings) -> None:
+    """Raises ApiError: 413 too many bytes, 415 the beginning of none of the formats."""
     if len(data) > settings.max_image_bytes:
         raise too_large("an image", settings.max_image_bytes)
     if data and not _is_known(data):
         message = "wanted a JPEG, PNG or WebP image, got something else: convert it to one of these"
         raise ApiError(415, message, code="unsupported_image")
-    try:
-        return tokenizer.square(open_image(data, tokenizer.sight, max_pixels=settings.max_pixels))
-    except InputError as error:
-        raise ApiError(422, str(error), code="invalid_image") from error
 
 
 def is_inline(url: str) -> bool:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from spae.errors import InputError
 from spae.pyramid import Pyramid, PyramidShape
 from spae.service.batching import MOST_RIVALS
+from spae.service.boxes import MOST_REGIONS
 from spae.service.errors import ApiError
 from spae.service.json_body import LARGE, name_half_pair, read_body
 from spae.service.limits import Share
@@ -81,6 +82,19 @@ class DetokenizeRequest(WrittenPyramid):
     layers: Layers | None = None
 
 
+class RegionsRequest(_Request):
+    """An image, and boxes on it."""
+
+    image: DataUrl
+    regions: Annotated[
+        list[list[float]],
+        Field(
+            min_length=1,
+            description=f"[x, y, width, height] of each in pixels of the upright image; {MOST_REGIONS} at most",
+        ),
+    ]
+
+
 class LayerOut(BaseModel):
     """One layer: its grid, and its words and their ids row by row."""
 
@@ -110,6 +124,23 @@ class TokenizeResponse(BaseModel):
     object: Literal["list"]
     model: str
     data: list[PyramidOut]
+
+
+class RegionOut(BaseModel):
+    """One region, and words of what is there, the first of which says most."""
+
+    object: Literal["region"]
+    index: Annotated[int, Field(description="Which of the request's regions")]
+    region: Annotated[list[float], Field(description="As it was sent")]
+    words: list[str]
+
+
+class RegionsResponse(BaseModel):
+    """The words of the regions, in their order."""
+
+    object: Literal["list"]
+    model: str
+    data: list[RegionOut]
 
 
 class RepairOut(BaseModel):

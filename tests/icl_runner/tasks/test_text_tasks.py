@@ -13,6 +13,7 @@ from icl_runner.tasks.caption import Caption
 from icl_runner.tasks.classify import Classify
 from icl_runner.tasks.interpret import Interpret
 from icl_runner.tasks.vqa import Vqa
+from icl_runner.texts import choosing
 from spae.errors import InputError
 from spae.frozen_lm.constraint import encode_behind
 from spae.frozen_lm.gguf_file import read_gguf
@@ -67,7 +68,7 @@ def test_classify_without_control_and_with_repeats():
 
 @pytest.mark.parametrize("names", [["beagle"], ["a", "chocolate sauce"], ["dax", "blicket"]])
 def test_the_answer_has_room_for_the_longest_name(names):
-    assert classify.max_tokens(names) >= max(len(name) for name in names) / 2 + 2
+    assert choosing.max_tokens(names) >= max(len(name) for name in names) / 2 + 2
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def smollm2() -> HuggingFaceTokenizer:
     "name", ["beagle", "201500001234", "n02099601", "ブルドッグ犬種", "斗牛犬", "крокодил"]
 )
 def test_the_answer_has_room_for_the_tokens_of_any_name_and_its_end(smollm2, name):
-    assert classify.max_tokens([name]) > len(encode_behind(f" {name}", smollm2))
+    assert choosing.max_tokens([name]) > len(encode_behind(f" {name}", smollm2))
 
 
 def test_all_answers_have_the_same_room():
