@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 EMBEDDED = "spae-lm/"  # what the names of embedded models begin with
 
-# What an item shows and the answers by key -> values by key, and metadata to show with them.
-Rule = Callable[[Mapping[str, Any], Mapping[str, str]], tuple[dict[str, float], dict[str, Any]]]
+# What an item shows and the answers by key (texts; of `Call.likelihoods` log-probabilities by choice) -> values by key,
+# and metadata to show with them.
+Rule = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[dict[str, float], dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Call:
         max_tokens: of the answer.
         choices: the only answers allowed, for models whose decoding can be restricted.
         system: the system message, for chat models.
+        likelihoods: the answer is no text, but how likely each of `choices` is, with the end of its line.
     """
 
     key: str
@@ -39,11 +41,13 @@ class Call:
     max_tokens: int
     choices: tuple[str, ...] = ()
     system: str = CHAT
+    likelihoods: bool = False
 
 
 @dataclass(frozen=True)
 class Item:
-    """One episode or example: `calls` share their prompt's context; `shown` (plain JSON) is what scoring needs."""
+    """One episode or example: `calls` share their prompt's context, or most of them do, and those of one context follow
+    each other; `shown` (plain JSON) is what scoring needs."""
 
     id: str
     calls: tuple[Call, ...]

@@ -31,9 +31,12 @@ def estimate(cells: Sequence[Cell], model: str) -> list[Estimate]:
             text = _read_text(call, model)
             if text not in known:
                 known[text] = count(text)
-            calls += 1
-            read += known[text]
-            written += call.max_tokens
+            # For likelihoods the embedded model writes nothing; an endpoint is held to one text after the other.
+            embedded = model.startswith(EMBEDDED)
+            requests = len(call.choices) if call.likelihoods and not embedded else 1
+            calls += requests
+            read += requests * known[text]
+            written += 0 if call.likelihoods and embedded else requests * call.max_tokens
         estimates.append(Estimate(cell, calls, read, written))
     return estimates
 

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -32,7 +32,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from icl_runner.constraints import KEY, from_extra_body
+from icl_runner.constraints import KEY, LOG_PROBS, Choices, Likelihoods, Words, from_extra_body, spaced
 from icl_runner.providers.dialects import DIALECTS, fields
 from icl_runner.providers.raw_prompt import raw_prompt
 from icl_runner.providers.retries import Attempts, EndpointError, RetryPolicy, retry_after
@@ -131,17 +131,18 @@ class CompletionsAPI(ModelAPI):
 
         Raises:
             EndpointError: there is none.
-            InputError: other messages than one text to continue.
+            InputError: other messages than one text to continue; likelihoods of an endpoint of the dialect "none".
         """
-        request = self._request(raw_prompt(input, tools, "completions"), config)
+        prompt, asked = raw_prompt(input, tools, "completions"), from_extra_body(config.extra_body)
         attempts = _attempts.get() or Attempts(self._policy)
         try:
-            reply = await self._post(request, config.extra_headers)
-            output = self._output(reply)
+            if isinstance(asked, Likelihoods):
+                return await self._likelihoods(asked.texts, prompt, config)
+            output = await self._complete(prompt, config, asked)
         except EndpointError as error:
             # Without its cause: an exception of the HTTP client may hold the request, and so the key.
             raise attempts.failed(error, config.max_retries) from None
-        if from_extra_body(config.extra_body) is not None:
+        if asked is not None:
             output.metadata = {"constrained": self._dialect != "none"}
         return output
 
@@ -168,7 +169,51 @@ class CompletionsAPI(ModelAPI):
         if session is not None:
             await session.aclose()
 
-    def _request(self, prompt: str, config: GenerateConfig) -> dict[str, Any]:
+    async def _complete(
+        self, prompt: str, config: GenerateConfig, constraint: Choices | Words | None
+    ) -> ModelOutput:
+        return self._output(await self._post(self._request(prompt, config, constraint), config.extra_headers))
+
+    async def _likelihoods(self, texts: Sequence[str], prompt: str, config: GenerateConfig) -> ModelOutput:
+        """How likely each text is: what an endpoint tells of its tokens when nothing else may be written.
+
+        One request after the other: so many connections are open as inspect thinks. As what was written stands the
+        likeliest.
+        """
+        if self._dialect == "none":
+            raise InputError(
+                "completions: wanted -M dialect=llama.cpp or -M dialect=vllm to ask how likely a text is; it is none"
+            )
+        # The stop texts would end it before its end was written.
+        config = config.model_copy(update={"logprobs": True, "stop_seqs": None})
+        outputs = [await self._complete(prompt, config, Choices((f"{text}\n",))) for text in texts]
+        log_probs = [
+            self._log_prob(f"{spaced(prompt, text)}\n", one) for text, one in zip(texts, outputs, strict=True)
+        ]
+        best = outputs[log_probs.index(max(log_probs))]
+        usages = [one.usage for one in outputs if one.usage is not None]
+        best.usage = sum(usages[1:], usages[0]) if usages else None
+        best.metadata = {"constrained": True, LOG_PROBS: log_probs}
+        return best
+
+    def _log_prob(self, text: str, output: ModelOutput) -> float:
+        """Of the tokens that spell the text; what stands behind them is the end, which nobody chose."""
+        logprobs = output.choices[0].logprobs
+        total, written = 0.0, ""
+        for one in logprobs.content if logprobs is not None else ():
+            if len(written) < len(text):
+                total, written = total + one.logprob, written + one.token
+        if written != text:
+            raise EndpointError(
+                "deterministic",
+                "an answer without the log-probabilities of the tokens asked for",
+                self._shown(f"wanted those of {text!r}, got those of {written!r}"),
+            )
+        return total
+
+    def _request(
+        self, prompt: str, config: GenerateConfig, constraint: Choices | Words | None
+    ) -> dict[str, Any]:
         body = {key: value for key, value in (config.extra_body or {}).items() if key != KEY}
         body |= {"model": self.model_name, "prompt": prompt}
         body |= {
@@ -180,7 +225,7 @@ class CompletionsAPI(ModelAPI):
             body["logprobs"] = config.top_logprobs or 1
         if config.logit_bias:
             body["logit_bias"] = {str(token): bias for token, bias in config.logit_bias.items()}
-        return body | fields(from_extra_body(config.extra_body), self._dialect, prompt)
+        return body | fields(constraint, self._dialect, prompt)
 
     async def _post(self, request: Mapping[str, Any], headers: Mapping[str, str] | None) -> dict[str, Any]:
         session = await self._session()

@@ -1,6 +1,6 @@
 """Cells of texts as tasks of inspect-ai: one solver that puts the calls of an item, one scorer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inspect_ai import Task
@@ -12,6 +12,7 @@ from inspect_ai.model import (
     ContentImage,
     ContentText,
     GenerateConfig,
+    Model,
     ModelOutput,
     get_model,
 )
@@ -36,7 +37,7 @@ def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
 
 
 def _sample(item: Item, photograph: Callable[[str], str] | None) -> Sample:
-    # The context once for all calls: it is long.
+    # A context that calls share is kept once: it is long.
     first = item.calls[0].prompt
     # For `inspect view` and the report: `ask` makes its own messages, and no model is sent this input.
     input: str | list[ChatMessage] = first.text
@@ -51,7 +52,9 @@ def _sample(item: Item, photograph: Callable[[str], str] | None) -> Sample:
             "max_tokens": call.max_tokens,
             "choices": list(call.choices),
             "system": call.system,
+            "likelihoods": call.likelihoods,
         }
+        | ({} if call.prompt.context == first.context else {"context": call.prompt.context})
         for call in item.calls
     ]
     return Sample(
@@ -71,24 +74,44 @@ def ask() -> Solver:
     """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        context, fields = state.metadata["context"], state.metadata["calls"]
-        calls = [_call(context, one) for one in fields]
-        if str(get_model()).startswith(EMBEDDED):
-            outputs = await collect(*(put(call) for call in calls))
+        calls, model = calls_of(state.metadata), get_model()
+        if str(model).startswith(EMBEDDED):
+            outputs = await collect(*(put(call, model) for call in calls))
         else:
-            outputs = [await put(call) for call in calls]
+            outputs = [await put(call, model) for call in calls]
         state.output = outputs[0]
-        state.metadata["answers"] = {
-            _key(call, output): output.completion for call, output in zip(calls, outputs, strict=True)
-        }
+        state.metadata["answers"] = answers_of(calls, outputs)
         return state
 
     return solve
 
 
-def _call(context: str, fields: Mapping[str, Any]) -> Call:
-    prompt = Prompt(context, fields["query"], tuple(fields["stop"]))
-    return Call(fields["key"], prompt, fields["max_tokens"], tuple(fields["choices"]), fields["system"])
+def calls_of(metadata: Mapping[str, Any]) -> list[Call]:
+    """The calls of a sample from its metadata; logs of before there were likelihoods say nothing of them."""
+    return [
+        Call(
+            one["key"],
+            Prompt(one.get("context", metadata["context"]), one["query"], tuple(one["stop"])),
+            one["max_tokens"],
+            tuple(one["choices"]),
+            one["system"],
+            one.get("likelihoods", False),
+        )
+        for one in metadata["calls"]
+    ]
+
+
+def answers_of(calls: Sequence[Call], outputs: Sequence[ModelOutput]) -> dict[str, str | dict[str, float]]:
+    """What became of each call, by the key that its score has."""
+    return {_key(call, output): _answer(call, output) for call, output in zip(calls, outputs, strict=True)}
+
+
+def _answer(call: Call, output: ModelOutput) -> str | dict[str, float]:
+    """The text; or of each choice how likely it is."""
+    if not call.likelihoods:
+        return output.completion
+    log_probs = (output.metadata or {})[constraints.LOG_PROBS]
+    return dict(zip(call.choices, log_probs, strict=True))
 
 
 def _key(call: Call, output: ModelOutput) -> str:
@@ -97,13 +120,14 @@ def _key(call: Call, output: ModelOutput) -> str:
     return call.key.replace("constrained", "instructed") if free else call.key
 
 
-async def put(call: Call) -> ModelOutput:
-    """One call to the model of the running task; raises what the provider raises."""
-    model = get_model()
+async def put(call: Call, model: Model) -> ModelOutput:
+    """One call; raises what the provider raises."""
     question = ChatMessageUser(content=call.prompt.text)
     if constraints.supports(str(model)):
         config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, stop_seqs=list(call.prompt.stop))
-        if call.choices:
+        if call.likelihoods:
+            config.extra_body = constraints.Likelihoods(call.choices).extra_body()
+        elif call.choices:
             config.extra_body = constraints.Choices(call.choices).extra_body()
         return await spelling.generate(model, [question], config)
     # Chat endpoints of several kinds refuse stop texts: what is behind them is cut off when it is scored. White

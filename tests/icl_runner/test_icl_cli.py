@@ -30,7 +30,7 @@ def classify(data, *more: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], *(["run", task] for task in tasks.names()), ["report"], ["demo"], ["mark"]],
+    [[], ["run"], *(["run", task] for task in tasks.names()), ["report"], ["replay"], ["demo"], ["mark"]],
     ids=" ".join,
 )
 def test_help_has_an_example(command, capsys):
@@ -62,6 +62,7 @@ def test_help_imports_neither_jax_nor_inspect():
         ["run", "classify", "--data", "d", "--model", "fake/m", "-M", "dialect"],
         ["run", "classify", "--data", "d", "--model", "fake/m", "--episodes", "5"],  # now --examples
         ["report"],
+        ["replay"],
     ],
 )
 def test_bad_usage_is_2(wrong, capsys):
