@@ -40,7 +40,7 @@ class Decoding:
     Args:
         layers: of the pyramid that are written: 4 are 85 words.
         autoregressive: how many of them are AR.
-        segment_words: of a segment, at most.
+        segment_words: of a segment, at most; or for each layer.
         samples: answers that are asked for, of which one is taken.
         temperature: 0 is greedy; more than one sample needs more.
         context_tokens: what the model can read and write at a time.
@@ -51,7 +51,7 @@ class Decoding:
 
     layers: int
     autoregressive: int
-    segment_words: int
+    segment_words: int | tuple[int, ...]
     samples: int
     temperature: float
     context_tokens: int
@@ -73,7 +73,9 @@ class Decoding:
             "layers": self.layers,
             "tokens_per_image": shape.tokens(self.layers),
             "autoregressive": self.autoregressive,
-            "segment_words": self.segment_words,
+            "segment_words": self.segment_words
+            if isinstance(self.segment_words, int)
+            else " ".join(map(str, self.segment_words)),
             "samples": self.samples,
             "temperature": self.temperature,
         }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from icl_runner.data.images import Images
 from icl_runner.figures import Control, Measure
-from icl_runner.options import option, whole, wholes
+from icl_runner.options import option, optional, whole, wholes
 from icl_runner.pictures.drawing import Decoding, Drawing, DrawingCell, Judge, WritePrompt
 from icl_runner.task import Task
 
@@ -41,6 +41,8 @@ class DrawingTask(Task):
     # layers whose words are written one after the other; those of the rest stand alone
     autoregressive: Annotated[int, whole(0)] = 3
     segment_words: Annotated[int, whole(1)] = 16  # words of one call, at most
+    # the same for each layer, as many numbers as layers, in place of --segment-words
+    segments: Annotated[tuple[int, ...], wholes(1), optional("N [N ..]")] = ()
     samples: Annotated[int, whole(1)] = 1  # answers of which the likeliest is taken
     temperature: Annotated[float, option("X")] = 0.0  # 0 is greedy
     context_tokens: Annotated[int, whole(1)] = 8192  # what the model can read
@@ -54,7 +56,7 @@ class DrawingTask(Task):
         return Decoding(
             layers=layers,
             autoregressive=min(self.autoregressive, layers),
-            segment_words=self.segment_words,
+            segment_words=self.segments or self.segment_words,
             samples=self.samples,
             temperature=self.temperature,
             context_tokens=self.context_tokens,

@@ -162,6 +162,7 @@ def test_captions_as_conditions(tokenizer):
         ({"condition": "colour"}, "wanted the condition"),
         ({"condition": "caption", "shots": 39, "classes": 2}, "39 captioned images"),
         ({"layers": 9}, "layers"),
+        ({"layers": 3, "segments": (1, 4)}, "one for each of 3 layers"),
         (
             {"context_tokens": 600},
             r"wanted prompts of at most 600 tokens; 30 .* \d+ examples fit",
@@ -171,6 +172,19 @@ def test_captions_as_conditions(tokenizer):
 def test_what_cannot_be_is_refused(tokenizer, options, message):
     with pytest.raises(InputError, match=message):
         digit_cell(tokenizer, **options)
+
+
+def test_segments_layer_by_layer(tokenizer):
+    cell = digit_cell(tokenizer, classes=1, layers=4, autoregressive=1, segments=(1, 2, 16, 64))
+    keys = [call.key for call in cell.calls()]
+    assert keys == [
+        "layer 1, words 1 to 1",
+        "layer 2, words 2 to 3",
+        "layer 2, words 4 to 5",
+        "layer 3, words 6 to 21",
+        "layer 4, words 22 to 85",
+    ]
+    assert cell.setting["segment_words"] == "1 2 16 64"
 
 
 @pytest.mark.parametrize("options", [{"samples": 2}, {"temperature": -1.0}])
