@@ -102,6 +102,40 @@ class TextCell(Cell):
         return (call for item in self.items for call in item.calls)
 
 
+def calls_to_json(calls: Sequence[Call]) -> dict[str, Any]:
+    """The calls of a sample as JSON; the context of the first, which is long and most share, is kept once."""
+    context = calls[0].prompt.context
+    each = [
+        {
+            "key": call.key,
+            "query": call.prompt.query,
+            "stop": list(call.prompt.stop),
+            "max_tokens": call.max_tokens,
+            "choices": list(call.choices),
+            "system": call.system,
+            "likelihoods": call.likelihoods,
+        }
+        | ({} if call.prompt.context == context else {"context": call.prompt.context})
+        for call in calls
+    ]
+    return {"context": context, "calls": each}
+
+
+def calls_from_json(content: Mapping[str, Any]) -> list[Call]:
+    """The calls that `calls_to_json` wrote; what was written before there were likelihoods says nothing of them."""
+    return [
+        Call(
+            one["key"],
+            Prompt(one.get("context", content["context"]), one["query"], tuple(one["stop"])),
+            one["max_tokens"],
+            tuple(one["choices"]),
+            one["system"],
+            one.get("likelihoods", False),
+        )
+        for one in content["calls"]
+    ]
+
+
 def shuffled(items: Sequence[T], seed: int, key: Callable[[T], str]) -> list[T]:
     """The items in an order that depends on nothing but the seed and their keys."""
     return sorted(items, key=lambda item: sha256(f"{seed} {key(item)}".encode()).digest())

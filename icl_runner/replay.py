@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from icl_runner import tasks
+from icl_runner.cells import calls_from_json
 from icl_runner.run import load_model
 from icl_runner.texts.task import TextTask
 from spae.errors import InputError
@@ -125,7 +126,7 @@ async def _ask(model: "Model", samples: Sequence["EvalSample"]) -> list[dict[str
 
     given = []
     for sample in samples:
-        calls = asking.calls_of(sample.metadata)
+        calls = calls_from_json(sample.metadata)
         given.append(asking.answers_of(calls, [await asking.put(call, model) for call in calls]))
     return given
 

@@ -1,9 +1,9 @@
 """Runs a plan with inspect-ai: a log for each cell, and nothing asked twice after a crash.
 
-Every finished sample is written to its cell's log at once (`log_buffer=1`), so that a killed run has lost only
-what was in the air. Running the same plan on the same folder again takes up what the logs hold and asks for the
-rest, failed samples included. The folder also keeps the settings; a run with others is refused, for its samples
-would stand beside these as if they were of one kind.
+Finished samples are written to their cell's log at once, in cells of 200 and more a hundredth of them at a time, so
+that a killed run has lost only what was in the air and at most that. Running the same plan on the same folder again
+takes up what the logs hold and asks for the rest, failed samples included. The folder also keeps the settings; a run
+with others is refused, for its samples would stand beside these as if they were of one kind.
 """
 
 import contextlib
@@ -34,6 +34,7 @@ LOCK_FILE = "run.lock"
 
 # Of one call, by inspect-ai's own providers, which wait for ever unless told.
 ATTEMPT_SECONDS = 600
+OURS = (EMBEDDED, "completions/")
 
 
 def run(
@@ -88,8 +89,9 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 continue_on_fail=True,
                 retry_attempts=1,
                 retry_immediate=False,
-                # Every finished sample in the log at once; then inspect's other record of them is not needed.
-                log_buffer=1,
+                # Finished samples go into the log at once, in large cells a hundredth of them at a time, because a log
+                # is written anew each time; then inspect's other record of them is not needed.
+                log_buffer=max(1, max((len(cell.ids) for cell in plan.cells), default=0) // 100),
                 log_realtime=False,
                 log_format="eval",
                 score_display=False,
@@ -99,7 +101,7 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 max_samples=max_connections,
                 max_connections=max_connections,
                 max_retries=max_retries,
-                attempt_timeout=None if embedded else ATTEMPT_SECONDS,
+                attempt_timeout=None if plan.task.model.startswith(OURS) else ATTEMPT_SECONDS,
             )
     return done
 

@@ -20,9 +20,9 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import collect
 
-from icl_runner import constraints, spelling
-from icl_runner.cells import EMBEDDED, Call, Item, TextCell
-from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
+from icl_runner import constraints, spelling, together
+from icl_runner.cells import EMBEDDED, Call, Item, TextCell, calls_to_json
+from icl_runner.prompts import CHAT_MAX_TOKENS
 
 
 def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
@@ -30,75 +30,45 @@ def text_task(cell: TextCell, metadata: Mapping[str, Any]) -> Task:
     return Task(
         name=cell.name,
         dataset=MemoryDataset([_sample(item, cell.photograph) for item in cell.items], name=cell.name),
-        solver=ask(),
+        solver=ask(cell),
         scorer=score_answers(cell),
         metadata=dict(metadata),
     )
 
 
 def _sample(item: Item, photograph: Callable[[str], str] | None) -> Sample:
-    # A context that calls share is kept once: it is long.
-    first = item.calls[0].prompt
     # For `inspect view` and the report: `ask` makes its own messages, and no model is sent this input.
-    input: str | list[ChatMessage] = first.text
+    first = item.calls[0].prompt.text
+    input: str | list[ChatMessage] = first
     if photograph is not None:
         picture = ContentImage(image=photograph(item.shown["query_key"]))
-        input = [ChatMessageUser(content=[picture, ContentText(text=first.text)])]
-    calls = [
-        {
-            "key": call.key,
-            "query": call.prompt.query,
-            "stop": list(call.prompt.stop),
-            "max_tokens": call.max_tokens,
-            "choices": list(call.choices),
-            "system": call.system,
-            "likelihoods": call.likelihoods,
-        }
-        | ({} if call.prompt.context == first.context else {"context": call.prompt.context})
-        for call in item.calls
-    ]
-    return Sample(
-        id=item.id,
-        input=input,
-        target=item.target,
-        metadata={"shown": dict(item.shown), "context": first.context, "calls": calls},
-    )
+        input = [ChatMessageUser(content=[picture, ContentText(text=first)])]
+    return Sample(id=item.id, input=input, target=item.target, metadata={"shown": dict(item.shown)})
 
 
 @solver
-def ask() -> Solver:
-    """Puts the calls of a sample to the model.
+def ask(cell: TextCell) -> Solver:
+    """Puts the calls of each sample to the model, and writes both them and what came into its metadata, with which it
+    can be scored and asked again. (Not before: inspect-ai copies metadata over and over.)
 
     To an endpoint one after the other, so that each finds the context in its caches. To the embedded model at once: it
     reads their context once, and does so before it turns to another sample's.
     """
+    items = {item.id: item for item in cell.items}
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        calls, model = calls_of(state.metadata), get_model()
-        if str(model).startswith(EMBEDDED):
-            outputs = await collect(*(put(call, model) for call in calls))
+        item, model = items[str(state.sample_id)], get_model()
+        if together.takes(str(model)):
+            outputs = await put_together(item.calls, model)
+        elif str(model).startswith(EMBEDDED):
+            outputs = await collect(*(put(call, model) for call in item.calls))
         else:
-            outputs = [await put(call, model) for call in calls]
+            outputs = [await put(call, model) for call in item.calls]
         state.output = outputs[0]
-        state.metadata["answers"] = answers_of(calls, outputs)
+        state.metadata |= calls_to_json(item.calls) | {"answers": answers_of(item.calls, outputs)}
         return state
 
     return solve
-
-
-def calls_of(metadata: Mapping[str, Any]) -> list[Call]:
-    """The calls of a sample from its metadata; logs of before there were likelihoods say nothing of them."""
-    return [
-        Call(
-            one["key"],
-            Prompt(one.get("context", metadata["context"]), one["query"], tuple(one["stop"])),
-            one["max_tokens"],
-            tuple(one["choices"]),
-            one["system"],
-            one.get("likelihoods", False),
-        )
-        for one in metadata["calls"]
-    ]
 
 
 def answers_of(calls: Sequence[Call], outputs: Sequence[ModelOutput]) -> dict[str, str | dict[str, float]]:
@@ -120,8 +90,9 @@ def _key(call: Call, output: ModelOutput) -> str:
     return call.key.replace("constrained", "instructed") if free else call.key
 
 
-async def put(call: Call, model: Model) -> ModelOutput:
-    """One call; raises what the provider raises."""
+async def put(call: Call, model: Model | None = None) -> ModelOutput:
+    """One call, to the model of the running task by default; raises what the provider raises."""
+    model = model or get_model()
     question = ChatMessageUser(content=call.prompt.text)
     if constraints.supports(str(model)):
         config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, stop_seqs=list(call.prompt.stop))
@@ -136,6 +107,13 @@ async def put(call: Call, model: Model) -> ModelOutput:
     output = await spelling.generate(model, [ChatMessageSystem(content=call.system), question], config)
     output.completion = output.completion.strip()
     return output
+
+
+async def put_together(calls: Sequence[Call], model: Model) -> list[ModelOutput]:
+    """All calls of a sample as one of inspect's; raises what the provider raises."""
+    question = ChatMessageUser(content=calls[0].prompt.text)
+    config = GenerateConfig(temperature=0, extra_body=together.extra_body(calls))
+    return together.parted(await spelling.generate(model, [question], config))
 
 
 @scorer(metrics={"*": [mean()]})

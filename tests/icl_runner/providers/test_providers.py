@@ -17,7 +17,10 @@ from inspect_ai.model import ChatMessageSystem, ChatMessageUser, GenerateConfig,
 from misbehaving_server import completion, refuse, reply, serve
 
 import icl_runner.providers  # noqa: F401, where the package was installed before it had this entry point
+from icl_runner import together as calls_together
+from icl_runner.cells import Call
 from icl_runner.constraints import LOG_PROBS, Choices, Likelihoods, Words
+from icl_runner.prompts import Prompt
 from icl_runner.providers import dialects, embedded
 from icl_runner.providers.dialects import fields, pattern
 from icl_runner.providers.retries import Attempts, EndpointError, RetryPolicy, retry_after
@@ -155,6 +158,40 @@ def test_likelihoods_that_are_not_told(server):
         server.script = [completion(" cat\n", **told)] * 3
         with pytest.raises(EndpointError, match=r"without the log-probabilities.* wanted those of ' cat"):
             ask(completions(server, dialect="vllm"), extra_body=body)
+
+
+TOGETHER = [
+    Call("open", Prompt("context ", "query"), 5),
+    Call("constrained", Prompt("context ", "query", ("\n",)), 6, ("dog", "cat")),
+    Call("likeliest", Prompt("other ", "query"), 7, ("cat",), likelihoods=True),
+]
+
+
+def test_calls_of_a_sample_travel_together(server):
+    """Each has an answer of its own, and is tried again by itself."""
+    told = completion(" cat\n", logprobs=tokens((" cat", -2.0), ("\n", -0.5)))
+    server.script = [completion(" dog"), refuse(503), completion(" cat"), told]
+    output = ask(
+        completions(server, dialect="llama.cpp"), "?", extra_body=calls_together.extra_body(TOGETHER)
+    )
+    assert [one.completion for one in calls_together.parted(output)] == [" dog", " cat", " cat\n"]
+    metadata = [one.metadata for one in calls_together.parted(output)]
+    assert metadata == [None, {"constrained": True}, {"constrained": True, LOG_PROBS: [-2.5]}]
+    assert output.usage.input_tokens == 21
+    prompts = [body["prompt"] for body in server.bodies]
+    assert prompts == ["context query", "context query", "context query", "other query"]
+    assert [body["max_tokens"] for body in server.bodies] == [5, 6, 6, 7]
+    assert [body.get("stop") for body in server.bodies] == [["\n", "###"], ["\n"], ["\n"], None]
+    assert ["grammar" in body for body in server.bodies] == [False, True, True, True]
+    assert not any("spae" in body for body in server.bodies)
+
+
+def test_one_of_several_calls_that_fails_for_good(server):
+    server.script = [completion(" dog")]
+    server.usual = refuse(400, "no such grammar")
+    with pytest.raises(EndpointError, match=r"no such grammar \(the same 3 times\)"):
+        ask(completions(server), extra_body=calls_together.extra_body(TOGETHER[:2]))
+    assert len(server.asked) == 1 + 3
 
 
 def test_words_in_each_dialect(monkeypatch):
