@@ -104,6 +104,16 @@ def test_dry_run_asks_nothing(class_folders, tmp_path, capsys, fake_model):
     assert "estimated: a token for each word" in out
 
 
+def test_dry_run_counts_what_likelihoods_cost(class_folders, capsys, fake_model):
+    given = classify(class_folders, "--ways", "3", "--examples", "5", "--dry-run")
+    assert main([*given, "--content-free", "2", "--orders", "4"]) == 0
+    out = capsys.readouterr().out
+    # Of each episode: 2 of the query, 2 content-free, 2 for each further order; each asks an endpoint for three names.
+    likelihoods = 5 * (2 + 2 + 2 * 3) * 3
+    assert f"{likelihoods} of these calls ask how likely texts are" in out
+    assert f"the first of {5 * 4 + likelihoods} calls, of 5 samples" in out
+
+
 def test_which_split_was_taken_is_said(tmp_path, capsys):
     images, labels = np.zeros((4, 28, 28), np.uint8), np.array([0, 0, 1, 1])
     np.savez(tmp_path / "mnist.npz", x_test=images, y_test=labels)
