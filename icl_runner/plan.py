@@ -46,3 +46,10 @@ class Plan:
         cells = {cell.name: self.metadata(cell)["spae"] for cell in self.cells}
         samples = {cell.name: list(cell.ids) for cell in self.cells}
         return {"settings": settings, "cells": cells, "samples": samples}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings as they are where nobody says otherwise, as JSON: what records lack from before there were
+        these."""
+        fields = [one for one in dataclasses.fields(self.task) if one.default is not dataclasses.MISSING]
+        return json.loads(json.dumps({one.name: one.default for one in fields}))

@@ -1,9 +1,9 @@
 """Runs a plan with inspect-ai: a log for each cell, and nothing asked twice after a crash.
 
-Every finished sample is written to its cell's log at once (`log_buffer=1`), so that a killed run has lost only
-what was in the air. Running the same plan on the same folder again takes up what the logs hold and asks for the
-rest, failed samples included. The folder also keeps the settings; a run with others is refused, for its samples
-would stand beside these as if they were of one kind.
+Finished samples are written to their cell's log at once, in cells of 200 and more a hundredth of them at a time, so
+that a killed run has lost only what was in the air and at most that. Running the same plan on the same folder again
+takes up what the logs hold and asks for the rest, failed samples included. The folder also keeps the settings; a run
+with others is refused, for its samples would stand beside these as if they were of one kind.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from icl_runner.cells import EMBEDDED
 from icl_runner.episodes import files
 from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
-from icl_runner.settings import MAX_RETRIES, Settings
+from icl_runner.settings import MAX_RETRIES
 from spae.errors import InputError
 from spae.files import write_file
 from spae.progress import Progress
@@ -34,6 +34,7 @@ LOCK_FILE = "run.lock"
 
 # Of one call, by inspect-ai's own providers, which wait for ever unless told.
 ATTEMPT_SECONDS = 600
+OURS = (EMBEDDED, "completions/")
 
 
 def run(
@@ -60,7 +61,7 @@ def run(
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     with _locked(folder):
-        _check_settings(folder / SETTINGS_FILE, plan.record())
+        _check_settings(folder / SETTINGS_FILE, plan.record(), plan.defaults)
         for cell in plan.cells:
             if cell.episodes:
                 _keep_episodes(folder / f"{cell.name}.episodes", cell.episodes)
@@ -76,9 +77,9 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     embedded = plan.task.model.startswith(EMBEDDED)
     total = sum(len(cell.ids) for cell in plan.cells)
     with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), _quiet():
-        with _input_errors(f"the model {plan.task.model}"):
-            model = _model(plan.task)
-        with _input_errors("inspect-ai"):
+        with input_errors(f"the model {plan.task.model}"):
+            model = load_model(plan.task.model, plan.task.base_url, plan.task.model_args)
+        with input_errors("inspect-ai"):
             done, _ = eval_set(
                 [plan.task.build(cell, plan.metadata(cell)) for cell in plan.cells],
                 str(folder),
@@ -88,8 +89,9 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 continue_on_fail=True,
                 retry_attempts=1,
                 retry_immediate=False,
-                # Every finished sample in the log at once; then inspect's other record of them is not needed.
-                log_buffer=1,
+                # Finished samples go into the log at once, in large cells a hundredth of them at a time, because a log
+                # is written anew each time; then inspect's other record of them is not needed.
+                log_buffer=max(1, max((len(cell.ids) for cell in plan.cells), default=0) // 100),
                 log_realtime=False,
                 log_format="eval",
                 score_display=False,
@@ -99,26 +101,31 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 max_samples=max_connections,
                 max_connections=max_connections,
                 max_retries=max_retries,
-                attempt_timeout=None if embedded else ATTEMPT_SECONDS,
+                attempt_timeout=None if plan.task.model.startswith(OURS) else ATTEMPT_SECONDS,
             )
     return done
 
 
-def _model(settings: Settings) -> "Model":
+def load_model(name: str, base_url: str | None, arguments: Mapping[str, Any]) -> "Model":
+    """The model of inspect-ai with this name.
+
+    Raises:
+        InputError: it cannot be had.
+    """
     from inspect_ai.model import get_model
 
     from icl_runner import providers  # noqa: F401  (registers ours, installed or not)
 
     try:
-        return get_model(settings.model, base_url=settings.base_url, **settings.model_args)
+        return get_model(name, base_url=base_url, **arguments)
     except InputError:
         raise
     except (ValueError, TypeError, ImportError) as error:
-        raise InputError(f"the model {settings.model}: {error}") from error
+        raise InputError(f"the model {name}: {error}") from error
 
 
 @contextlib.contextmanager
-def _input_errors(what: str) -> Iterator[None]:
+def input_errors(what: str) -> Iterator[None]:
     """inspect-ai's complaints as ours, in one line without its markup.
 
     A private part of inspect-ai, in want of a public one: its commands catch this error themselves and print it with
@@ -135,7 +142,7 @@ def _input_errors(what: str) -> Iterator[None]:
         raise InputError(f"{what}: {message}") from error
 
 
-def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
+def _check_settings(path: Path, record: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Write the settings of a new folder; `InputError` when it has others already."""
     text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if not path.exists():
@@ -148,7 +155,7 @@ def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
     if not isinstance(before, dict):
         raise InputError(f"{path} is not as spae-icl run wrote it: choose another --log-dir")
     now = json.loads(text)
-    before = _of_own_task(before, now)
+    before = _as_now(before, now, defaults)
     if before == now:
         return
     differing = _differences(before, now)
@@ -158,13 +165,17 @@ def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
     )
 
 
-def _of_own_task(before: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as it is written now; earlier ones held the settings of every task, those of drawing apart."""
+def _as_now(before: dict[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it is written now: earlier ones held the settings of every task, those of drawing apart, and lack
+    settings that came later, which had no other value than today's default."""
     settings = before.get("settings")
-    if not isinstance(settings, dict) or not isinstance(settings.get("drawing"), dict):
+    if not isinstance(settings, dict):
         return before
-    every = {**settings, **settings["drawing"]}
-    return before | {"settings": {name: every[name] for name in now["settings"] if name in every}}
+    if isinstance(settings.get("drawing"), dict):
+        every = {**settings, **settings["drawing"]}
+        settings = {name: every[name] for name in now["settings"] if name in every}
+    later = {name: value for name, value in defaults.items() if name in now["settings"]}
+    return before | {"settings": later | settings}
 
 
 def _keep_episodes(path: Path, listed: Sequence[Episode]) -> None:

@@ -15,11 +15,12 @@ from icl_runner import prompts, scoring
 from icl_runner.cells import EMBEDDED, Call
 from icl_runner.constraints import spaced
 from icl_runner.data.examples import Example
+from icl_runner.episodes import calls
 from icl_runner.episodes.draw import Episode, Shot
 from icl_runner.pictures.comparison import random_words
 from icl_runner.pictures.progressive import Pair, Segment, flat_words, make_plan, prompt_for
-from icl_runner.tasks import classify
 from icl_runner.tasks.caption import Caption
+from icl_runner.tasks.classify import Classify
 from spae.frozen_lm import FrozenLM
 from spae.frozen_lm.constraint import TokenSet, Trie
 from spae.metrics import psnr
@@ -80,14 +81,12 @@ def classified(lm: FrozenLM, asked: Sequence[Episode], words: Mapping[str, str])
     Args:
         words: key -> its words, of all images of the episodes.
     """
-    items = classify.items(asked, words, constrains=True)
+    items = calls.items(asked, words, calls.Asked(constrains=True))
     answers = answer(lm, [call for item in items for call in item.calls])
     found = []
     for episode, item in zip(asked, items, strict=True):
         by_key = {call.key: answers.pop(0) for call in item.calls}
-        found.append(
-            Answered(episode, item.calls[0].prompt, by_key, classify.Classify.score(item.shown, by_key)[0])
-        )
+        found.append(Answered(episode, item.calls[0].prompt, by_key, Classify.score(item.shown, by_key)[0]))
     return found
 
 

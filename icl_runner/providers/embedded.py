@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,7 +21,14 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from icl_runner import constraints
-from icl_runner.constraints import Choices, Pattern, from_extra_body, spaced
+from icl_runner.constraints import (
+    LOG_PROBS,
+    Choices,
+    Likelihoods,
+    Pattern,
+    from_extra_body,
+    spaced,
+)
 from icl_runner.providers.dialects import vocabulary_words
 from icl_runner.providers.raw_prompt import raw_prompt
 from spae import frozen_lm
@@ -113,6 +121,8 @@ class EmbeddedAPI(ModelAPI):
         # Both may tokenise for a while.
         ids = await loop.run_in_executor(None, self._model.encode, prompt)
         asked = from_extra_body(config.extra_body)
+        if isinstance(asked, Likelihoods):
+            return await self._likelihoods(asked.texts, prompt, ids)
         constraint = await loop.run_in_executor(None, self._constraint, asked, prompt)
         room = self._model.context_length - len(ids)
         if room < (config.max_tokens or 1):
@@ -178,6 +188,19 @@ class EmbeddedAPI(ModelAPI):
             return
         for request, generation in zip(batch, generations, strict=True):
             request.answer.set_result(generation)
+
+    async def _likelihoods(self, texts: Sequence[str], prompt: str, ids: list[int]) -> ModelOutput:
+        """How likely each text is behind the prompt; as what was written stands the likeliest."""
+        behind = [encode_behind(f"{spaced(prompt, text)}\n", self._model.tokenizer) for text in texts]
+        found = await asyncio.wrap_future(self._thread.submit(self._model.score, ids, behind))
+        log_probs = [float(one.sum()) for one in found]
+        best = texts[log_probs.index(max(log_probs))]
+        output = ModelOutput.from_content(self.model_name, spaced(prompt, best))
+        output.model = self._model.name
+        output.metadata = {LOG_PROBS: log_probs}
+        read = len(ids) + sum(map(len, behind))
+        output.usage = ModelUsage(input_tokens=read, output_tokens=0, total_tokens=read)
+        return output
 
     def _next_batch(self) -> list[_Request]:
         """Of those who wait, the one whose prompt begins most like the last that was read, and those like it.

@@ -46,11 +46,9 @@ def facts(cell: CellResult) -> dict[str, str]:
 
 def varying(every: Sequence[Mapping[str, str]]) -> list[str]:
     """The facts that are not the same in all cells, and so must be in the labels."""
-    seen: dict[str, set[str]] = {}
-    for one in every:
-        for key, value in one.items():
-            seen.setdefault(key, set()).add(value)
-    return [key for key, values in seen.items() if len(values) > 1]
+    keys = dict.fromkeys(key for one in every for key in one)
+    # What only some have tells them from the others, too.
+    return [key for key in keys if len({one.get(key, "") for one in every}) > 1]
 
 
 def label(cell: CellResult, what: str, of_cell: Mapping[str, str], shown: Sequence[str]) -> str:

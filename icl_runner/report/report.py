@@ -14,6 +14,7 @@ from icl_runner import tasks
 from icl_runner.figures import Figure
 from icl_runner.pictures.encoding import png_tag
 from icl_runner.prices import Prices, cost
+from icl_runner.report import side_by_side
 from icl_runner.report.chart import chart
 from icl_runner.report.gallery import Answered, Exhibit, answered, exhibits
 from icl_runner.report.labels import describe, is_ceiling
@@ -82,6 +83,7 @@ def as_json(cells: Sequence[CellResult], prices: Prices | None = None) -> dict[s
         "format": "spae-icl-report",
         "currency": prices.currency if prices else "",
         "cells": [_json_cell(cell, prices) for cell in cells],
+        "side_by_side": side_by_side.as_json(cells),
     }
 
 

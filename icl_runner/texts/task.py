@@ -35,6 +35,12 @@ class TextTask(Task):
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """What an item shows and the answers by key -> values by key, and metadata to show with them."""
 
+    @classmethod
+    def scored_again(cls, metadata: Mapping[str, Any]) -> dict[str, float] | None:
+        if not {"shown", "answers"} <= set(metadata):
+            return None
+        return cls.score(metadata["shown"], metadata["answers"])[0]
+
     def build(self, cell: TextCell, metadata: Mapping[str, Any]) -> "inspect_ai.Task":
         from icl_runner.texts.asking import text_task
 
