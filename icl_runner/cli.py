@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union
 import tyro
 
 from icl_runner import tasks
+from icl_runner.instruct.command import Instruct
+from icl_runner.judge.command import Judge
 from icl_runner.marking import Mark
 from icl_runner.options import ModelName, NameOrPath, Switch, option, optional, some, whole
 from icl_runner.settings import MAX_RETRIES
@@ -32,7 +34,10 @@ T = TypeVar("T", bound=Task)
 DESCRIPTION = """In-context experiments: language models see, name and draw images through words.
 
 example: spae-icl demo"""
-USAGE = "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS ..  |  demo  |  mark IMAGE"
+USAGE = (
+    "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS ..  |  demo  |  mark IMAGE  |  "
+    "instruct SCENES  |  judge ANSWERS"
+)
 
 PricesFile = Annotated[Path | None, optional("FILE")]
 
@@ -138,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status("spae-icl", lambda: _parse(given)())
 
 
-def _parse(arguments: Sequence[str]) -> Run | Report | Demo | Mark:
+def _parse(arguments: Sequence[str]) -> Run | Report | Demo | Mark | Instruct | Judge:
     """The command asked for.
 
     Raises:
@@ -182,6 +187,8 @@ def _commands() -> Any:
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Mark, tyro.conf.subcommand("mark")]
+        | Annotated[Instruct, tyro.conf.subcommand("instruct")]
+        | Annotated[Judge, tyro.conf.subcommand("judge")]
     )
 
 

@@ -45,11 +45,12 @@ def markdown(cells: Sequence[CellResult], prices: Prices | None = None, publishe
         prices, published: as for `tables`.
     """
     made = tables(cells, prices, published)
-    parts = [_markdown_table(table) for table in made]
+    parts = [markdown_table(table) for table in made]
     return "\n\n".join([*parts, *_notes(made)]) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """One table, below its title."""
     lines = [("", *table.columns), ("---", *["---"] * len(table.columns))]
     for row in table.rows:
         label = f"**{row.label}**" if row.kind == "result" else row.label
