@@ -35,8 +35,8 @@ DESCRIPTION = """In-context experiments: language models see, name and draw imag
 
 example: spae-icl demo"""
 USAGE = (
-    "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS ..  |  demo  |  mark IMAGE  |  "
-    "instruct SCENES  |  judge ANSWERS"
+    "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS ..  |  compare LOGS ..  |  demo  |  "
+    "mark IMAGE  |  instruct SCENES  |  judge ANSWERS"
 )
 
 PricesFile = Annotated[Path | None, optional("FILE")]
@@ -117,6 +117,26 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compare:
+    """One table of words, connectors and their controls on the same episodes.
+
+    example: spae-icl compare logs/words logs/frozen logs/linear
+    """
+
+    # log files, or folders of them, of classify, caption and vqa
+    logs: Annotated[tuple[str, ...], some("LOGS"), tyro.conf.Positional, optional("LOGS [LOGS ..]")]
+    json: Switch = False  # print the figures as JSON
+
+    def __call__(self) -> int:
+        from icl_runner.report.compare import as_json, compare, markdown
+        from icl_runner.report.logs import collect
+
+        made = compare(collect(self.logs))
+        print(json.dumps(as_json(made), ensure_ascii=False) if self.json else markdown(made))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Demo:
     """A few-shot episode and an image drawn in context, by the embedded model, on one page.
 
@@ -143,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status("spae-icl", lambda: _parse(given)())
 
 
-def _parse(arguments: Sequence[str]) -> Run | Report | Demo | Mark | Instruct | Judge:
+def _parse(arguments: Sequence[str]) -> Run | Report | Compare | Demo | Mark | Instruct | Judge:
     """The command asked for.
 
     Raises:
@@ -185,6 +205,7 @@ def _commands() -> Any:
     return (
         Annotated[Run[choice], tyro.conf.subcommand("run")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Mark, tyro.conf.subcommand("mark")]
         | Annotated[Instruct, tyro.conf.subcommand("instruct")]

@@ -67,7 +67,7 @@ class Question:
         return [*found, ChatMessageUser(content=self.text)]
 
 
-def open_model(name: str, base_url: str | None, arguments: Mapping[str, Any]) -> "Model":
+def load_model(name: str, base_url: str | None, arguments: Mapping[str, Any]) -> "Model":
     """The model "provider/name" of inspect-ai's, or of ours.
 
     Raises:

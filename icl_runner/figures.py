@@ -93,6 +93,17 @@ def figure(cell: CellResult, measure: Measure, control: Control | None = None) -
     return Figure(measure, _mean(values), *bounds, len(values), not beaten)
 
 
+def difference(measure: Measure, one: CellResult, other: CellResult) -> Figure | None:
+    """What one cell has more than another, sample by sample: the mean difference with its interval, in the units of the
+    measure.
+
+    None if no sample has the measure in both.
+    """
+    first, second = _by_sample(one, measure.key), _by_sample(other, measure.key)
+    values = [first[key] - second[key] for key in first if key in second]
+    return Figure(measure, _mean(values), *interval(values), len(values)) if values else None
+
+
 def _by_sample(cell: CellResult, key: str) -> dict[str, float]:
     return {sample.id: sample.values[key] for sample in cell.samples if key in sample.values}
 

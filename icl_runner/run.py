@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_runner.cells import EMBEDDED
-from icl_runner.endpoint import ATTEMPT_SECONDS, input_errors, open_model, quiet
+from icl_runner.endpoint import ATTEMPT_SECONDS, input_errors, load_model, quiet
 from icl_runner.episodes import files
 from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
@@ -68,7 +68,7 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     embedded = plan.task.model.startswith(EMBEDDED)
     total = sum(len(cell.ids) for cell in plan.cells)
     with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), quiet():
-        model = open_model(plan.task.model, plan.task.base_url, plan.task.model_args)
+        model = load_model(plan.task.model, plan.task.base_url, plan.task.model_args)
         with input_errors("inspect-ai"):
             done, _ = eval_set(
                 [plan.task.build(cell, plan.metadata(cell)) for cell in plan.cells],

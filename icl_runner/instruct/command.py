@@ -48,14 +48,14 @@ class Instruct:
     def __call__(self) -> int:
         from icl_runner.answer_file import AnswerFile
         from icl_runner.data.conversations import write_conversations
-        from icl_runner.endpoint import ask, calls_failed, open_model
+        from icl_runner.endpoint import ask, calls_failed, load_model
         from icl_runner.instruct.described import open_images
         from icl_runner.instruct.factory import drafts, make
 
         images = open_images(self.scenes, self.split, self.count, self.seed, self.output.with_suffix(""))
         wanted = drafts(images, self.kinds, self.seed)
         heading = {"format": "spae-icl-instruct", "model": self.model, "model_args": dict(self.model_args)}
-        model = open_model(self.model, self.base_url, self.model_args)
+        model = load_model(self.model, self.base_url, self.model_args)
         with AnswerFile(self.output.with_name(f"{self.output.name}.answers"), heading) as answers:
             failures = ask(
                 model,

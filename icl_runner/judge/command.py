@@ -66,12 +66,12 @@ class Judge:
 
     def _judge(self, bench: "Bench[Any]", cases: "Sequence[Case]") -> int:
         from icl_runner.answer_file import AnswerFile
-        from icl_runner.endpoint import ask, calls_failed, open_model
+        from icl_runner.endpoint import ask, calls_failed, load_model
         from icl_runner.judge.cases import judged, questions
 
         asked = questions(cases, bench.system, bench.examples, self.runs)
         heading = {"format": "spae-icl-judge", "judge": self.by, "model_args": dict(self.model_args)}
-        model = open_model(self.by, self.base_url, self.model_args)
+        model = load_model(self.by, self.base_url, self.model_args)
         file = self.output or self.answers.with_name(f"{self.answers.name}.judged")
         with AnswerFile(file, heading) as answers:
             failures = ask(
