@@ -115,7 +115,7 @@ def _check_same(column: Column, lines: Sequence[Line]) -> None:
             for name, value in (
                 ("data", lambda cell: cell.data_fingerprint),
                 ("seed", lambda cell: cell.seed),
-                ("episodes", lambda cell: {sample.id for sample in (*cell.samples, *cell.failures)}),
+                ("episodes", _ids),
             )
             if value(one) != value(two)
         ]
@@ -126,10 +126,15 @@ def _check_same(column: Column, lines: Sequence[Line]) -> None:
             )
 
 
+def _ids(cell: CellResult) -> set[str]:
+    """Of all samples that were asked, those that failed too."""
+    return {sample.id for sample in (*cell.samples, *cell.failures)}
+
+
 def table(made: Comparison) -> Table:
     """Every system with its figures, its controls, and what it took."""
     places = _places(made)
-    heads = ("label", *(f"{column.title}: {measure.title}" for column, measure in places))
+    heads = ("label", *(_head(made, *place) for place in places))
     heads += ("trained parameters", "tokens per image", "training", "no score")
     rows = []
     for kind, system in SYSTEMS.items():
@@ -167,7 +172,7 @@ def differences(made: Comparison) -> Table | None:
                 rows.append(Row("entry", line.label, values))
     if not rows:
         return None
-    heads = tuple(f"{column.title}: {measure.title}" for column, measure in places)
+    heads = tuple(_head(made, *place) for place in places)
     about = "Differences episode by episode, with their 95 % intervals."
     return without_empty(Table(f"Compared with {base.label}", about, heads, tuple(rows)))
 
@@ -212,6 +217,11 @@ def _places(made: Comparison) -> list[tuple[Column, Measure]]:
     ]
 
 
+def _head(made: Comparison, column: Column, measure: Measure) -> str:
+    cell = next(line.cells[column] for line in made.lines if column in line.cells)
+    return f"{column.title}: {measure.title} ({len(_ids(cell))} samples)"
+
+
 def _rows(line: Line, places: Sequence[tuple[Column, Measure]], label: str) -> list[Row]:
     """A system, and below it its controls, those that were not measured too."""
     rows = [_row("result", line.label, line, places, None, label)]
@@ -230,7 +240,7 @@ def _row(
     control: Control | None,
     label: str,
 ) -> Row:
-    figures = tuple(_figure(line, column, measure, control) or NONE for column, measure in places)
+    figures = tuple(_figure(line, column, measure, control) or NOT_MEASURED for column, measure in places)
     known = line.facts if control is None else None
     told = (known.parameters, known.tokens, known.training) if known else (NONE,) * 3
     failed = str(sum(len(cell.failures) for cell in line.cells.values())) if control is None else NONE
