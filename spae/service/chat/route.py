@@ -132,7 +132,9 @@ async def chat(request: Request) -> Response:
 def _read(service: Service, body: dict[str, Any], size: int) -> tuple[Options, dict[str, str]]:
     """What a request of `size` bytes asks for, and its images with their places; all that can be refused at once.
 
-    Raises InputError; ApiError: 413 too much text or too many images, and what the language model does not take.
+    Raises:
+        InputError: a field is wrong.
+        ApiError: 413 too much text or too many images, and what the language model does not take.
     """
     settings = service.settings
     options = read_options(body, service.tokenizer.shape, settings.preamble)
