@@ -128,7 +128,7 @@ def _check_same(column: Column, lines: Sequence[Line]) -> None:
 
 def _ids(cell: CellResult) -> set[str]:
     """Of all samples that were asked, those that failed too."""
-    return {sample.id for sample in (*cell.samples, *cell.failures)}
+    return {one.id for one in cell.samples} | {one.id for one in cell.failures}
 
 
 def table(made: Comparison) -> Table:
