@@ -196,7 +196,11 @@ class Batcher:
 
     async def rivals(self, image: UInt8[np.ndarray, "s s 3"], held: Places | None = None) -> Ranked:
         """An image's pyramid, and of every place the next nearest words, `MOST_RIVALS` if there are so many; see
-        `Tokenizer.rivals`. Raises like `encode`."""
+        `Tokenizer.rivals`.
+
+        Raises:
+            InputError, Overloaded, Unavailable: as `encode`.
+        """
         self._check_images([image])
         return (await self._submit([("rivals", None)], [image], held))[0]
 

@@ -121,8 +121,8 @@ def measured(bundle: str, options: Options) -> dict[str, Any]:
     """All figures of one bundle on `options.data`, and what they were measured with.
 
     Raises:
-        InputError: The data holds no image, or a part needs weights that are not there.
-        BundleError: The bundle is damaged or none.
+        InputError: the data holds no image, or a part needs weights that are not there.
+        BundleError: the bundle is damaged or none.
     """
     started = time.monotonic()
     tokenizer = spae.load(bundle)
@@ -140,7 +140,7 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
     """All figures of a tokenizer on a source, as JSON-able data.
 
     Raises:
-        InputError: The source is empty, or a part needs weights that are not there.
+        InputError: the source is empty, or a part needs weights that are not there.
     """
     evaluation = _Evaluation(tokenizer, source, options)
     evaluation.look(source)
