@@ -25,6 +25,7 @@ class Instruct:
     model: ModelName  # who writes
     # LLaVA's file; the model's answers are beside it, in FILE.answers
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
+    # what is written about each image
     kinds: tuple[Literal["conversation", "detail", "reasoning"], ...] = (
         "conversation",
         "detail",
@@ -42,6 +43,8 @@ class Instruct:
 
     def __post_init__(self) -> None:
         refuse_secrets(self.base_url, self.model_args)
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise InputError(f"wanted --kinds once each, at least one; got {' '.join(self.kinds) or 'none'}")
         if self.output.suffix != ".json":
             raise InputError(f"wanted an output file ending .json, got {self.output}")
 

@@ -270,7 +270,12 @@ def _json(line: Line, base: Line | None, column: Column, measure: Measure) -> di
         return None
     controls = {c.label: f.mean for c in CONTROLS if (f := _figure(line, column, measure, c))}
     more = _difference(line, base, column, measure) if base and line is not base else None
-    shown: dict[str, Any] = {"mean": figure.mean, "low": figure.low, "high": figure.high, "count": figure.count}
+    shown: dict[str, Any] = {
+        "mean": figure.mean,
+        "low": figure.low,
+        "high": figure.high,
+        "count": figure.count,
+    }
     if more:
         shown |= {"difference": {"mean": more.mean, "low": more.low, "high": more.high}}
     return shown | {"controls": controls}

@@ -137,6 +137,7 @@ def test_wrong_input_is_one_line(tmp_path, capsys, fake_model):
     assert main(instruct(tmp_path / "made.txt")) == 1
     assert main([*instruct(tmp_path / "made.json"), "-M", "api_key=1"]) == 1
     assert main([*instruct(tmp_path / "made.json"), "--split", "val"]) == 1
+    assert main([*instruct(tmp_path / "made.json"), "--kinds", "detail", "detail"]) == 1
     err = capsys.readouterr().err.splitlines()
-    assert [line.partition(":")[0] for line in err] == ["spae-icl"] * 3
+    assert [line.partition(":")[0] for line in err] == ["spae-icl"] * 4
     assert fake_model.prompts == []
