@@ -118,6 +118,11 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return normal_interval(values) if all(map(math.isfinite, values)) else (-math.inf, math.inf)
 
 
+def finite(value: float | None) -> float | None:
+    """As JSON has it: None for what is no finite number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
     """mean(above) / mean(below) of pairs, the latter above zero, and the bounds of its 95 % interval.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from icl_runner.answer_file import Answer
-from icl_runner.figures import Figure
+from icl_runner.figures import Figure, finite
 from icl_runner.judge.cases import Case, Judged
 from icl_runner.report.table import Row
 
@@ -83,8 +83,8 @@ def as_json(bench: Bench[Any], one: Scored) -> dict[str, Any]:
     figure = one.figure
     return {
         "score": figure and figure.mean,
-        "low": figure and figure.low,
-        "high": figure and figure.high,
+        "low": figure and finite(figure.low),
+        "high": figure and finite(figure.high),
         "runs": [of_run and of_run.mean for of_run in one.runs],
         **{title: mean for (title, _), mean in zip(bench.means, one.means, strict=False)},
         "questions": figure.count if figure else 0,

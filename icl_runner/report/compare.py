@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from icl_runner import tasks
-from icl_runner.figures import Control, Figure, Measure, difference
+from icl_runner.figures import Control, Figure, Measure, difference, finite
 from icl_runner.report.labels import WORD_COUNT, describe_setting, is_ceiling
 from icl_runner.report.report import NOTES, markdown_table
 from icl_runner.report.systems import CONNECTOR, SYSTEMS, Facts, facts
@@ -270,12 +270,11 @@ def _json(line: Line, base: Line | None, column: Column, measure: Measure) -> di
         return None
     controls = {c.label: f.mean for c in CONTROLS if (f := _figure(line, column, measure, c))}
     more = _difference(line, base, column, measure) if base and line is not base else None
-    shown: dict[str, Any] = {
-        "mean": figure.mean,
-        "low": figure.low,
-        "high": figure.high,
-        "count": figure.count,
-    }
+    shown: dict[str, Any] = _numbers(figure) | {"count": figure.count}
     if more:
-        shown |= {"difference": {"mean": more.mean, "low": more.low, "high": more.high}}
+        shown["difference"] = _numbers(more)
     return shown | {"controls": controls}
+
+
+def _numbers(figure: Figure) -> dict[str, float | None]:
+    return {"mean": finite(figure.mean), "low": finite(figure.low), "high": finite(figure.high)}

@@ -3,7 +3,6 @@
 The same logs give the same bytes. Wall times and tokens are of the logs too.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_runner import tasks
-from icl_runner.figures import Figure
+from icl_runner.figures import Figure, finite
 from icl_runner.pictures.encoding import png_tag
 from icl_runner.prices import Prices, cost
 from icl_runner.report.chart import chart
@@ -99,9 +98,9 @@ def _json_cell(cell: CellResult, prices: Prices | None) -> dict[str, Any]:
         "version": cell.version,
         "figures": {
             one.measure.key + (control.suffix if control else ""): {
-                "mean": _finite(one.mean),
-                "low": _finite(one.low),
-                "high": _finite(one.high),
+                "mean": finite(one.mean),
+                "low": finite(one.low),
+                "high": finite(one.high),
                 "count": one.count,
             }
             | ({"not_beaten": one.not_beaten} if control else {})
@@ -115,10 +114,6 @@ def _json_cell(cell: CellResult, prices: Prices | None) -> dict[str, Any]:
         "cost": cost(cell, prices),
         "took": {"seconds": cell.seconds},
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def write_html(
