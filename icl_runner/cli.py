@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union
 import tyro
 
 from icl_runner import tasks
+from icl_runner.instruct.command import Instruct
+from icl_runner.judge.command import Judge
 from icl_runner.marks.command import Mark
 from icl_runner.options import ModelName, NameOrPath, Switch, option, optional, some, whole
 from icl_runner.settings import MAX_RETRIES
@@ -32,7 +34,10 @@ T = TypeVar("T", bound=Task)
 DESCRIPTION = """In-context experiments: language models see, name and draw images through words.
 
 example: spae-icl demo"""
-USAGE = "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS  |  replay LOGS  |  demo  |  mark IMAGE"
+USAGE = (
+    "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS ..  |  compare LOGS ..  |  replay LOGS ..  |  "
+    "demo  |  mark IMAGE  |  instruct SCENES  |  judge ANSWERS"
+)
 
 PricesFile = Annotated[Path | None, optional("FILE")]
 
@@ -114,6 +119,26 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compare:
+    """One table of words, connectors and their controls on the same episodes.
+
+    example: spae-icl compare logs/words logs/frozen logs/linear
+    """
+
+    # log files, or folders of them, of classify, caption and vqa
+    logs: Annotated[tuple[str, ...], some("LOGS"), tyro.conf.Positional, optional("LOGS [LOGS ..]")]
+    json: Switch = False  # print the figures as JSON
+
+    def __call__(self) -> int:
+        from icl_runner.report.compare import as_json, compare, markdown
+        from icl_runner.report.logs import collect
+
+        made = compare(collect(self.logs))
+        print(json.dumps(as_json(made), ensure_ascii=False) if self.json else markdown(made))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Replay:
     """Scores again what logs hold, without a model or an image, and says where a score is not as it was logged.
 
@@ -167,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status("spae-icl", lambda: _parse(given)())
 
 
-def _parse(arguments: Sequence[str]) -> Run | Report | Replay | Demo | Mark:
+def _parse(arguments: Sequence[str]) -> Run | Report | Compare | Replay | Demo | Mark | Instruct | Judge:
     """The command asked for.
 
     Raises:
@@ -209,9 +234,12 @@ def _commands() -> Any:
     return (
         Annotated[Run[choice], tyro.conf.subcommand("run")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Replay, tyro.conf.subcommand("replay")]
         | Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Mark, tyro.conf.subcommand("mark")]
+        | Annotated[Instruct, tyro.conf.subcommand("instruct")]
+        | Annotated[Judge, tyro.conf.subcommand("judge")]
     )
 
 

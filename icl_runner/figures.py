@@ -118,6 +118,23 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return normal_interval(values) if all(map(math.isfinite, values)) else (-math.inf, math.inf)
 
 
+def finite(value: float | None) -> float | None:
+    """As JSON has it: None for what is no finite number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
+    """mean(above) / mean(below) of pairs, the latter above zero, and the bounds of its 95 % interval.
+
+    By the delta method: the ratio R has the standard error s / (mean(below) sqrt(n)), s the deviation of
+    above - R below over the pairs. Infinite bounds for one pair.
+    """
+    ratio = _mean(above) / _mean(below)
+    low, high = normal_interval([one - ratio * other for one, other in zip(above, below, strict=True)])
+    # The mean of what is between is zero.
+    return ratio, ratio + low / _mean(below), ratio + high / _mean(below)
+
+
 def is_beaten(measure: Measure, result: Mapping[str, float], control: Mapping[str, float]) -> bool:
     """Whether a result is better than its control, both by the ids of their samples: the 95 % interval of the mean
     difference lies above zero."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from icl_runner import tasks
 from icl_runner.cells import calls_from_json
-from icl_runner.run import load_model
+from icl_runner.endpoint import load_model
 from icl_runner.texts.task import TextTask
 from spae.errors import InputError
 

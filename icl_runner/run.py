@@ -8,33 +8,24 @@ with others is refused, for its samples would stand beside these as if they were
 
 import contextlib
 import fcntl
-import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icl_runner.cells import EMBEDDED
+from icl_runner.endpoint import ATTEMPT_SECONDS, input_errors, load_model, quiet
 from icl_runner.episodes import files
 from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
-from icl_runner.settings import MAX_RETRIES
+from icl_runner.settings import MAX_RETRIES, differences
 from spae.errors import InputError
 from spae.files import write_file
 from spae.progress import Progress
 
-# inspect-ai takes three seconds to import.
-if TYPE_CHECKING:
-    from inspect_ai.model import Model
-
 # JSON, but not called so: whatever ends in .json beside logs is taken for a log.
 SETTINGS_FILE = "run.settings"
 LOCK_FILE = "run.lock"
-
-# Of one call, by inspect-ai's own providers, which wait for ever unless told.
-ATTEMPT_SECONDS = 600
-OURS = (EMBEDDED, "completions/")
 
 
 def run(
@@ -76,9 +67,8 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
     embedded = plan.task.model.startswith(EMBEDDED)
     total = sum(len(cell.ids) for cell in plan.cells)
-    with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), _quiet():
-        with input_errors(f"the model {plan.task.model}"):
-            model = load_model(plan.task.model, plan.task.base_url, plan.task.model_args)
+    with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), quiet():
+        model = load_model(plan.task.model, plan.task.base_url, plan.task.model_args)
         with input_errors("inspect-ai"):
             done, _ = eval_set(
                 [plan.task.build(cell, plan.metadata(cell)) for cell in plan.cells],
@@ -101,45 +91,9 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 max_samples=max_connections,
                 max_connections=max_connections,
                 max_retries=max_retries,
-                attempt_timeout=None if plan.task.model.startswith(OURS) else ATTEMPT_SECONDS,
+                attempt_timeout=None if constraints.supports(plan.task.model) else ATTEMPT_SECONDS,
             )
     return done
-
-
-def load_model(name: str, base_url: str | None, arguments: Mapping[str, Any]) -> "Model":
-    """The model of inspect-ai with this name.
-
-    Raises:
-        InputError: it cannot be had.
-    """
-    from inspect_ai.model import get_model
-
-    from icl_runner import providers  # noqa: F401  (registers ours, installed or not)
-
-    try:
-        return get_model(name, base_url=base_url, **arguments)
-    except InputError:
-        raise
-    except (ValueError, TypeError, ImportError) as error:
-        raise InputError(f"the model {name}: {error}") from error
-
-
-@contextlib.contextmanager
-def input_errors(what: str) -> Iterator[None]:
-    """inspect-ai's complaints as ours, in one line without its markup.
-
-    A private part of inspect-ai, in want of a public one: its commands catch this error themselves and print it with
-    rich, so the package exports neither its class nor a base of it; a name of a model that it does not know, or a
-    folder of logs that it does not take, is told in no other way.
-    """
-    from inspect_ai._util.error import PrerequisiteError
-    from rich.text import Text
-
-    try:
-        yield
-    except PrerequisiteError as error:
-        message = " ".join(Text.from_markup(str(error.message)).plain.split())
-        raise InputError(f"{what}: {message}") from error
 
 
 def _check_settings(path: Path, record: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -158,7 +112,7 @@ def _check_settings(path: Path, record: Mapping[str, Any], defaults: Mapping[str
     before = _as_now(before, now, defaults)
     if before == now:
         return
-    differing = _differences(before, now)
+    differing = differences(before, now)
     raise InputError(
         f"{path.parent} holds a run with other settings ({'; '.join(differing[:3])}): choose another --log-dir, "
         "or run with the same settings"
@@ -198,23 +152,6 @@ def _in_order(episode: Episode) -> tuple[Episode, list[str]]:
     return episode, list(episode.names)
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        # The settings first: when they differ, cells and samples do, and nobody needs to be told.
-        keys = sorted({*before, *now}, key=lambda key: (key != "settings", key))
-        for key in keys:
-            found += _differences(before.get(key), now.get(key), key)
-        return found
-    return [] if before == now else [f"{name} was {_short(before)}, now {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder; the system lets go when the process dies. `InputError` when another process holds it."""
@@ -224,18 +161,3 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise InputError(f"another run is writing to {folder}: wait for it, or choose another") from error
         yield
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """inspect-ai without its habits: no lines on stdout, and no .env file of whatever folder this is read."""
-    before = os.environ.get("PYTHON_DOTENV_DISABLED")
-    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        if before is None:
-            del os.environ["PYTHON_DOTENV_DISABLED"]
-        else:
-            os.environ["PYTHON_DOTENV_DISABLED"] = before

@@ -180,6 +180,10 @@ def openmoji() -> SpriteSet:
     )
 
 
+# By name: those that are installed, not given by a path.
+SPRITES: dict[str, Callable[[], SpriteSet]] = {"tuxpaint": tuxpaint, "openmoji": openmoji}
+
+
 def of_examples(examples: ExampleSet) -> SpriteSet:
     """Labelled images as sprites, whole: for mosaics. The name is the class's, and so are the category, and the
     caption where the image has none.

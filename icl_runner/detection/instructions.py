@@ -171,7 +171,11 @@ class Instruction:
         return self.locations.limits(self.corners)
 
     def check_located(self) -> None:
-        """Raises InputError: the task is answered in words, not in tuples."""
+        """That the task is answered in tuples.
+
+        Raises:
+            InputError: it is answered in words.
+        """
         if self.task not in _LOCATED:
             raise InputError(f"{self.task} is answered in words, not in tuples")
 

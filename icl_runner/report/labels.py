@@ -1,6 +1,7 @@
 """What a cell is called in tables and on the page."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from icl_runner import tasks
 from icl_runner.results import CellResult
@@ -25,8 +26,13 @@ def words(cell: CellResult) -> str:
 
 def describe(cell: CellResult) -> str:
     """The setting in a few words, such as "2-way 1-shot, names real"."""
-    lead, told = tasks.find(cell.task).describe(cell.setting)
-    left = {key: value for key, value in cell.setting.items() if key not in (*told, "layers", WORD_COUNT)}
+    return describe_setting(cell.task, cell.setting)
+
+
+def describe_setting(task: str, setting: Mapping[str, Any]) -> str:
+    """Of a task, in a few words."""
+    lead, told = tasks.find(task).describe(setting)
+    left = {key: value for key, value in setting.items() if key not in (*told, "layers", WORD_COUNT)}
     keys = sorted(left, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
     return ", ".join(
         [lead, *(f"{key.replace('_', ' ')} {left[key]}" for key in keys if left[key] is not None)]

@@ -3,7 +3,6 @@
 The same logs give the same bytes. Wall times and tokens are of the logs too.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_runner import tasks
-from icl_runner.figures import Figure
+from icl_runner.figures import Figure, finite
 from icl_runner.pictures.encoding import png_tag
 from icl_runner.prices import Prices, cost
 from icl_runner.report import side_by_side
@@ -46,11 +45,12 @@ def markdown(cells: Sequence[CellResult], prices: Prices | None = None, publishe
         prices, published: as for `tables`.
     """
     made = tables(cells, prices, published)
-    parts = [_markdown_table(table) for table in made]
+    parts = [markdown_table(table) for table in made]
     return "\n\n".join([*parts, *_notes(made)]) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """One table, below its title."""
     lines = [("", *table.columns), ("---", *["---"] * len(table.columns))]
     for row in table.rows:
         label = f"**{row.label}**" if row.kind == "result" else row.label
@@ -100,9 +100,9 @@ def _json_cell(cell: CellResult, prices: Prices | None) -> dict[str, Any]:
         "version": cell.version,
         "figures": {
             one.measure.key + (control.suffix if control else ""): {
-                "mean": _finite(one.mean),
-                "low": _finite(one.low),
-                "high": _finite(one.high),
+                "mean": finite(one.mean),
+                "low": finite(one.low),
+                "high": finite(one.high),
                 "count": one.count,
             }
             | ({"not_beaten": one.not_beaten} if control else {})
@@ -116,10 +116,6 @@ def _json_cell(cell: CellResult, prices: Prices | None) -> dict[str, Any]:
         "cost": cost(cell, prices),
         "took": {"seconds": cell.seconds},
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def write_html(

@@ -54,7 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     `app.state.service` is what its routes work with, once it has started; `app.state.failure` why it did not, or None.
 
-    Raises InputError: the file of keys cannot be read or has none.
+    Raises:
+        InputError: the file of keys cannot be read or has none.
     """
     keys = Keys.read(settings.api_keys_file) if settings.api_keys_file is not None else None
     telemetry = Telemetry()

@@ -132,7 +132,11 @@ class Batcher:
         return time.perf_counter() - start
 
     async def start(self) -> None:
-        """Compile, then begin; ready afterwards. Raises what the tokenizer raises."""
+        """Compile, then begin; ready afterwards.
+
+        Raises:
+            Whatever the tokenizer raises.
+        """
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.warm_up)
         self.ready = True
@@ -151,7 +155,9 @@ class Batcher:
     def places(self, count: int = 1) -> Iterator[Places]:
         """Places for a request, before anything is spent on it; `grow` when it turns out to have more images.
 
-        Raises Overloaded: so many are not free; Unavailable: the tokenizer is not running.
+        Raises:
+            Overloaded: so many are not free.
+            Unavailable: the tokenizer is not running.
         """
         held = Places(0)
         self.grow(held, count)
@@ -162,7 +168,11 @@ class Batcher:
             self.telemetry.queue.set(self._taken)
 
     def grow(self, held: Places, count: int) -> None:
-        """Make `held` at least `count` places. Raises like `places`."""
+        """Make `held` at least `count` places.
+
+        Raises:
+            Overloaded, Unavailable: as `places`.
+        """
         if not self.ready or self._closing:
             raise Unavailable(_STOPPED)
         more = max(0, count - held.count)
@@ -180,7 +190,9 @@ class Batcher:
 
         `held`: the request's places, if it has taken any.
 
-        Raises InputError: another size or dtype; Overloaded, Unavailable.
+        Raises:
+            InputError: another size or dtype.
+            Overloaded, Unavailable: as `places`.
         """
         self._check_images(images)
         kinds: list[Kind] = [("encode", len(image)) for image in images]
@@ -188,7 +200,11 @@ class Batcher:
 
     async def rivals(self, image: UInt8[np.ndarray, "s s 3"], held: Places | None = None) -> Ranked:
         """An image's pyramid, and of every place the next nearest words, `MOST_RIVALS` if there are so many; see
-        `Tokenizer.rivals`. Raises like `encode`."""
+        `Tokenizer.rivals`.
+
+        Raises:
+            InputError, Overloaded, Unavailable: as `encode`.
+        """
         self._check_images([image])
         return (await self._submit([("rivals", None)], [image], held))[0]
 
@@ -218,7 +234,9 @@ class Batcher:
     ) -> list[UInt8[np.ndarray, "s s 3"]]:
         """The images that the first `layers` layers of this tokenizer's pyramids decode to.
 
-        Raises InputError: a pyramid has fewer layers or is another tokenizer's; Overloaded, Unavailable.
+        Raises:
+            InputError: a pyramid has fewer layers or is another tokenizer's.
+            Overloaded, Unavailable: as `places`.
         """
         for pyramid in pyramids:
             if pyramid.shape != self.tokenizer.shape or pyramid.vocabulary is not self.tokenizer.vocabulary:

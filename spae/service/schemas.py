@@ -244,15 +244,23 @@ class ErrorResponse(BaseModel):
 
 
 async def read(request: Request, model: type[Model], share: Share, instead: str = "") -> Model:
-    """The body of a request. Raises ApiError like `read_body` and `check`; Overloaded."""
+    """The body of a request.
+
+    Raises:
+        ApiError: as `read_body` and `check`.
+        Overloaded: as `read_body`.
+    """
     service = service_of(request)
     body = await read_body(request, service.settings, share, instead)
     return await service.in_thread(check, model, body) if len(body) > LARGE else check(model, body)
 
 
 def check(model: type[Model], body: bytes | bytearray) -> Model:
-    """The body as a request. Raises ApiError: 400 not JSON, or text that is none; 422 a field is missing, unknown or
-    wrong."""
+    """The body as a request.
+
+    Raises:
+        ApiError: 400 not JSON, or text that is none; 422 a field is missing, unknown or wrong.
+    """
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -265,7 +273,11 @@ def check(model: type[Model], body: bytes | bytearray) -> Model:
 
 
 def check_layers(layers: int | None, shape: PyramidShape) -> None:
-    """Raises ApiError 422: a number of layers that the pyramid does not have."""
+    """Refuse a number of layers.
+
+    Raises:
+        ApiError: 422 the pyramid does not have so many.
+    """
     try:
         shape.check_layers(layers)
     except InputError as error:

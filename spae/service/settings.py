@@ -23,7 +23,8 @@ def option(default: Any, help: str, metavar: str | None = None, flag: str | None
 class Settings:
     """Settings of the service. Those without an `option` are for who starts it from Python.
 
-    Raises InputError: a number out of its range, an address that others can reach without keys, a bad URL.
+    Raises:
+        InputError: a number out of its range, an address that others can reach without keys, a bad URL.
     """
 
     host: str = option("127.0.0.1", "where to listen (%(default)s)", "ADDRESS")

@@ -86,8 +86,8 @@ def test_the_bundle_chooses_the_words_that_training_was_given(trained, image_fol
 def test_averaged_weights_are_no_worse_than_the_last_ones(trained, image_folder) -> None:
     squares = np.stack([to_array(record.image, 32) for record in open_source(image_folder)])
     averaged, last = (float(psnr(squares, one.decode(one.encode(squares))).mean()) for one in trained[:2])
-    assert averaged > last - 0.2
-    assert averaged != last
+    # Equal runs are equal to the bit: 20.23 dB against 20.22. An average that keeps random weights lacks decibels.
+    assert averaged > last
 
 
 def renamed(folder: Path, target: Path) -> str:

@@ -55,7 +55,8 @@ class Options:
 def read_options(body: Mapping[str, Any], shape: PyramidShape, preamble: str | None = None) -> Options:
     """The options in the request's `spae` and `modalities`; `preamble` is for those that have none of their own.
 
-    Raises InputError: others than there are.
+    Raises:
+        InputError: others than there are.
     """
     if not isinstance(body.get("stream"), bool | None):
         raise InputError(f"stream: wanted true or false; got {short(body['stream'])}")
@@ -88,7 +89,11 @@ def for_upstream(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_messages(messages: Any) -> list[Message]:
-    """`messages` of a request. Raises InputError: what is no list of messages of the OpenAI shape."""
+    """`messages` of a request.
+
+    Raises:
+        InputError: what is no list of messages of the OpenAI shape.
+    """
     if not isinstance(messages, list) or not messages:
         raise InputError(f"messages: wanted a list of at least one message; got {short(messages)}")
     left = _MOST_PARTS
@@ -233,7 +238,11 @@ def _is_image(part: Mapping[str, Any]) -> bool:
 
 
 def _check_message(message: Any, name: str) -> int:
-    """How many parts it is, itself among them. Raises InputError."""
+    """How many parts it is, itself among them.
+
+    Raises:
+        InputError: it is none.
+    """
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InputError(f'{name}: wanted an object with a "role"; got {short(message)}')
     content = message.get("content")

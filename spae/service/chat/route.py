@@ -142,7 +142,9 @@ def _read(
     """What a request of `size` bytes asks for, its images with their places, and their regions with theirs; all that
     can be refused at once.
 
-    Raises InputError; ApiError: 413 too much text or too many images, and what the language model does not take.
+    Raises:
+        InputError: a field is wrong.
+        ApiError: 413 too much text or too many images, and what the language model does not take.
     """
     settings = service.settings
     options = read_options(body, service.tokenizer.shape, settings.preamble)

@@ -42,7 +42,8 @@ class EmbeddedModel:
     answer at a time; where the time is up it gives what there is, with the reason "length". A picture that it begins
     (or must end with) is held to words of the vocabulary, exactly as many as it has, and to the closing mark.
 
-    Raises InputError: the model has no chat template, or one that cannot be read.
+    Raises:
+        InputError: the model has no chat template, or one that cannot be read.
     """
 
     def __init__(
@@ -60,7 +61,11 @@ class EmbeddedModel:
 
     @classmethod
     def load(cls, settings: Settings, vocabulary: Vocabulary) -> "EmbeddedModel":
-        """The model that the settings name, compiled for conversations of a usual length. Raises InputError."""
+        """The model that the settings name, compiled for conversations of a usual length.
+
+        Raises:
+            InputError: it is not there, or is none that chats.
+        """
         model = frozen_lm.load(settings.lm)
         upstream = cls(model, vocabulary, settings.timeout_s, settings.names)
         model.generate([model.encode(" word" * _WARM_UP)], 2)
@@ -221,7 +226,11 @@ class EmbeddedModel:
         self._answers -= 1
 
     def _read(self, body: Mapping[str, Any], pictures: PictureFormat) -> Request:
-        """Raises ApiError: turns that the template does not take, or more than the model's context holds."""
+        """What is asked of a chat.
+
+        Raises:
+            ApiError: turns that the template does not take, or more than the model's context holds.
+        """
         turns = [{"role": _ROLES[one["role"]], "content": one["content"]} for one in body["messages"]]
         try:
             prompt = self._template.prompt(turns)
@@ -232,7 +241,11 @@ class EmbeddedModel:
         return Request(prompt=prompt, pictures=pictures, **settings)
 
     def _read_completion(self, body: Mapping[str, Any]) -> list[Request]:
-        """Raises ApiError: more than the model's context holds, or nothing to go on from."""
+        """What is asked of each text.
+
+        Raises:
+            ApiError: more than the model's context holds, or nothing to go on from.
+        """
         requests = []
         for place, text in _prompts(body["prompt"]):
             prompt = self._model.encode(text)
@@ -243,7 +256,11 @@ class EmbeddedModel:
         return requests
 
     def _room(self, tokens: int, place: str, remedy: str) -> int:
-        """For an answer. Raises ApiError: there is none."""
+        """For an answer.
+
+        Raises:
+            ApiError: there is none.
+        """
         room = self._model.context_length - tokens
         if room < 1:
             raise refused(
@@ -265,7 +282,11 @@ class EmbeddedModel:
             )
 
     def _check_turn(self, message: Mapping[str, Any], place: str) -> int:
-        """The letters of a client's message. Raises ApiError: one that is not of text and images."""
+        """The letters of a client's message.
+
+        Raises:
+            ApiError: one that is not of text and images.
+        """
         name = self._model.name
         if message["role"] not in _ROLES:
             wanted = f"{place}.role: wanted one of {', '.join(_ROLES)}"
@@ -313,7 +334,11 @@ def _continued(index: int, text: str, reason: str | None) -> dict[str, Any]:
 
 
 def _prompts(prompt: Any) -> list[tuple[str, str]]:
-    """The prompts of a completion with their places. Raises ApiError."""
+    """The prompts of a completion with their places.
+
+    Raises:
+        ApiError: 400 they are neither a text nor some, or too many.
+    """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not all(isinstance(one, str) for one in prompts):
         raise refused(f"prompt: wanted a text or a list of texts; got {short(prompt)}", "prompt")
@@ -327,7 +352,8 @@ def _prompts(prompt: Any) -> list[tuple[str, str]]:
 def _settings(body: Mapping[str, Any], usual: int, room: int | None = None) -> dict[str, Any]:
     """How an answer is drawn and where it ends; `usual`: tokens, unless the body says; `room`: for so many.
 
-    Raises ApiError: a setting of another type, or out of range.
+    Raises:
+        ApiError: a setting of another type, or out of range.
     """
     most = [number(body, name, int, 1, None) for name in ("max_completion_tokens", "max_tokens")]
     asked = next((one for one in most if one is not None), usual)
