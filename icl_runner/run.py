@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from icl_runner import constraints
 from icl_runner.cells import EMBEDDED
 from icl_runner.endpoint import ATTEMPT_SECONDS, input_errors, load_model, quiet
 from icl_runner.episodes import files
