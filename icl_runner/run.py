@@ -1,9 +1,9 @@
 """Runs a plan with inspect-ai: a log for each cell, and nothing asked twice after a crash.
 
-Finished samples are written to their cell's log at once, in cells of 200 and more a hundredth of them at a time, so
-that a killed run has lost only what was in the air and at most that. Running the same plan on the same folder again
-takes up what the logs hold and asks for the rest, failed samples included. The folder also keeps the settings; a run
-with others is refused, for its samples would stand beside these as if they were of one kind.
+Finished samples are written to their cell's log at once, where many are in the air a few of them at a time
+(`_log_buffer`), so that a killed run has lost little more than what was in the air. Running the same plan on the same
+folder again takes up what the logs hold and asks for the rest, failed samples included. The folder also keeps the
+settings; a run with others is refused, for its samples would stand beside these as if they were of one kind.
 """
 
 import contextlib
@@ -80,9 +80,8 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 continue_on_fail=True,
                 retry_attempts=1,
                 retry_immediate=False,
-                # Finished samples go into the log at once, in large cells a hundredth of them at a time, because a log
-                # is written anew each time; then inspect's other record of them is not needed.
-                log_buffer=max(1, max((len(cell.ids) for cell in plan.cells), default=0) // 100),
+                # With no other record of inspect's beside the log.
+                log_buffer=_log_buffer(plan, max_connections or model.api.max_connections()),
                 log_realtime=False,
                 log_format="eval",
                 score_display=False,
@@ -95,6 +94,14 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 attempt_timeout=None if constraints.supports(plan.task.model) else ATTEMPT_SECONDS,
             )
     return done
+
+
+def _log_buffer(plan: Plan, in_flight: int) -> int:
+    """After how many finished samples a log is written, which is written anew each time: at once where few are in the
+    air, or they take long; else an eighth of those in the air, or a hundredth of the largest cell."""
+    if plan.task.model.startswith(EMBEDDED):
+        return 1
+    return max(1, in_flight // 8, max((len(cell.ids) for cell in plan.cells), default=0) // 100)
 
 
 def _check_settings(path: Path, record: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -16,9 +16,9 @@ from icl_runner.scoring import mcnemar
 
 ABOUT = (
     "Over the samples that all models of a row have scored, the same images in the same contexts. A difference is the "
-    "mean over samples of that of their scores, with its 95 % interval, mean ± 1.96 s / √n of the differences. All are "
-    "means over samples, also of BLEU-4, which the results have of the whole corpus."
+    "mean over samples of that of their scores, with its 95 % interval, mean ± 1.96 s / √n of the differences."
 )
+ABOUT_MEANS = "All are means over samples, also of BLEU-4, which the results have of the whole corpus."
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,8 @@ def _table(task: str, measure: Measure, rows: Sequence[Compared]) -> Table:
         "samples",
     )
     title = f"Models side by side: {tasks.find(task).title}, {measure.title}"
-    return Table(
-        title if measure.scale != 100 or "%" in title else f"{title}, %", ABOUT, columns, tuple(made)
-    )
+    title = title if measure.scale != 100 or "%" in title else f"{title}, %"
+    return Table(title, ABOUT if measure.share else f"{ABOUT} {ABOUT_MEANS}", columns, tuple(made))
 
 
 def _short(models: Sequence[str]) -> dict[str, str]:

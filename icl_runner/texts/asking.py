@@ -46,7 +46,6 @@ def _sample(item: Item, photograph: Callable[[str], str] | None) -> Sample:
     return Sample(id=item.id, input=input, target=item.target, metadata={"shown": dict(item.shown)})
 
 
-@solver
 def ask(cell: TextCell) -> Solver:
     """Puts the calls of each sample to the model, and writes both them and what came into its metadata, with which it
     can be scored and asked again. (Not before: inspect-ai copies metadata over and over.)
@@ -68,7 +67,12 @@ def ask(cell: TextCell) -> Solver:
         state.metadata |= calls_to_json(item.calls) | {"answers": answers_of(item.calls, outputs)}
         return state
 
-    return solve
+    # Without arguments: by those of solvers, too, inspect-ai knows a run again, and earlier ones had none.
+    @solver(name="ask")
+    def without_arguments() -> Solver:
+        return solve
+
+    return without_arguments()
 
 
 def answers_of(calls: Sequence[Call], outputs: Sequence[ModelOutput]) -> dict[str, str | dict[str, float]]:
