@@ -1,6 +1,7 @@
 """From what the model wrote to the turns of a conversation, or to the reason why it is no use."""
 
 import re
+from collections import Counter
 
 from icl_runner.data.conversations import IMAGE, Turn
 from icl_runner.endpoint import Answer
@@ -12,7 +13,7 @@ REASONS = {
     "cut": "it was not finished",
     "characters": "it holds what is no character",
     "form": "questions (Q:) and answers (A:) do not alternate",
-    "repeated": "a question is asked twice",
+    "repeated": "a question is asked twice, or a sentence of some words stands there three times",
     "captions": "it speaks of captions, or of what it was told",
     "coordinates": "it speaks of boxes or coordinates",
     "refused": "it speaks of itself as a program, or says that it sees nothing",
@@ -45,6 +46,7 @@ _MENTIONS = {
         r"\baccording to the (text|information)\b",
     ),
 }
+_SOME = 4  # words of a sentence; "Yes, it is." may stand there often
 _LABEL = re.compile(r"^[ \t]*(Q|A|Question|Answer)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE)
 
 
@@ -70,7 +72,7 @@ def turns(answer: Answer, question: str | None) -> tuple[Turn, ...]:
         raise Rejected("characters")
     pairs = _pairs(text) if question is None else [(question, text)]
     asked = [_normal(one) for one, _ in pairs]
-    if len(set(asked)) < len(asked):
+    if len(set(asked)) < len(asked) or _stuck("\n".join(other for _, other in pairs)):
         raise Rejected("repeated")
     for reason, patterns in _MENTIONS.items():
         if any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns):
@@ -93,6 +95,12 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     if before.strip() or not labels or labels != ["Q", "A"] * (len(labels) // 2) or not all(texts):
         raise Rejected("form")
     return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _stuck(text: str) -> bool:
+    """Whether the model wrote a sentence of some words again and again, as small ones do."""
+    sentences = Counter(_normal(sentence) for sentence in re.split(r"[.!?\n]+", text))
+    return any(count >= 3 and len(sentence.split()) >= _SOME for sentence, count in sentences.items())
 
 
 def _normal(text: str) -> str:

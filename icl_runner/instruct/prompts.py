@@ -27,9 +27,8 @@ _CONVERSATION = (
 _DETAIL = "Describe the image in one full paragraph: all that is there, how it looks, and how it stands to the rest."
 _REASONING = (
     "Write one question that cannot be answered by naming what is there, but by thinking about it (why something is "
-    "so, what may come next, what somebody should look out for), and a thorough answer that gives its reasons. The "
-    "question "
-    'begins with "Q:", the answer with "A:".'
+    "so, what may come next, what somebody should look out for), and a thorough answer that gives its reasons. "
+    'The question begins with "Q:", the answer with "A:".'
 )
 # What a person says who asks for a description; one is chosen for each image.
 DETAIL_QUESTIONS = (

@@ -90,7 +90,7 @@ class Judge:
 
     def _print(self, bench: "Bench[Any]", cases: "Sequence[Case]", found: "Judged[Any]") -> None:
         from icl_runner.judge.bench import as_json, columns, row, scored
-        from icl_runner.report.report import NOTES, markdown_table
+        from icl_runner.report.report import markdown_table, notes
         from icl_runner.report.table import Table
 
         scores = scored(bench, cases, found, self.runs)
@@ -113,4 +113,4 @@ class Judge:
             else "Every judgement has a score."
         )
         table = Table(bench.title, about, columns(bench), tuple(row(bench, one) for one in scores))
-        print(f"{markdown_table(table)}\n\n{NOTES}")
+        print("\n\n".join([markdown_table(table), *notes([table])]))

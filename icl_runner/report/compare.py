@@ -13,7 +13,7 @@ from typing import Any
 from icl_runner import tasks
 from icl_runner.figures import Control, Figure, Measure, difference, finite
 from icl_runner.report.labels import WORD_COUNT, describe_setting, is_ceiling
-from icl_runner.report.report import NOTES, markdown_table
+from icl_runner.report.report import markdown_table, notes
 from icl_runner.report.systems import CONNECTOR, SYSTEMS, Facts, facts
 from icl_runner.report.table import Row, Table, without_empty
 from icl_runner.results import CellResult
@@ -179,8 +179,8 @@ def differences(made: Comparison) -> Table | None:
 
 def markdown(made: Comparison) -> str:
     """Both tables, as GitHub Markdown."""
-    tables = [table(made), differences(made)]
-    return "\n\n".join([*(markdown_table(one) for one in tables if one), NOTES])
+    tables = [one for one in (table(made), differences(made)) if one]
+    return "\n\n".join([*map(markdown_table, tables), *notes(tables)])
 
 
 def as_json(made: Comparison) -> dict[str, Any]:
@@ -219,7 +219,8 @@ def _places(made: Comparison) -> list[tuple[Column, Measure]]:
 
 def _head(made: Comparison, column: Column, measure: Measure) -> str:
     cell = next(line.cells[column] for line in made.lines if column in line.cells)
-    return f"{column.title}: {measure.title} ({len(_ids(cell))} samples)"
+    percent = ", %" if measure.scale == 100 and "%" not in measure.title else ""
+    return f"{column.title}: {measure.title}{percent} ({len(_ids(cell))} samples)"
 
 
 def _rows(line: Line, places: Sequence[tuple[Column, Measure]], label: str) -> list[Row]:

@@ -46,7 +46,7 @@ def markdown(cells: Sequence[CellResult], prices: Prices | None = None, publishe
     """
     made = tables(cells, prices, published)
     parts = [markdown_table(table) for table in made]
-    return "\n\n".join([*parts, *_notes(made)]) + "\n"
+    return "\n\n".join([*parts, *notes(made)]) + "\n"
 
 
 def markdown_table(table: Table) -> str:
@@ -66,12 +66,13 @@ def _markdown_value(value: Figure | str) -> str:
     return value.text() + (MARK if value.not_beaten else "") + interval
 
 
-def _notes(made: Sequence[Table]) -> list[str]:
+def notes(made: Sequence[Table]) -> list[str]:
+    """What stands below tables, as far as they need it."""
     shown = [
         value for table in made for row in table.rows for value in row.values if isinstance(value, Figure)
     ]
-    notes = [NOTES] if any(value.interval() for value in shown) else []
-    return notes + ([MARK_NOTE] if any(value.not_beaten for value in shown) else [])
+    found = [NOTES] if any(value.interval() for value in shown) else []
+    return found + ([MARK_NOTE] if any(value.not_beaten for value in shown) else [])
 
 
 def as_json(cells: Sequence[CellResult], prices: Prices | None = None) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def write_html(
         "RESULTS": "\n".join(map(_html_table, made[:results])),
         "BOOKS": "\n".join(map(_html_table, made[results:])),
         "GALLERIES": "\n".join(filter(None, galleries)),
-        "NOTES": "".join(f"<p>{escape(note)}</p>" for note in _notes(made)),
+        "NOTES": "".join(f"<p>{escape(note)}</p>" for note in notes(made)),
     }
     write_file(path, fill("icl_runner", "report.html", filled).encode())
 

@@ -81,6 +81,8 @@ def test_what_is_not_rejected(text):
 def test_what_was_cut_and_what_repeats():
     assert reason("A cat", "Describe it.", cut=True) == "cut"
     assert reason("Q: What?\nA: A cat.\nQ: what ?\nA: A dog.") == "repeated"
+    assert reason("A gift and a mouse. " * 3, "Describe it.") == "repeated"
+    assert check.turns(Answer("Q: a?\nA: Yes, it is.\nQ: b?\nA: Yes, it is.\nQ: c?\nA: Yes, it is."), None)
 
 
 def test_our_own_examples_pass_and_tell_no_places_where_none_are_known():
