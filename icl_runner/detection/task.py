@@ -1,7 +1,7 @@
 """Tasks whose answers say what is where: what `detect` and `propose` share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from icl_runner.detection import records
@@ -106,6 +106,8 @@ def _precision(samples: Sequence[Mapping[str, Any]], suffix: str) -> Precision:
     asked = Instruction(task="segment" if outlines else "detect", classes=tuple(samples[0]["classes"]))
     scenes = [records.layout(sample["scene"]) for sample in samples]
     found = [[records.detection(one) for one in sample["found"][suffix]] for sample in samples]
+    if any(one.score is None for of_scene in found for one in of_scene):  # no ranks, or not of all
+        found = [[replace(one, score=None) for one in of_scene] for of_scene in found]
     return average_precision(scenes, found, asked)
 
 

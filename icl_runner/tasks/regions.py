@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 
-from icl_runner import constraints, prompts
+from icl_runner import constraints, prompts, scoring
 from icl_runner.cells import Item, TextCell
 from icl_runner.data.images import Images
 from icl_runner.dice import Dice
@@ -112,10 +112,14 @@ class Regions(TextTask):
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Of the two answers how many are right, and whether both are; the controls' against the same truth."""
         values: dict[str, float] = {}
+        both: dict[str, str] = {}
         for rule, suffix in itertools.product(choosing.RULES, ("", OTHER.suffix)):
             keys = [f"{rule}_{place}{suffix}" for place in PLACES]
             if not set(keys) <= set(answers):
                 continue
+            both[f"{rule}_flip{suffix}"] = " / ".join(
+                scoring.finished(answers[key], prompts.STOP) for key in keys
+            )
             said = [choosing.chosen(key, answers[key], shown["names"]) for key in keys]
             compared = {suffix: said} if suffix else {"": said, SWAPPED.suffix: said[::-1]}
             for of_row, order in compared.items():
@@ -123,7 +127,7 @@ class Regions(TextTask):
                 values[f"{rule}_right{of_row}"] = sum(right) / len(right)
                 values[f"{rule}_flip{of_row}"] = float(all(right))
         metadata = {
-            "answers": dict(answers),
+            "answers": both,
             "question": " / ".join(shown["questions"]),
             "truth": " / ".join(shown["truth"]),
             "words": shown["words"],

@@ -30,7 +30,6 @@ export class Regions {
     this.part = part;
     this.#drop();
     this.drawn = [];
-    this.#list();
     this.#open(false);
     this.plane.replaceChildren();
     element("draw-region").hidden = !part; // words without a photograph
@@ -50,6 +49,7 @@ export class Regions {
     this.plane.classList.toggle("open", open);
     element("draw-region").setAttribute("aria-pressed", open);
     element("draw-region").textContent = open ? "Done" : "Draw a region";
+    this.#list();
   }
 
   /** A point of the screen as shares of the plane, 0 to 1. */
@@ -134,7 +134,8 @@ export class Regions {
 
   #list() {
     element("regions-note").textContent = this.drawn.length
-      ? `${count(this.drawn.length, "region")}, and words of what is there. The chat is told of them, too.` : "";
+      ? `${count(this.drawn.length, "region")}, and words of what is there. The chat is told of them, too.`
+      : this.#isOpen() ? "Drag over a part of the photograph." : "";
     element("region-list").replaceChildren(...this.drawn.map((region, i) => {
       region.frame.dataset.number = i + 1;
       const remove = make("button", { type: "button" }, "Remove");

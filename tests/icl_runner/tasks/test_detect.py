@@ -91,6 +91,10 @@ def test_scores_rank_what_was_found():
     assert AP in ranked
     assert UNSCORED not in ranked
     assert ranked[AP] > unranked[UNSCORED] + 0.2
+    # An endpoint that gives them for some answers only.
+    first = cell.items[0].id
+    mixed = _figures(task, _result(task, cell, lambda item: answers(item, item.id == first)))
+    assert mixed[UNSCORED] == unranked[UNSCORED]
 
 
 def test_log_probabilities_of_parts():

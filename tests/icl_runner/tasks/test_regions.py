@@ -88,6 +88,8 @@ def test_chat_models_are_told_in_a_column_of_their_own(monkeypatch):
     }
     assert metadata["truth"].split(" / ") == item.shown["truth"]
     assert sorted(item.shown["truth"]) == item.shown["names"]
+    said = f"It is the {item.shown['truth'][0]}."
+    assert metadata["answers"] == {"instructed_flip": f"{said} / {said}"}
 
 
 def test_mosaics_and_what_cannot_be_asked():
