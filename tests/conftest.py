@@ -36,7 +36,8 @@ settings.register_profile("spae", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("spae")
 
 ROOT = Path(__file__).resolve().parents[1]
-LARGE = 3 * 2**29  # bytes of memory of one process; `make test` runs two side by side
+GROWTH = 2**30  # bytes that a process may take for compiled functions; `make test` runs two side by side
+CLEARED = pytest.StashKey[int]()  # what it still had after they were dropped
 
 
 @pytest.fixture(scope="session")
@@ -50,12 +51,17 @@ def shared_data() -> Path:
 
 @pytest.hookimpl(trylast=True)  # after the file's fixtures are gone
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """JAX keeps every compiled function, some with a model's weights in them. Where a file of tests leaves the process
-    large they go, and are read again from disk; after every file would cost minutes."""
+    """JAX keeps every compiled function, some with a model's weights in them. Where files of tests have let the process
+    grow they go, and are read again from disk; after every file would cost minutes."""
     left = nextitem is None or nextitem.path != item.path
-    if left and "jax" in sys.modules and psutil.Process().memory_info().rss > LARGE:
+    if left and "jax" in sys.modules and _memory() > item.config.stash.get(CLEARED, 0) + GROWTH:
         sys.modules["jax"].clear_caches()
         gc.collect()
+        item.config.stash[CLEARED] = _memory()
+
+
+def _memory() -> int:
+    return psutil.Process().memory_info().rss
 
 
 @pytest.fixture(autouse=True)
