@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import drawn
 from fake_tokenizer import FakeTokenizer, load_fake
-from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -112,7 +112,7 @@ def bundle(tmp_path_factory) -> str:
     tokenizer = Tokenizer(
         config,
         Vocabulary(words, np.arange(30), embeddings, views, {}),
-        Autoencoder(config, 4, 8, rngs=nnx.Rngs(0)),
+        drawn(lambda rngs: Autoencoder(config, 4, 8, rngs=rngs)),
     )
     folder = tmp_path_factory.mktemp("bulk") / "bundle"
     tokenizer.save(folder)
