@@ -82,7 +82,7 @@ class BlockMatrix(nnx.Module):
 
         # The last tile is moved back to end at the last row. Every place is written over: it begins as something of x
         # and not as zeros, because those would be laid out for all layers at once, as soon as a call begins.
-        starts = np.minimum(np.arange(0, out, rows), out - rows).astype(np.int32)
+        starts = jnp.asarray(np.minimum(np.arange(0, out, rows), out - rows), jnp.int32)
         return jax.lax.scan(step, jnp.broadcast_to(x[..., :1], (*x.shape[:-1], out)), starts)[0]
 
 

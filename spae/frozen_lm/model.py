@@ -8,7 +8,7 @@ weights, which costs a third of the speed when single tokens are generated, and 
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -74,10 +74,14 @@ class Block(nnx.Module):
     def _linear(self, name: str, x: Float[Array, "b n i"]) -> Float[Array, "b n o"]:
         y = _matmul(x, self.params[name])
         bias = f"{name}_bias"
-        return y + self.params[bias][...] if bias in self.params else y
+        return y + self._vector(bias) if bias in self.params else y
 
     def _norm(self, name: str, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        return _rms_norm(x, self.params[name][...], self.config.epsilon)
+        return _rms_norm(x, self._vector(name), self.config.epsilon)
+
+    def _vector(self, name: str) -> Float[Array, " c"]:
+        """One that is no matrix, and so never in blocks."""
+        return cast(nnx.Param, self.params[name])[...]
 
 
 class Decoder(nnx.Module):
@@ -86,7 +90,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: LMConfig, parameters: Mapping[str, Parameter]):
         self.config = config
         self.table = parameters["embed"]
-        self.norm = parameters["norm"]
+        self.norm = cast(nnx.Param, parameters["norm"])
         self.separate_head = None if config.tied else parameters["head"]
         by_layer: list[dict[str, Parameter]] = [{} for _ in range(config.layers)]
         for name, value in parameters.items():
