@@ -39,11 +39,17 @@ class Peer:
         self.facts = self._answer()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to a request. Raises InputError: it ended instead."""
+        """The answer to a request. What it says beside its seconds is of the peer, and becomes one of its `facts`.
+
+        Raises:
+            InputError: it ended instead.
+        """
         stream = cast(IO[str], self._process.stdin)
         stream.write(json.dumps(request) + "\n")
         stream.flush()
-        return self._answer()
+        answer = self._answer()
+        self.facts |= {name: value for name, value in answer.items() if name != "seconds"}
+        return answer
 
     def _answer(self) -> dict[str, Any]:
         line = cast(IO[str], self._process.stdout).readline()

@@ -5,10 +5,11 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from icl_runner.cells import Cell
+from icl_runner.cells import EMBEDDED, Cell
 from icl_runner.data.images import Images
 from icl_runner.task import Task
 from spae import bundle
+from spae.weights.hub import HUB, locate
 
 
 class Plan:
@@ -21,12 +22,16 @@ class Plan:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        model = task.model.removeprefix(EMBEDDED)
+        # Of an embedded model of the hub: its name may stand for other weights tomorrow.
+        self._revision = locate(model).revision if model.startswith(HUB) else None
         self._bundle_sha256 = bundle.sha256(task.bundle)
         self.images = Images(task.examples(), task.bundle)
         self.cells: list[Cell] = list(task.cells(self.images))
 
     def metadata(self, cell: Cell) -> dict[str, Any]:
         """What the log of a cell says of it, under the key "spae"."""
+        revision = {"model_revision": self._revision} if self._revision else {}
         return {
             "spae": {
                 "task": cell.task,
@@ -37,6 +42,7 @@ class Plan:
                 "data_fingerprint": self.images.examples.fingerprint,
                 "seed": self.task.seed,
                 "version": version("spae"),
+                **revision,
             }
         }
 

@@ -2,9 +2,11 @@
 
 import atexit
 import gc
+import importlib.util
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -47,6 +49,29 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SPAE_DATA to a folder with tiny-imagenet-64/ and mnist/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Iterator[str]:
+    """The base URL (with /v1) of llama.cpp's own server with SmolLM2-135M."""
+    from spae.errors import InputError
+    from spae.frozen_lm.model_file import smollm2_file
+
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("no llama.cpp: pip install 'spae[bench]' brings its server in a wheel (xllamacpp)")
+    try:
+        command = [sys.executable, str(Path(__file__).with_name("llama_cpp_server.py")), str(smollm2_file())]
+    except InputError as error:
+        pytest.skip(str(error))
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert url, f"llama.cpp's server did not start; run it by hand: {command}"
+        yield f"{url}/v1"
+        server.stdin.close()
 
 
 @pytest.hookimpl(trylast=True)  # after the file's fixtures are gone

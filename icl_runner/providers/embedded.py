@@ -1,6 +1,7 @@
 """The embedded frozen language model (`spae.frozen_lm`) as a provider for inspect-ai."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from icl_runner.constraints import (
     Choices,
     Likelihoods,
     Pattern,
+    Words,
     from_extra_body,
     spaced,
 )
@@ -34,7 +36,10 @@ from icl_runner.providers.raw_prompt import raw_prompt
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM, Generation
-from spae.frozen_lm.constraint import Constraint, TokenSet, Trie, encode_behind
+from spae.frozen_lm.constraint import Constraint, Trie, encode_behind
+from spae.frozen_lm.writable import WritableWords
+
+LOG = logging.getLogger("icl_runner.providers")
 
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "stop",
@@ -95,7 +100,7 @@ class EmbeddedAPI(ModelAPI):
             raise InputError(f"spae-lm: wanted a batch from 1; got {batch!r}")
         self._batch = batch
         self._model: FrozenLM = frozen_lm.load(model_name)
-        self._word_ids: dict[str, list[int]] = {}
+        self._writable: dict[str, WritableWords] = {}
         self._waiting: list[_Request] = []
         self._last: list[int] = []  # the prompt that was read last
         self._lock = threading.Lock()
@@ -143,6 +148,8 @@ class EmbeddedAPI(ModelAPI):
         output = self._output(ids, generations, bool(config.logprobs))
         if asked is not None:
             output.metadata = {"constrained": True}
+        if isinstance(asked, Words) and (left_out := self._writable[asked.bundle].left_out):
+            output.metadata = {"constrained": True, "words_left_out": len(left_out)}
         return output
 
     def max_connections(self) -> int:
@@ -224,21 +231,15 @@ class EmbeddedAPI(ModelAPI):
             )
         if isinstance(asked, Choices):
             return Trie([spaced(prompt, text) for text in asked.texts], self._model.tokenizer)
-        if asked.bundle not in self._word_ids:
-            self._word_ids[asked.bundle] = self._single_tokens(asked.bundle)
-        return TokenSet(self._word_ids[asked.bundle], asked.count)
+        if asked.bundle not in self._writable:
+            self._writable[asked.bundle] = self._writable_words(asked.bundle)
+        return self._writable[asked.bundle].constraint(asked.count)
 
-    def _single_tokens(self, bundle: str) -> list[int]:
-        """The token of each word of the bundle, behind a space."""
-        words = vocabulary_words(bundle)
-        ids = [encode_behind(f" {word}", self._model.tokenizer) for word in words]
-        split = [word for word, tokens in zip(words, ids, strict=True) if len(tokens) != 1]
-        if split:
-            raise InputError(
-                f"spae-lm: {len(split)} of {len(words)} words of the bundle {bundle!r} ({split[0]!r}, ..) are not "
-                f"single tokens of {self._model.name}: use a bundle made for this model, or no constraint"
-            )
-        return [tokens[0] for tokens in ids]
+    def _writable_words(self, bundle: str) -> WritableWords:
+        words = self._model.writable(vocabulary_words(bundle))
+        if (note := words.note()) is not None:
+            LOG.warning("spae-lm: bundle %r: %s", bundle, note)
+        return words
 
     def _output(self, prompt: list[int], generations: list[Generation], logprobs: bool) -> ModelOutput:
         choices = [

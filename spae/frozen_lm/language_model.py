@@ -1,7 +1,7 @@
 """A frozen language model: probabilities of texts, and new text, plain or constrained."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -11,17 +11,19 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from spae.errors import InputError
+from spae.frozen_lm.blocks import BlockMatrix
+from spae.frozen_lm.chunks import CHUNKS, capacity_for, chunks, groups
 from spae.frozen_lm.constraint import Constraint, encode_behind
-from spae.frozen_lm.model import Cache, Decoder, empty_cache
+from spae.frozen_lm.model import Cache, Decoder, empty_cache, parameter
 from spae.frozen_lm.prefixes import Prefix, Prefixes
 from spae.frozen_lm.weights import ModelFiles
+from spae.frozen_lm.writable import WritableWords
 from spae.frozen_lm.writing import Generation, Rules, Writing, log_sum_exp
+from spae.progress import counted
+from spae.weights.hub import Located
 
-# Tokens are read in chunks padded to one of these, caches have one of few capacities, and so have batches:
-# few programs compile.
-_CHUNKS = (1, 8, 32, 128, 256)
-_SMALLEST_CAPACITY = 512  # tokens; at least the largest chunk
-_BATCHES = (1, 2, 4, 8, 16)
+_BATCHES = (1, 2, 4, 8, 16)  # padded to one of these, so that few programs compile
+_POSITIONS = 32  # whose logits are in memory at once where probabilities are asked for
 _BATCH_BYTES = 1 << 29  # of caches of texts that are generated side by side
 _PREFIX_BYTES = 1 << 30  # of caches of recent prompts
 
@@ -33,8 +35,10 @@ class FrozenLM:
     that several prompts begin with is read once.
 
     Attributes:
-        name: of the file or folder.
+        name: of the file or folder; of a model of the hub that of its file or repository.
+        source, revision: its name on the hub and the commit that this stood for; None for a model of a path.
         config: its sizes.
+        weights: how its matrices are kept in memory, "float32" or "quantised, in blocks"; all is computed in float32.
         tokenizer: text to ids and back, without BOS.
         context_length: the most tokens that a prompt and what follows it may have.
         eos_ids: tokens that end a text.
@@ -42,8 +46,11 @@ class FrozenLM:
         special_tokens: the texts of tokens that it may write by name ("bos_token", "eos_token", ..).
     """
 
-    def __init__(self, files: ModelFiles):
-        self.name = files.name
+    def __init__(self, files: ModelFiles, located: Located | None = None):
+        """`located`: of a model of the hub, from where its files are."""
+        self.name = files.name if located is None else located.name
+        self.source = None if located is None else located.source
+        self.revision = None if located is None else located.revision
         self.config = files.config
         self.tokenizer = files.tokenizer
         self.context_length = files.config.context_length
@@ -53,7 +60,11 @@ class FrozenLM:
         self._lead = list(files.lead)
         self._lock = threading.RLock()
         self._prefixes = Prefixes(_PREFIX_BYTES)
-        graph, state = nnx.split(Decoder(files.config, files.tensors))
+        read_one_by_one = counted(files.tensors, f"{files.name}: tensors read", "tensor")
+        parameters = {name: parameter(files.tensors[name]) for name in read_one_by_one}
+        in_blocks = any(isinstance(one, BlockMatrix) for one in parameters.values())
+        self.weights = "quantised, in blocks" if in_blocks else "float32"
+        graph, state = nnx.split(Decoder(files.config, parameters))
         # A flat list, because a jitted function is much quicker to call with it.
         self._params, treedef = jax.tree.flatten(state)
 
@@ -73,9 +84,14 @@ class FrozenLM:
 
         @jax.jit
         def log_probs(params, hidden_nd, targets_n):
-            logits_nv = model(params).logits(hidden_nd)
-            chosen_n = jnp.take_along_axis(logits_nv, targets_n[:, None], 1)[:, 0]
-            return chosen_n - jax.nn.logsumexp(logits_nv, -1)
+            # A few positions at a time: for all of them the logits would take more memory than anything else.
+            @jax.checkpoint
+            def log_prob(position):
+                hidden_d, target = position
+                logits_v = model(params).logits(hidden_d)
+                return logits_v[target] - jax.nn.logsumexp(logits_v)
+
+            return jax.lax.map(log_prob, (hidden_nd, targets_n), batch_size=_POSITIONS)
 
         @jax.jit
         def logits_at(params, hidden_bnd, at_b):
@@ -95,6 +111,13 @@ class FrozenLM:
         """Token ids of a text from its beginning: with the model's BOS in front, if it has one."""
         return self._lead + self.tokenizer.encode(text)
 
+    def writable(self, words: Sequence[str]) -> WritableWords:
+        """Those of a vocabulary's words that are one token of this model behind a space, and those that are not.
+
+        Raises InputError: none is.
+        """
+        return WritableWords.of(words, self.tokenizer, self.name)
+
     def log_probs(self, ids: Sequence[int]) -> Float[np.ndarray, " n-1"]:
         """float32 (n - 1,): the natural logarithm of the probability of every id after those before it.
 
@@ -104,7 +127,7 @@ class FrozenLM:
         if len(ids) < 2:
             raise InputError("ids: wanted at least two, since the first has no probability; got one")
         with self._lock:
-            cache = empty_cache(self.config, 1, _capacity(len(ids)))
+            cache = empty_cache(self.config, 1, capacity_for(len(ids)))
             return self._score_in_order(ids, 0, cache)
 
     def score(
@@ -128,10 +151,10 @@ class FrozenLM:
         with self._lock:
             prefix = self._prefill(context)
             # A copy with room for the largest chunk behind all tokens; each group writes over the one before.
-            cache = self._copy(prefix.cache, _capacity(len(context) + longest + _CHUNKS[-1]))
+            cache = self._copy(prefix.cache, capacity_for(len(context) + longest + CHUNKS[-1]))
             rest: list[Float[np.ndarray, " m"]] = []
-            for group in _groups(checked, _CHUNKS[-1]):
-                if len(group[0]) - 1 > _CHUNKS[-1]:
+            for group in groups(checked, CHUNKS[-1]):
+                if len(group[0]) - 1 > CHUNKS[-1]:
                     rest.append(self._score_in_order(group[0], len(context), self._copy(cache)))
                 else:
                     scores, cache = self._score_side_by_side(group, len(context), cache)
@@ -186,7 +209,7 @@ class FrozenLM:
             for prompt, constraint in zip(checked, constraints, strict=True)
         ]
         longest = max((len(prompt) for prompt in checked), default=0)
-        fitting = _BATCH_BYTES // self._bytes(_capacity(longest + 1))
+        fitting = _BATCH_BYTES // self._bytes(capacity_for(longest + 1))
         most = max((size for size in _BATCHES if size <= fitting), default=1)
         with self._lock:
             for begin in range(0, len(texts), most):
@@ -257,9 +280,9 @@ class FrozenLM:
         if kept is not None and start == len(ids) == len(kept.ids):
             return kept
         start = min(start, len(ids) - 1)  # the last is read in any case, for its logits
-        capacity = _capacity(len(ids) + 1)
+        capacity = capacity_for(len(ids) + 1)
         cache = empty_cache(self.config, 1, capacity) if kept is None else self._copy(kept.cache, capacity)
-        for begin, end, size in _chunks(start, len(ids), capacity):
+        for begin, end, size in chunks(start, len(ids), capacity):
             hidden_bnd, cache = self._read_one(ids[begin:end], begin, size, cache)
         last = np.array([end - begin - 1], np.int32)
         logits_v = np.asarray(self._logits_at(self._params, hidden_bnd, last)[0])
@@ -281,7 +304,7 @@ class FrozenLM:
     def _score_in_order(self, ids: list[int], start: int, cache: Cache) -> Float[np.ndarray, " n-1"]:
         """log p of all ids but the first, which stand behind the first `start` tokens of a cache (used up)."""
         scores = np.empty(len(ids) - 1, np.float32)
-        for begin, end, size in _chunks(0, len(scores), cache[0][0].shape[2] - start):
+        for begin, end, size in chunks(0, len(scores), cache[0][0].shape[2] - start):
             hidden_bnd, cache = self._read_one(ids[begin:end], start + begin, size, cache)
             targets = np.zeros(size, np.int32)
             targets[: end - begin] = ids[begin + 1 : end + 1]
@@ -297,7 +320,7 @@ class FrozenLM:
         count = sum(len(one) - 1 for one in group)
         if count == 0:
             return [np.empty(0, np.float32) for _ in group], cache
-        size = next(size for size in _CHUNKS if size >= count)
+        size = next(size for size in CHUNKS if size >= count)
         ids, positions, targets = (np.zeros(size, np.int32) for _ in range(3))
         segments = np.full(size, -1, np.int32)
         ends = np.cumsum([len(one) - 1 for one in group])
@@ -321,7 +344,7 @@ class FrozenLM:
             return
         texts = [texts[i] for i in left]
         batch = next(size for size in _BATCHES if size >= len(texts))
-        capacity = _capacity(max(len(text.prompt) for text in texts) + 1)
+        capacity = capacity_for(max(len(text.prompt) for text in texts) + 1)
         cache = empty_cache(self.config, batch, capacity)
         for row, i in enumerate(left):
             cache = _place(cache, prefixes[i].cache, row)
@@ -361,36 +384,3 @@ def _place(target: Cache, source: Cache, row: int) -> Cache:
         return jax.lax.dynamic_update_slice(into, part[:, :, : into.shape[2]], (row, 0, 0, 0))
 
     return jax.tree.map(place, target, source)
-
-
-def _capacity(tokens: int) -> int:
-    capacity = _SMALLEST_CAPACITY
-    while capacity < tokens:
-        capacity *= 2
-    return capacity
-
-
-def _chunks(start: int, end: int, room: int) -> Iterator[tuple[int, int, int]]:
-    """Begin, end and padded size of the chunks in which the tokens from `start` to `end` are read.
-
-    A chunk that would not fit into the room begins earlier, with tokens already read.
-    """
-    while start < end:
-        stop = min(start + _CHUNKS[-1], end)
-        size = next(size for size in _CHUNKS if size >= stop - start)
-        yield min(start, room - size), stop, size
-        start = stop
-
-
-def _groups(continuations: list[list[int]], most: int) -> Iterator[list[list[int]]]:
-    """In order, as many as have together at most so many tokens besides their first; a longer one is alone."""
-    group: list[list[int]] = []
-    count = 0
-    for one in continuations:
-        if group and count + len(one) - 1 > most:
-            yield group
-            group, count = [], 0
-        group.append(one)
-        count += len(one) - 1
-    if group:
-        yield group

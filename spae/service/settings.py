@@ -35,7 +35,11 @@ class Settings:
         None, "an OpenAI-compatible server, with /v1 (none: the model of --lm)", "URL"
     )
     upstream_model: str | None = option(None, "its model (what each request names)", "NAME")
-    lm: str = option("default", "the embedded language model (SmolLM2-135M)", "NAME_OR_PATH")
+    lm: str = option(
+        "default",
+        "the embedded language model: default (SmolLM2-135M), a path, or hf:ORG/REPO[/FILE]",
+        "NAME_OR_PATH",
+    )
     served_model_names: tuple[str, ...] = option(
         (),
         "requests may call the language model so, too; may be repeated (its own name and the bundle's)",

@@ -1,6 +1,7 @@
 """The embedded frozen language model behind OpenAI's chat interface: no other server is needed."""
 
 import asyncio
+import logging
 import secrets
 import threading
 import time
@@ -18,9 +19,11 @@ from spae.service.fields import check_fields, number, refused, stops
 from spae.service.models.chat_template import ChatTemplate
 from spae.service.models.names import check_model
 from spae.service.models.upstream import PictureFormat
-from spae.service.models.writer import End, PictureWords, Request, Writer
+from spae.service.models.writer import End, Request, Writer
 from spae.service.settings import Settings
 from spae.vocabulary import Vocabulary
+
+LOG = logging.getLogger("spae.service")
 
 _MAX_TOKENS = (
     256  # of a conversation's answer, unless the request says; a picture of more words fits all the same
@@ -40,10 +43,12 @@ class EmbeddedModel:
 
     It writes greedily unless the request has a temperature, at most 256 tokens unless it says how many, and one
     answer at a time; where the time is up it gives what there is, with the reason "length". A picture that it begins
-    (or must end with) is held to words of the vocabulary, exactly as many as it has, and to the closing mark.
+    (or must end with) is held to words of the vocabulary that are one token of the model, exactly as many as it has,
+    and to the closing mark.
 
     Raises:
-        InputError: the model has no chat template, or one that cannot be read.
+        InputError: the model has no chat template, or one that cannot be read; or no word of the vocabulary is one
+            token of it.
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class EmbeddedModel:
         self._model = model
         self._names = (model.name, *names)
         self._timeout_s = 0.9 * timeout_s  # sooner than the whole request's time is up
-        self._words = PictureWords(vocabulary.words, model.tokenizer)
+        self._words = model.writable(vocabulary.words)
         self._created = int(time.time())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spae-lm")
         self._answers = 0  # being written or waiting for it
@@ -68,6 +73,8 @@ class EmbeddedModel:
         """
         model = frozen_lm.load(settings.lm)
         upstream = cls(model, vocabulary, settings.timeout_s, settings.names)
+        facts = {"model": model.name, "source": model.source, "revision": model.revision}
+        LOG.info("model loaded", extra={"facts": facts | {"words_left_out": len(upstream._words.left_out)}})
         model.generate([model.encode(" word" * _WARM_UP)], 2)
         return upstream
 

@@ -28,6 +28,7 @@ from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import Generation
 from spae.frozen_lm.constraint import encode_behind
+from spae.frozen_lm.writable import WritableWords
 
 VARIABLES = (
     "SPAE_COMPLETIONS_BASE_URL",
@@ -475,6 +476,9 @@ class MadeUpModel:
     def encode(self, text):
         return self.tokenizer.encode(text)
 
+    def writable(self, words):
+        return WritableWords.of(words, self.tokenizer, self.name)
+
     def generate(self, prompts, max_tokens, *, stop, temperature, top_p, seed, constraints):
         self.given += len(prompts)
         assert self.go_on.wait(60)
@@ -551,10 +555,16 @@ def test_words_are_tokens_of_the_vocabulary(made_up, monkeypatch):
     assert output.stop_reason == "max_tokens"
 
 
-def test_words_of_another_models_vocabulary_are_refused(made_up, monkeypatch):
-    monkeypatch.setattr(embedded, "vocabulary_words", lambda bundle: ["cat", "hot dog"])
-    with pytest.raises(InputError, match=r"1 of 2 words .*'hot dog'.* not single tokens of made-up"):
-        ask(spae_lm(), extra_body=Words(3, "tiny").extra_body())
+def test_words_that_are_several_tokens_of_the_model_are_left_out_and_counted(made_up, monkeypatch, caplog):
+    bundles = {"some": ["hot dog", "cat"], "none": ["hot dog", "big cat"]}
+    monkeypatch.setattr(embedded, "vocabulary_words", bundles.__getitem__)
+    model = spae_lm()
+    output = ask(model, "Output:", extra_body=Words(3, "some").extra_body())
+    assert output.completion == " cat cat cat"
+    assert output.metadata == {"constrained": True, "words_left_out": 1}
+    assert "1 of 2 words ('hot dog', ..) are not single tokens of made-up and left out" in caplog.text
+    with pytest.raises(InputError, match=r"none of the 2 words .* is a single token of made-up"):
+        ask(model, extra_body=Words(3, "none").extra_body())
 
 
 def together(model, prompts):
