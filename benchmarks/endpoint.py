@@ -2,7 +2,8 @@
 
 A fake endpoint in a process of its own answers each request after 50 ms, so 64 callers that lose no time get 1,280
 answers a second. Measured are the provider alone, beside it inspect's own `openai-api-completions`, then
-the provider through inspect's `model.generate`, and a whole `eval` of inspect (samples, solver, scorer, log).
+the provider through inspect's `model.generate`, a whole `eval` of inspect (samples of one call, solver, scorer, log),
+and a whole `spae-icl run classify`, whose samples have four calls.
 """
 
 import argparse
@@ -118,6 +119,7 @@ def measure(requests: int, repeats: int) -> dict[str, Result]:
         # A sample costs inspect some ten milliseconds of processor time, so these are fewer.
         samples = max(CALLERS, requests // 10)
         results["eval"] = _entry(samples, *_evals(model, samples, min(repeats, 3)))
+        results["run"] = _entry(4 * samples, *_runs(url, samples, min(repeats, 3)))
     for entry in results.values():
         entry["endpoint_processor_ms"] = 1000 * facts["endpoint_processor_s"] / _asked(results)
     return results
@@ -154,6 +156,31 @@ def _evals(model: Any, requests: int, repeats: int) -> Times:
             processor.append(time.process_time() - used)
         if log.status != "success":
             raise RuntimeError(f"the eval failed: {log.error}")
+    return elapsed[1:], processor[1:]
+
+
+def _runs(url: str, samples: int, repeats: int) -> Times:
+    from PIL import Image
+
+    from icl_runner import tasks
+    from icl_runner.plan import Plan
+    from icl_runner.run import run
+
+    elapsed, processor = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for place in range(12):
+            (Path(folder) / "data" / "abc"[place % 3]).mkdir(parents=True, exist_ok=True)
+            image = Image.new("RGB", (64, 64), (20 * place, 100, 200))
+            image.save(Path(folder) / "data" / "abc"[place % 3] / f"{place}.png")
+        settings: dict[str, Any] = {"data": f"{folder}/data", "words": "class-name", "count": samples}
+        plan = Plan(tasks.find("classify")(model="completions/m", base_url=url, **settings))
+        for turn in range(1 + repeats):
+            start, used = time.perf_counter(), time.process_time()
+            done = run(plan, f"{folder}/{turn}", max_connections=CALLERS)
+            elapsed.append(time.perf_counter() - start)
+            processor.append(time.process_time() - used)
+            if not done:
+                raise RuntimeError("not every sample of the run has a score")
     return elapsed[1:], processor[1:]
 
 

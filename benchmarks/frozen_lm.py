@@ -1,75 +1,50 @@
 """Tokens/s of the embedded language model: `python -m benchmarks.frozen_lm --output frozen_lm.json`.
 
 Read: 512 tokens that were not seen before, and one token behind them. Write: 32 new tokens of prompt, and 64 behind
-them, greedily; alone, and eight texts side by side. Score: the log-probabilities of 512 tokens.
+them, greedily; alone, and eight texts side by side. Score: the log-probabilities of 512 tokens. Of every program also
+how long it loaded and how much memory it had at most.
 
 Peers take turns with ours on the same prompts in the same run, each in a process of its own Python:
 `--transformers PYTHON` (with torch and transformers; the same float32 weights), `--llama-cpp PYTHON` (with xllamacpp;
-the file's quantised weights, so it moves a sixth of the bytes and computes something slightly different).
+the file's quantised weights and vectors rounded to eight bits, so it computes something slightly different).
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
+from benchmarks.frozen_lm_peer import peak_gb
+from benchmarks.peer import Peer
 from benchmarks.run import machine
 from benchmarks.timing import Result, interleaved, rates, result, table, timed
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.files import write_file
+from spae.frozen_lm.blocks import Blocks
 from spae.frozen_lm.constraint import TokenSet
 from spae.frozen_lm.model_file import smollm2_file
+from spae.frozen_lm.weights import HF_BLOCK, HF_NAMES, read_model
 
 READ, PROMPT, WRITE, SIDE_BY_SIDE = 512, 32, 64, 8
+SCRIPT = "frozen_lm_peer.py"
 LEAST_ID = 100  # below are control tokens
 
 
-class Peer:
-    """Another program that answers requests on its standard input; see `frozen_lm_peer.py`."""
-
-    def __init__(self, python: str, kind: str, path: Path):
-        script = Path(__file__).with_name("frozen_lm_peer.py")
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        self._process = subprocess.Popen(
-            [python, str(script), kind, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
-        self.facts = self._answer()
-
-    def write(self, prompt: Sequence[int], count: int) -> None:
-        stream = cast(IO[str], self._process.stdin)
-        stream.write(json.dumps({"prompt": list(prompt), "count": count}) + "\n")
-        stream.flush()
-        self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        line = cast(IO[str], self._process.stdout).readline()
-        if not line:
-            self.close()
-            raise InputError(
-                f"the peer ended with status {self._process.returncode}; run it by hand: {self._process.args}"
-            )
-        return json.loads(line)
-
-    def close(self) -> None:
-        self._process.communicate()
-
-
-def read_and_write(lm: frozen_lm.FrozenLM, repeats: int, peers: dict[str, Peer]) -> dict[str, Result]:
-    """Every figure; the prompts are random tokens, new in every call."""
+def read_and_write(
+    lm: frozen_lm.FrozenLM, repeats: int, peers: dict[str, Peer], load_s: float
+) -> dict[str, Result]:
+    """Every figure; the prompts are random tokens, new in every call. `load_s`: how long ours took to load."""
+    own: dict[str, Any] = {"weights": lm.weights, "load_s": round(load_s, 2)}
     rng = np.random.default_rng(0)
     everything = range(lm.config.vocabulary)
     exactly = TokenSet(everything, WRITE)  # so that no end token ends a text early
@@ -87,17 +62,18 @@ def read_and_write(lm: frozen_lm.FrozenLM, repeats: int, peers: dict[str, Peer])
     }
     ours = tuple(calls)  # these compile in their first call
     tokens = dict(zip(calls, (READ, WRITE, SIDE_BY_SIDE * WRITE, READ), strict=True))
-    facts: dict[str, dict[str, Any]] = {name: {"weights": "float32"} for name in calls}
+    facts: dict[str, dict[str, Any]] = {name: own for name in calls}
     for kind, peer in peers.items():
         for name, length, count in ((f"read {READ}", READ, 1), (f"write {WRITE}", PROMPT, WRITE)):
             call = f"{name}, {kind}"
-            calls[call] = lambda peer=peer, length=length, count=count: peer.write(
-                prompts(1, length)[0], count
+            calls[call] = lambda peer=peer, length=length, count=count: peer.ask(
+                prompt=prompts(1, length)[0], count=count
             )
             tokens[call] = tokens[name]
             facts[call] = peer.facts
     first = {name: timed(call) for name, call in calls.items() if name in ours}
     seconds = interleaved(calls, repeats)
+    own["peak_gb"] = peak_gb()
     return {
         name: rates(
             result(seconds[name], first=first.get(name), model=lm.name, **facts[name]),
@@ -113,19 +89,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         path = smollm2_file() if options.model == "default" else Path(options.model)
+        start = time.perf_counter()
         lm = frozen_lm.load(path)
+        load_s = time.perf_counter() - start
         with ExitStack() as stack:
             peers = {}
             if options.transformers:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 write_folder(path, folder)
                 peers["transformers"] = stack.enter_context(
-                    closing(Peer(options.transformers, "transformers", folder))
+                    closing(Peer(options.transformers, SCRIPT, ["transformers", folder]))
                 )
             if options.llama_cpp:
-                peers["llama.cpp"] = stack.enter_context(closing(Peer(options.llama_cpp, "llama.cpp", path)))
+                peers["llama.cpp"] = stack.enter_context(
+                    closing(Peer(options.llama_cpp, SCRIPT, ["llama.cpp", path]))
+                )
             load = os.getloadavg()[0]
-            results = {"frozen_lm": read_and_write(lm, options.repeats, peers)}
+            results = {"frozen_lm": read_and_write(lm, options.repeats, peers, load_s)}
         print(table(results))
         document = {"machine": {**machine(), "load": load}, "results": results}
         write_file(options.output, (json.dumps(document, indent=1) + "\n").encode())
@@ -137,28 +117,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_folder(path: Path, folder: Path) -> None:
-    """The dequantised weights of a Llama-type GGUF file for transformers."""
-    from safetensors.numpy import save_file
-
-    from spae.frozen_lm.weights import HF_BLOCK, HF_NAMES, read_model
-
+    """The dequantised weights of a GGUF file of Llama's or Qwen 2's kind for transformers, a file for each tensor."""
     files = read_model(path)
     config = files.config
-    if config.architecture != "llama" or not config.tied or config.rope_scaling is not None:
-        raise InputError("transformers beside ours: wanted a plain Llama model with tied embeddings")
+    classes = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+    if config.architecture not in classes or config.rope_scaling is not None:
+        raise InputError("transformers beside ours: wanted a plain Llama or Qwen 2 model")
     top = {ours: theirs for theirs, ours in HF_NAMES.items()}
     block = {ours: theirs for theirs, ours in HF_BLOCK.items()}
-    tensors = {}
-    for name, array in files.tensors.items():
+    places = {}
+    for name, weights in files.tensors.items():
         if name in top:
-            tensors[top[name]] = array
+            theirs = top[name]
         else:
             _, layer, part = name.split(".")
-            tensors[f"model.layers.{layer}.{block[part]}"] = array
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+            theirs = f"model.layers.{layer}.{block[part]}"
+        array = weights.float32() if isinstance(weights, Blocks) else weights
+        places[theirs] = f"{name}.safetensors"
+        save_file({theirs: array}, folder / places[theirs], {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     settings = {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
+        "model_type": config.architecture,
+        "architectures": [classes[config.architecture]],
         "vocab_size": config.vocabulary,
         "hidden_size": config.width,
         "intermediate_size": config.hidden,
@@ -169,7 +149,7 @@ def write_folder(path: Path, folder: Path) -> None:
         "max_position_embeddings": config.context_length,
         "rms_norm_eps": config.epsilon,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tied,
     }
     (folder / "config.json").write_text(json.dumps(settings))
 

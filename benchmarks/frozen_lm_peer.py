@@ -4,11 +4,12 @@
     python frozen_lm_peer.py llama.cpp FILE          (xllamacpp; the quantised weights of a GGUF file)
 
 Reads one request a line from standard input, {"prompt": [ids], "count": n}: n more tokens, greedily. Answers
-with {"seconds": s} each, after a first line that says what it is.
+with {"seconds": s, "peak_gb": memory at most so far} each, after a first line that says what it is.
 """
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -67,18 +68,25 @@ def llama_cpp_peer(file: str) -> tuple[Write, dict]:
     return write, {"weights": "as in the file, quantised", "threads": cores}
 
 
+def peak_gb() -> float:
+    """The most memory that this process had, mapped files among it."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+
+
 def main() -> None:
     # What the libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     kind, path = sys.argv[1:]
+    start = time.perf_counter()
     write, facts = {"transformers": transformers_peer, "llama.cpp": llama_cpp_peer}[kind](path)
-    answers.write(json.dumps(facts) + "\n")
+    load_s = round(time.perf_counter() - start, 2)  # with the libraries
+    answers.write(json.dumps(facts | {"load_s": load_s}) + "\n")
     for line in sys.stdin:
         request = json.loads(line)
         start = time.perf_counter()
         write(request["prompt"], request["count"])
-        answers.write(json.dumps({"seconds": time.perf_counter() - start}) + "\n")
+        answers.write(json.dumps({"seconds": time.perf_counter() - start, "peak_gb": peak_gb()}) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,37 +17,53 @@ import jax
 
 import spae
 from benchmarks.bulk import bulk_engines
+from benchmarks.limits import limits
+from benchmarks.peer import Peer
+from benchmarks.quantizer import quantize_words
 from benchmarks.search import log_sum_exp_words, nearest_word
 from benchmarks.service import under_load
 from benchmarks.start import cold_and_warm
 from benchmarks.timing import Result, table
-from benchmarks.tokenizer import encode_and_decode
+from benchmarks.tokenizer import encode_and_decode, torch_peer
 from benchmarks.training import train_step
+from spae.bundle import SHIPPED
 from spae.errors import BundleError, InputError
 from spae.files import write_file
 from tokenizer_train.config_file import load_config
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default64.py"
 
-# The words of the default pyramid for one image, a large vocabulary, the width of a language model's table.
-SEARCH = {"positions": 597, "words": 65_536, "width": 512}
+# The words of the default pyramid for one image, a large vocabulary, the width of a language model's table; then one
+# larger yet, and a batch of 32 images and a smaller one in the default's narrow view.
+SEARCHES = ((597, 65_536, 512), (597, 262_144, 640), (19_104, 16_384, 16), (8_192, 16_384, 12))
 BATCHES = (1, 32)
 # Of the service, every load has so many turns of so many seconds; of bulk, every engine so many.
 ROUNDS, LOAD_S = 3, 8.0
 
 
-def pieces(bundle: str) -> dict[str, Callable[[int], dict[str, Result]]]:
+def pieces(bundle: str, peer: Peer | None = None) -> dict[str, Callable[[int], dict[str, Result]]]:
     """Name -> what measures it, given the number of repeats."""
     return {
+        "limits": limits,
         "start": lambda repeats: cold_and_warm(bundle, min(repeats, 5)),
-        "tokenizer": lambda repeats: encode_and_decode(spae.load(bundle), BATCHES, repeats),
+        "tokenizer": lambda repeats: encode_and_decode(spae.load(bundle), BATCHES, repeats, peer),
+        "quantizer": lambda repeats: quantize_words(spae.load(bundle), BATCHES, repeats, peer),
         "service": lambda repeats: under_load(spae.load(bundle), bundle, min(repeats, ROUNDS), LOAD_S),
         "bulk": lambda repeats: bulk_engines(bundle, min(repeats, ROUNDS)),
         "training": lambda repeats: train_step(
-            load_config(CONFIG, "cpu"), spae.load(bundle).vocabulary, repeats
+            load_config(CONFIG, "cpu"), spae.load(bundle).vocabulary, repeats, peer
         ),
-        "nearest": lambda repeats: nearest_word(**SEARCH, repeats=repeats),
-        "log_sum_exp": lambda repeats: log_sum_exp_words(**SEARCH, repeats=repeats),
+        "nearest": lambda repeats: searches(repeats, peer),
+        "log_sum_exp": lambda repeats: log_sum_exp_words(*SEARCHES[0], repeats=repeats),
+    }
+
+
+def searches(repeats: int, peer: Peer | None) -> dict[str, Result]:
+    """The nearest word at all sizes."""
+    return {
+        f"{n:,} x {v:,} x {c}, {name}": entry
+        for n, v, c in SEARCHES
+        for name, entry in nearest_word(n, v, c, repeats, peer).items()
     }
 
 
@@ -72,10 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     jax.config.update("jax_enable_compilation_cache", False)
     results: dict[str, dict[str, Result]] = {}
     try:
-        for name, measure in pieces(options.bundle).items():
-            if options.only is None or name in options.only:
-                print(f"measuring {name} ..", file=sys.stderr, flush=True)
-                results[name] = measure(options.repeats)
+        with ExitStack() as stack:
+            peer = None
+            if options.torch:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                made = torch_peer(options.torch, spae.load(options.bundle), _folder(options.bundle), folder)
+                peer = stack.enter_context(closing(made))
+            for name, measure in pieces(options.bundle, peer).items():
+                if options.only is None or name in options.only:
+                    print(f"measuring {name} ..", file=sys.stderr, flush=True)
+                    results[name] = measure(options.repeats)
         print(table(results))
         document = {"machine": machine(), "bundle": options.bundle, "results": results}
         write_file(options.output, (json.dumps(document, indent=1) + "\n").encode())
@@ -99,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="timed calls of each (11; starts: at most 5)",
     )
+    parser.add_argument(
+        "--torch",
+        metavar="PYTHON",
+        help="beside the same tokenizer in PyTorch, run by this interpreter; see benchmarks/torch_peer.py",
+    )
     parser.add_argument("--bundle", default="default", metavar="NAME_OR_PATH", help="the tokenizer (default)")
     return parser
 
@@ -108,6 +137,11 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"wanted a number from 1, got {text}")
     return value
+
+
+def _folder(bundle: str) -> Path:
+    """Where a bundle's files are: one shipped under this name, else the folder."""
+    return SHIPPED / bundle if (SHIPPED / bundle).is_dir() else Path(bundle)
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""The nearest word and log-sum-exp over a vocabulary, beside the forms that hold the whole matrix."""
+"""The nearest word and log-sum-exp over a vocabulary, beside the forms that hold the whole matrix, and peers."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,22 +9,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.peer import Peer
 from benchmarks.timing import Result, interleaved, result
 from spae.nearest import log_sum_exp, nearest
 
 Function = Callable[[jax.Array, jax.Array], jax.Array]
 
+MATRIX_BYTES = 2**28
 TEMPERATURE = 100.0  # keeps the softmax of random vectors from being one word
 
 
-def nearest_word(positions: int, words: int, width: int, repeats: int) -> dict[str, Result]:
-    """Ours, the full matrix with XLA's argmin, the full matrix with two minima, and PyTorch; one run."""
-    z_nc, e_vc = _arrays(positions, words, width)
+def nearest_word(
+    positions: int, words: int, width: int, repeats: int, peer: Peer | None = None
+) -> dict[str, Result]:
+    """Ours; where it fits into `MATRIX_BYTES` the full matrix with XLA's argmin and with two minima; and the peer's
+    PyTorch and faiss; one run."""
+    functions: dict[str, Function] = {"streamed": nearest}
+    if 4 * positions * words <= MATRIX_BYTES:
+        functions |= {"full matrix": _argmin, "full matrix, two minima": _two_minima}
     return _compare(
-        {"streamed": nearest, "full matrix": _argmin, "full matrix, two minima": _two_minima},
-        (jax.device_put(z_nc), jax.device_put(e_vc)),
+        functions,
+        tuple(map(jax.device_put, _arrays(positions, words, width))),
         repeats,
-        _torch_nearest(z_nc, e_vc),
+        {} if peer is None else {"PyTorch": (peer, "nearest"), "faiss": (peer, "faiss")},
     )
 
 
@@ -45,12 +52,14 @@ def log_sum_exp_words(positions: int, words: int, width: int, repeats: int) -> d
 
 def _compare(
     functions: Mapping[str, Function],
-    arguments: tuple[jax.Array, jax.Array],
+    arguments: tuple[jax.Array, ...],
     repeats: int,
-    peer: dict[str, Any] | None = None,
+    peers: Mapping[str, tuple[Peer, str]] | None = None,
 ) -> dict[str, Result]:
+    """`peers`: name -> who is asked, and for what."""
     (n, c), v = arguments[0].shape, arguments[1].shape[0]
-    shape: dict[str, Any] = {"dtype": "float32", "positions": n, "words": v, "width": c}
+    sizes = {"positions": n, "words": v, "width": c}
+    shape: dict[str, Any] = {"dtype": "float32", **sizes}
     calls: dict[str, Callable[[], Any]] = {}
     facts: dict[str, dict[str, Any]] = {}
     for name, function in functions.items():
@@ -60,15 +69,11 @@ def _compare(
         seconds = time.perf_counter() - start
         memory = compiled.memory_analysis()  # None where the platform does not say
         facts[name] = {"compile_s": seconds, "temporary_bytes": memory and memory.temp_size_in_bytes}
-    if peer is not None:
-        facts["PyTorch"] = peer
-        if "call" in peer:
-            calls["PyTorch"] = peer.pop("call")
+    for name, (peer, what) in (peers or {}).items():
+        calls[name] = partial(peer.ask, call=what, **sizes)
+        facts[name] = peer.facts
     repeated = interleaved(calls, repeats)
-    return {
-        name: result(repeated[name], **(shape | more)) if name in repeated else {"seconds": None, **more}
-        for name, more in facts.items()
-    }
+    return {name: result(repeated[name], **(shape | more)) for name, more in facts.items()}
 
 
 def _arrays(positions: int, words: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,18 +108,3 @@ def _streamed(z_nc, e_vc):
 def _full(z_nc, e_vc):
     distance_nv = jnp.sum(z_nc**2, axis=1)[:, None] + _scores(z_nc, e_vc)
     return jax.nn.logsumexp(-distance_nv / TEMPERATURE, axis=1)
-
-
-def _torch_nearest(z_nc: np.ndarray, e_vc: np.ndarray) -> dict[str, Any]:
-    """PyTorch's full-matrix form as `call`, with its version and threads; or the reason why there is none."""
-    try:
-        import torch
-    except ImportError as error:
-        return {"reason": f"PyTorch is not installed ({error})"}
-    z, e = torch.from_numpy(z_nc), torch.from_numpy(e_vc)
-
-    @torch.inference_mode()
-    def call():
-        torch.argmin(torch.addmm((e**2).sum(1), z, e.T, alpha=-2), dim=1)
-
-    return {"call": call, "torch": torch.__version__, "threads": torch.get_num_threads()}

@@ -1,10 +1,13 @@
 """One training step of a config, on random data that already lies on the device."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from benchmarks.peer import Peer
 from benchmarks.timing import Result, interleaved, rates, result, timed
 from spae.vocabulary import Vocabulary
 from tokenizer_train.config import Config
@@ -15,8 +18,11 @@ from tokenizer_train.step import make_step
 FEATURES = 384  # width of the default guidance's features
 
 
-def train_step(config: Config, vocabulary: Vocabulary, repeats: int) -> dict[str, Result]:
-    """Steps/s with this vocabulary in the place of the config's; images and guidance features are random."""
+def train_step(
+    config: Config, vocabulary: Vocabulary, repeats: int, peer: Peer | None = None
+) -> dict[str, Result]:
+    """Steps/s with this vocabulary in the place of the config's; images and guidance features are random. The peer's
+    step has squared error, commitment and codebook loss, Adam and averaged weights, and no random prefixes."""
     generator = np.random.default_rng(0)
     words_vf = _unit(generator.normal(size=(len(vocabulary), FEATURES)))
     mesh = make_mesh(config.mesh)
@@ -38,17 +44,26 @@ def train_step(config: Config, vocabulary: Vocabulary, repeats: int) -> dict[str
         return state, metrics
 
     first = timed(call)
-    seconds = interleaved({"step": call}, repeats)["step"]
-    entry = result(
-        seconds,
-        first=first,
-        dtype=config.run.precision,
-        batch=batch_size,
-        resolution=size,
-        vocabulary=len(vocabulary),
-        devices=len(jax.local_devices()),
-    )
-    return {"step": rates(entry, 1, "steps_per_s")}
+    calls: dict[str, Callable[[], Any]] = {"step": call}
+    if peer is not None:
+        for compiled in (False, True):
+            calls[f"step, PyTorch{' compiled' if compiled else ''}"] = partial(
+                peer.ask, call="train", batch=batch_size, compiled=compiled
+            )
+    seconds = interleaved(calls, repeats)
+    facts: dict[str, Any] = {
+        "dtype": config.run.precision,
+        "batch": batch_size,
+        "resolution": size,
+        "vocabulary": len(vocabulary),
+        "devices": len(jax.local_devices()),
+    }
+    entries = {"step": result(seconds["step"], first=first, **facts)}
+    if peer is not None:
+        entries |= {
+            name: result(seconds[name], batch=batch_size, **peer.facts) for name in calls if name != "step"
+        }
+    return {name: rates(entry, 1, "steps_per_s") for name, entry in entries.items()}
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -20,8 +20,9 @@ EMBEDDED = "spae-lm/"  # what the names of embedded models begin with
 CONNECTOR = "spae-connector/"  # of embedded models that see
 IN_PROCESS = (EMBEDDED, CONNECTOR)
 
-# What an item shows and the answers by key -> values by key, and metadata to show with them.
-Rule = Callable[[Mapping[str, Any], Mapping[str, str]], tuple[dict[str, float], dict[str, Any]]]
+# What an item shows and the answers by key (texts; of `Call.likelihoods` log-probabilities by choice) -> values by key,
+# and metadata to show with them.
+Rule = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[dict[str, float], dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Call:
         max_tokens: of the answer.
         choices: the only answers allowed, for models whose decoding can be restricted.
         system: the system message, for chat models.
+        likelihoods: the answer is no text, but how likely each of `choices` is, with the end of its line.
     """
 
     key: str
@@ -41,11 +43,13 @@ class Call:
     max_tokens: int
     choices: tuple[str, ...] = ()
     system: str = CHAT
+    likelihoods: bool = False
 
 
 @dataclass(frozen=True)
 class Item:
-    """One episode or example: `calls` share their prompt's context; `shown` (plain JSON) is what scoring needs."""
+    """One episode or example: `calls` share their prompt's context, or most of them do, and those of one context follow
+    each other; `shown` (plain JSON) is what scoring needs."""
 
     id: str
     calls: tuple[Call, ...]
@@ -100,6 +104,40 @@ class TextCell(Cell):
 
     def calls(self) -> Iterable[Call]:
         return (call for item in self.items for call in item.calls)
+
+
+def calls_to_json(calls: Sequence[Call]) -> dict[str, Any]:
+    """The calls of a sample as JSON; the context of the first, which is long and most share, is kept once."""
+    context = calls[0].prompt.context
+    each = [
+        {
+            "key": call.key,
+            "query": call.prompt.query,
+            "stop": list(call.prompt.stop),
+            "max_tokens": call.max_tokens,
+            "choices": list(call.choices),
+            "system": call.system,
+            "likelihoods": call.likelihoods,
+        }
+        | ({} if call.prompt.context == context else {"context": call.prompt.context})
+        for call in calls
+    ]
+    return {"context": context, "calls": each}
+
+
+def calls_from_json(content: Mapping[str, Any]) -> list[Call]:
+    """The calls that `calls_to_json` wrote; what was written before there were likelihoods says nothing of them."""
+    return [
+        Call(
+            one["key"],
+            Prompt(one.get("context", content["context"]), one["query"], tuple(one["stop"])),
+            one["max_tokens"],
+            tuple(one["choices"]),
+            one["system"],
+            one.get("likelihoods", False),
+        )
+        for one in content["calls"]
+    ]
 
 
 def shuffled(items: Sequence[T], seed: int, key: Callable[[T], str]) -> list[T]:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union
 import tyro
 
 from icl_runner import tasks
-from icl_runner.marking import Mark
+from icl_runner.instruct.command import Instruct
+from icl_runner.judge.command import Judge
+from icl_runner.marks.command import Mark
 from icl_runner.options import ModelName, NameOrPath, Switch, option, optional, some, whole
 from icl_runner.settings import MAX_RETRIES
 from icl_runner.task import Task
@@ -32,7 +34,10 @@ T = TypeVar("T", bound=Task)
 DESCRIPTION = """In-context experiments: language models see, name and draw images through words.
 
 example: spae-icl demo"""
-USAGE = "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS ..  |  demo  |  mark IMAGE"
+USAGE = (
+    "usage: spae-icl run TASK --model PROVIDER/NAME ..  |  report LOGS ..  |  compare LOGS ..  |  replay LOGS ..  |  "
+    "demo  |  mark IMAGE  |  instruct SCENES  |  judge ANSWERS"
+)
 
 PricesFile = Annotated[Path | None, optional("FILE")]
 
@@ -61,6 +66,8 @@ class Run(Generic[T]):
         split = plan.images.examples.split
         if self.task.split is None and split is not None:
             print(f"spae-icl: no --split was given, took {split}", file=sys.stderr)
+        for note in self.task.notes():
+            print(f"spae-icl: {note}", file=sys.stderr)
         if self.dry_run:
             from icl_runner.estimate import describe
 
@@ -112,6 +119,53 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compare:
+    """One table of words, connectors and their controls on the same episodes.
+
+    example: spae-icl compare logs/words logs/frozen logs/linear
+    """
+
+    # log files, or folders of them, of classify, caption and vqa
+    logs: Annotated[tuple[str, ...], some("LOGS"), tyro.conf.Positional, optional("LOGS [LOGS ..]")]
+    json: Switch = False  # print the figures as JSON
+
+    def __call__(self) -> int:
+        from icl_runner.report.compare import as_json, compare, markdown
+        from icl_runner.report.logs import collect
+
+        made = compare(collect(self.logs))
+        print(json.dumps(as_json(made), ensure_ascii=False) if self.json else markdown(made))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Scores again what logs hold, without a model or an image, and says where a score is not as it was logged.
+
+    example: spae-icl replay logs/classify --ask 2
+    """
+
+    # log files, or folders of them
+    logs: Annotated[tuple[str, ...], some("LOGS"), tyro.conf.Positional, optional("LOGS [LOGS ..]")]
+    ask: Annotated[int, whole(0)] = 0  # ask the model of each log again about its first N samples
+    json: Switch = False  # print everything as JSON
+
+    def __call__(self) -> int:
+        from icl_runner.replay import ask_again, score_again, told
+        from icl_runner.report.logs import read_all
+
+        replayed = [score_again(path, log) for path, log in read_all(self.logs)]
+        if self.ask:
+            replayed = [ask_again(one, self.ask) for one in replayed]
+        if self.json:
+            print(json.dumps([one.as_json() for one in replayed], ensure_ascii=False))
+        else:
+            for line in told(replayed):
+                print(line)
+        return 1 if any(one.changed for one in replayed) else 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Demo:
     """A few-shot episode and an image drawn in context, by the embedded model, on one page.
 
@@ -138,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status("spae-icl", lambda: _parse(given)())
 
 
-def _parse(arguments: Sequence[str]) -> Run | Report | Demo | Mark:
+def _parse(arguments: Sequence[str]) -> Run | Report | Compare | Replay | Demo | Mark | Instruct | Judge:
     """The command asked for.
 
     Raises:
@@ -180,8 +234,12 @@ def _commands() -> Any:
     return (
         Annotated[Run[choice], tyro.conf.subcommand("run")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
+        | Annotated[Replay, tyro.conf.subcommand("replay")]
         | Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Mark, tyro.conf.subcommand("mark")]
+        | Annotated[Instruct, tyro.conf.subcommand("instruct")]
+        | Annotated[Judge, tyro.conf.subcommand("judge")]
     )
 
 

@@ -1,10 +1,12 @@
-"""What the runner asks of a model's answer: one of a few texts, or so many words of a vocabulary.
+"""What the runner asks of a model's answer: one of a few texts, so many words of a vocabulary, a pattern, or no text
+but how likely each of a few texts is.
 
 A constraint travels to the provider inside inspect's `GenerateConfig(extra_body=constraint.extra_body())`,
 so that it is logged with the call, and part of its cache key.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from spae.errors import InputError
 
 # The key of ours in an extra body; everything else there is the endpoint's own.
 KEY = "spae"
+LOG_PROBS = "log_probs"  # of likelihoods, among the metadata of an output
 
 # The providers of this package; inspect's own chat providers know nothing of these constraints.
 _PROVIDERS = ("spae-lm", "spae-connector", "completions")
@@ -27,14 +30,25 @@ class Choices:
     texts: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "texts", tuple(self.texts))
-        if not self.texts or not all(isinstance(text, str) and text.strip() for text in self.texts):
-            raise InputError(f"choices: wanted at least one text that is not blank; got {self.texts!r}")
-        if len(set(self.texts)) != len(self.texts):
-            raise InputError(f"choices: wanted different texts; got {self.texts!r}")
+        object.__setattr__(self, "texts", _texts("choices", self.texts))
 
     def extra_body(self) -> dict[str, Any]:
         return {KEY: {"choices": list(self.texts)}}
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """No answer: the natural logarithm of the probability that the prompt goes on with each of `texts`, behind one
+    space as in `Choices` and up to the end of the line. They come back in `ModelOutput.metadata[LOG_PROBS]`, in order.
+    """
+
+    texts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", _texts("likelihoods", self.texts))
+
+    def extra_body(self) -> dict[str, Any]:
+        return {KEY: {"likelihoods": list(self.texts)}}
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,39 @@ class Words:
         return {KEY: {"words": self.count, "bundle": self.bundle}}
 
 
-def from_extra_body(body: Mapping[str, Any] | None) -> Choices | Words | None:
+@dataclass(frozen=True)
+class Pattern:
+    """The answer is matched by a regular expression as a whole; of endpoints that have a grammar (`spae-lm` has none).
+
+    Args:
+        regex: of literal signs, `\\d`, groups `(?:..|..)`, and the repetitions `?`, `*` and `{m,n}`: what every
+            endpoint's grammar can say.
+    """
+
+    regex: str
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.regex)
+        except (re.error, TypeError) as error:
+            raise InputError(f"pattern: wanted a regular expression; got {self.regex!r} ({error})") from None
+
+    def extra_body(self) -> dict[str, Any]:
+        return {KEY: {"pattern": self.regex}}
+
+
+Constraint = Choices | Words | Pattern  # what an answer is held to
+
+
+def _texts(what: str, texts: Sequence[str]) -> tuple[str, ...]:
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(f"{what}: wanted at least one text that is not blank; got {texts!r}")
+    if len(set(texts)) != len(texts):
+        raise InputError(f"{what}: wanted different texts; got {texts!r}")
+    return tuple(texts)
+
+
+def from_extra_body(body: Mapping[str, Any] | None) -> Constraint | Likelihoods | None:
     """The constraint of an extra body; None where it holds none.
 
     Raises:
@@ -70,10 +116,15 @@ def from_extra_body(body: Mapping[str, Any] | None) -> Choices | Words | None:
     if isinstance(content, Mapping):
         if set(content) == {"choices"} and isinstance(content["choices"], list | tuple):
             return Choices(tuple(content["choices"]))
+        if set(content) == {"likelihoods"} and isinstance(content["likelihoods"], list | tuple):
+            return Likelihoods(tuple(content["likelihoods"]))
+        if set(content) == {"pattern"}:
+            return Pattern(content["pattern"])
         if {"words"} <= set(content) <= {"words", "bundle"}:
             return Words(content["words"], content.get("bundle", "default"))
     raise InputError(
-        f'extra_body: wanted {{"choices": [..]}} or {{"words": n, "bundle": name}} under {KEY!r}; got {content!r}'
+        f'extra_body: wanted {{"choices": [..]}}, {{"likelihoods": [..]}}, {{"words": n, "bundle": name}} or '
+        f'{{"pattern": ".."}} under {KEY!r}; got {content!r}'
     )
 
 
@@ -92,3 +143,11 @@ def supports(model_name: str) -> bool:
     (`ModelOutput.metadata["constrained"]`).
     """
     return model_name.partition("/")[0] in _PROVIDERS
+
+
+def tells_likelihoods(model_name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether the model ("provider/name") with these arguments answers `Likelihoods`: an endpoint does if it can be
+    held to a text, whose probability it then tells."""
+    return supports(model_name) and (
+        not model_name.startswith("completions/") or arguments.get("dialect", "none") != "none"
+    )

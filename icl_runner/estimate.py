@@ -12,10 +12,12 @@ from spae.errors import InputError
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a cell: tokens of all prompts, and of all answers at most."""
+    """Of a cell: its calls, and those of them that ask how likely texts are; tokens of all prompts, and at most of all
+    answers."""
 
     cell: Cell
     calls: int
+    likelihoods: int
     read: int
     written: int
 
@@ -26,15 +28,19 @@ def estimate(cells: Sequence[Cell], model: str) -> list[Estimate]:
     known: dict[str, int] = {}
     estimates = []
     for cell in cells:
-        calls = read = written = 0
+        calls = likelihoods = read = written = 0
         for call in cell.calls():
             text = _read_text(call, model)
             if text not in known:
                 known[text] = count(text)
-            calls += 1
-            read += known[text]
-            written += call.max_tokens
-        estimates.append(Estimate(cell, calls, read, written))
+            # For likelihoods the embedded model writes nothing; an endpoint is held to one text after the other.
+            embedded = model.startswith(EMBEDDED)
+            requests = len(call.choices) if call.likelihoods and not embedded else 1
+            calls += requests
+            likelihoods += requests if call.likelihoods else 0
+            read += requests * known[text]
+            written += 0 if call.likelihoods and embedded else requests * call.max_tokens
+        estimates.append(Estimate(cell, calls, likelihoods, read, written))
     return estimates
 
 
@@ -61,6 +67,8 @@ def describe(cells: Sequence[Cell], model: str, prices: Prices | None = None) ->
     rows.append((sum(one.calls for one in estimates), read, written, "all"))
     for calls, of_prompts, of_answers, name in rows:
         yield f"{calls:>9,} {of_prompts:>13,} {of_answers:>11,}  {name}"
+    if likelihoods := sum(one.likelihoods for one in estimates):
+        yield f"{likelihoods:>9,} of these calls ask how likely texts are"
     if model.startswith(EMBEDDED):
         yield "prompts counted by the model's tokenizer; contexts that repeat are read once for all"
     else:

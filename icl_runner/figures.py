@@ -93,6 +93,17 @@ def figure(cell: CellResult, measure: Measure, control: Control | None = None) -
     return Figure(measure, _mean(values), *bounds, len(values), not beaten)
 
 
+def difference(measure: Measure, one: CellResult, other: CellResult) -> Figure | None:
+    """What one cell has more than another, sample by sample: the mean difference with its interval, in the units of the
+    measure.
+
+    None if no sample has the measure in both.
+    """
+    first, second = _by_sample(one, measure.key), _by_sample(other, measure.key)
+    values = [first[key] - second[key] for key in first if key in second]
+    return Figure(measure, _mean(values), *interval(values), len(values)) if values else None
+
+
 def _by_sample(cell: CellResult, key: str) -> dict[str, float]:
     return {sample.id: sample.values[key] for sample in cell.samples if key in sample.values}
 
@@ -105,6 +116,23 @@ def _mean(values: Sequence[float]) -> float:
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """The normal 95 % interval of the mean; infinite where a value is."""
     return normal_interval(values) if all(map(math.isfinite, values)) else (-math.inf, math.inf)
+
+
+def finite(value: float | None) -> float | None:
+    """As JSON has it: None for what is no finite number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
+    """mean(above) / mean(below) of pairs, the latter above zero, and the bounds of its 95 % interval.
+
+    By the delta method: the ratio R has the standard error s / (mean(below) sqrt(n)), s the deviation of
+    above - R below over the pairs. Infinite bounds for one pair.
+    """
+    ratio = _mean(above) / _mean(below)
+    low, high = normal_interval([one - ratio * other for one, other in zip(above, below, strict=True)])
+    # The mean of what is between is zero.
+    return ratio, ratio + low / _mean(below), ratio + high / _mean(below)
 
 
 def is_beaten(measure: Measure, result: Mapping[str, float], control: Mapping[str, float]) -> bool:

@@ -6,10 +6,11 @@ from importlib.metadata import version
 from typing import Any
 
 from icl_runner import shown
-from icl_runner.cells import CONNECTOR, Cell
+from icl_runner.cells import CONNECTOR, EMBEDDED, Cell
 from icl_runner.data.images import Images
 from icl_runner.task import Task
 from spae import bundle
+from spae.weights.hub import HUB, locate
 
 
 class Plan:
@@ -22,6 +23,9 @@ class Plan:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        model = task.model.removeprefix(EMBEDDED)
+        # Of an embedded model of the hub: its name may stand for other weights tomorrow.
+        self._revision = locate(model).revision if model.startswith(HUB) else None
         self._bundle_sha256 = bundle.sha256(task.bundle)
         connector = task.model.removeprefix(CONNECTOR) if task.model.startswith(CONNECTOR) else None
         if connector is not None:
@@ -31,6 +35,7 @@ class Plan:
 
     def metadata(self, cell: Cell) -> dict[str, Any]:
         """What the log of a cell says of it, under the key "spae"."""
+        revision = {"model_revision": self._revision} if self._revision else {}
         return {
             "spae": {
                 "task": cell.task,
@@ -41,6 +46,7 @@ class Plan:
                 "data_fingerprint": self.images.examples.fingerprint,
                 "seed": self.task.seed,
                 "version": version("spae"),
+                **revision,
             }
         }
 
@@ -50,3 +56,10 @@ class Plan:
         cells = {cell.name: self.metadata(cell)["spae"] for cell in self.cells}
         samples = {cell.name: list(cell.ids) for cell in self.cells}
         return {"settings": settings, "cells": cells, "samples": samples}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings as they are where nobody says otherwise, as JSON: what records lack from before there were
+        these."""
+        fields = [one for one in dataclasses.fields(self.task) if one.default is not dataclasses.MISSING]
+        return json.loads(json.dumps({one.name: one.default for one in fields}))

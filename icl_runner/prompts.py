@@ -22,6 +22,12 @@ CHAT = (
     "that line, and with nothing else: no explanation, no quotation marks, no repetition of the text."
 )
 
+# The same of an answer of several lines, which an instruction describes.
+CHAT_LINES = (
+    "The user's message ends with an instruction. Reply with exactly what it asks for, in the format that it names, "
+    "and with nothing else: no explanation, no quotation marks, no repetition of the text."
+)
+
 # A chat model ends its answer by itself; this is room for one that thinks before it answers, which counts as well.
 CHAT_MAX_TOKENS = 1024
 
@@ -93,6 +99,17 @@ def interpret(words: str) -> Prompt:
         "Each image is given by its words. After them stands, in one short phrase, what the image shows."
     ]
     return Prompt(_context(blocks), f"Image: {words}\nThe image shows a")
+
+
+def follow(examples: Sequence[tuple[str, str]], instruction: str, *, lines: bool = False) -> Prompt:
+    """The answer to an instruction, after `examples` of (instruction, answer).
+
+    Args:
+        lines: answers have several lines, of which the first begins on a line of its own.
+    """
+    gap, stop = ("\n", (MARKER,)) if lines else (" ", STOP)
+    blocks = [f"{asked}\nAnswer:{gap}{said}" for asked, said in examples]
+    return Prompt(_context(blocks), f"{instruction}\nAnswer:{gap if lines else ''}", stop)
 
 
 def generate(examples: Sequence[tuple[str, str]], condition: str, written: str = "") -> Prompt:

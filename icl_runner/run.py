@@ -1,39 +1,32 @@
 """Runs a plan with inspect-ai: a log for each cell, and nothing asked twice after a crash.
 
-Every finished sample is written to its cell's log at once (`log_buffer=1`), so that a killed run has lost only
-what was in the air. Running the same plan on the same folder again takes up what the logs hold and asks for the
-rest, failed samples included. The folder also keeps the settings; a run with others is refused, for its samples
-would stand beside these as if they were of one kind.
+Finished samples are written to their cell's log at once, where many are in the air a few of them at a time
+(`_log_buffer`), so that a killed run has lost little more than what was in the air. Running the same plan on the same
+folder again takes up what the logs hold and asks for the rest, failed samples included. The folder also keeps the
+settings; a run with others is refused, for its samples would stand beside these as if they were of one kind.
 """
 
 import contextlib
 import fcntl
-import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from icl_runner.cells import IN_PROCESS
+from icl_runner import constraints
+from icl_runner.cells import EMBEDDED, IN_PROCESS
+from icl_runner.endpoint import ATTEMPT_SECONDS, input_errors, load_model, quiet
 from icl_runner.episodes import files
 from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
-from icl_runner.settings import MAX_RETRIES, Settings
+from icl_runner.settings import MAX_RETRIES, differences
 from spae.errors import InputError
 from spae.files import write_file
 from spae.progress import Progress
 
-# inspect-ai takes three seconds to import.
-if TYPE_CHECKING:
-    from inspect_ai.model import Model
-
 # JSON, but not called so: whatever ends in .json beside logs is taken for a log.
 SETTINGS_FILE = "run.settings"
 LOCK_FILE = "run.lock"
-
-# Of one call, by inspect-ai's own providers, which wait for ever unless told.
-ATTEMPT_SECONDS = 600
 
 
 def run(
@@ -60,7 +53,7 @@ def run(
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     with _locked(folder):
-        _check_settings(folder / SETTINGS_FILE, plan.record())
+        _check_settings(folder / SETTINGS_FILE, plan.record(), plan.defaults)
         for cell in plan.cells:
             if cell.episodes:
                 _keep_episodes(folder / f"{cell.name}.episodes", cell.episodes)
@@ -75,10 +68,9 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
     embedded = plan.task.model.startswith(IN_PROCESS)
     total = sum(len(cell.ids) for cell in plan.cells)
-    with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), _quiet():
-        with _input_errors(f"the model {plan.task.model}"):
-            model = _model(plan.task)
-        with _input_errors("inspect-ai"):
+    with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), quiet():
+        model = load_model(plan.task.model, plan.task.base_url, plan.task.model_args)
+        with input_errors("inspect-ai"):
             done, _ = eval_set(
                 [plan.task.build(cell, plan.metadata(cell)) for cell in plan.cells],
                 str(folder),
@@ -88,8 +80,8 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 continue_on_fail=True,
                 retry_attempts=1,
                 retry_immediate=False,
-                # Every finished sample in the log at once; then inspect's other record of them is not needed.
-                log_buffer=1,
+                # With no other record of inspect's beside the log.
+                log_buffer=_log_buffer(plan, max_connections or model.api.max_connections()),
                 log_realtime=False,
                 log_format="eval",
                 score_display=False,
@@ -99,43 +91,20 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 max_samples=max_connections,
                 max_connections=max_connections,
                 max_retries=max_retries,
-                attempt_timeout=None if embedded else ATTEMPT_SECONDS,
+                attempt_timeout=None if constraints.supports(plan.task.model) else ATTEMPT_SECONDS,
             )
     return done
 
 
-def _model(settings: Settings) -> "Model":
-    from inspect_ai.model import get_model
-
-    from icl_runner import providers  # noqa: F401  (registers ours, installed or not)
-
-    try:
-        return get_model(settings.model, base_url=settings.base_url, **settings.model_args)
-    except InputError:
-        raise
-    except (ValueError, TypeError, ImportError) as error:
-        raise InputError(f"the model {settings.model}: {error}") from error
+def _log_buffer(plan: Plan, in_flight: int) -> int:
+    """After how many finished samples a log is written, which is written anew each time: at once where few are in the
+    air, or they take long; else an eighth of those in the air, or a hundredth of the largest cell."""
+    if plan.task.model.startswith(EMBEDDED):
+        return 1
+    return max(1, in_flight // 8, max((len(cell.ids) for cell in plan.cells), default=0) // 100)
 
 
-@contextlib.contextmanager
-def _input_errors(what: str) -> Iterator[None]:
-    """inspect-ai's complaints as ours, in one line without its markup.
-
-    A private part of inspect-ai, in want of a public one: its commands catch this error themselves and print it with
-    rich, so the package exports neither its class nor a base of it; a name of a model that it does not know, or a
-    folder of logs that it does not take, is told in no other way.
-    """
-    from inspect_ai._util.error import PrerequisiteError
-    from rich.text import Text
-
-    try:
-        yield
-    except PrerequisiteError as error:
-        message = " ".join(Text.from_markup(str(error.message)).plain.split())
-        raise InputError(f"{what}: {message}") from error
-
-
-def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
+def _check_settings(path: Path, record: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Write the settings of a new folder; `InputError` when it has others already."""
     text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if not path.exists():
@@ -148,23 +117,27 @@ def _check_settings(path: Path, record: Mapping[str, Any]) -> None:
     if not isinstance(before, dict):
         raise InputError(f"{path} is not as spae-icl run wrote it: choose another --log-dir")
     now = json.loads(text)
-    before = _of_own_task(before, now)
+    before = _as_now(before, now, defaults)
     if before == now:
         return
-    differing = _differences(before, now)
+    differing = differences(before, now)
     raise InputError(
         f"{path.parent} holds a run with other settings ({'; '.join(differing[:3])}): choose another --log-dir, "
         "or run with the same settings"
     )
 
 
-def _of_own_task(before: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as it is written now; earlier ones held the settings of every task, those of drawing apart."""
+def _as_now(before: dict[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it is written now: earlier ones held the settings of every task, those of drawing apart, and lack
+    settings that came later, which had no other value than today's default."""
     settings = before.get("settings")
-    if not isinstance(settings, dict) or not isinstance(settings.get("drawing"), dict):
+    if not isinstance(settings, dict):
         return before
-    every = {**settings, **settings["drawing"]}
-    return before | {"settings": {name: every[name] for name in now["settings"] if name in every}}
+    if isinstance(settings.get("drawing"), dict):
+        every = {**settings, **settings["drawing"]}
+        settings = {name: every[name] for name in now["settings"] if name in every}
+    later = {name: value for name, value in defaults.items() if name in now["settings"]}
+    return before | {"settings": later | settings}
 
 
 def _keep_episodes(path: Path, listed: Sequence[Episode]) -> None:
@@ -187,23 +160,6 @@ def _in_order(episode: Episode) -> tuple[Episode, list[str]]:
     return episode, list(episode.names)
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        # The settings first: when they differ, cells and samples do, and nobody needs to be told.
-        keys = sorted({*before, *now}, key=lambda key: (key != "settings", key))
-        for key in keys:
-            found += _differences(before.get(key), now.get(key), key)
-        return found
-    return [] if before == now else [f"{name} was {_short(before)}, now {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder; the system lets go when the process dies. `InputError` when another process holds it."""
@@ -213,18 +169,3 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise InputError(f"another run is writing to {folder}: wait for it, or choose another") from error
         yield
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """inspect-ai without its habits: no lines on stdout, and no .env file of whatever folder this is read."""
-    before = os.environ.get("PYTHON_DOTENV_DISABLED")
-    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        if before is None:
-            del os.environ["PYTHON_DOTENV_DISABLED"]
-        else:
-            os.environ["PYTHON_DOTENV_DISABLED"] = before

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import comb, sqrt
 
 from spae.errors import InputError
 
@@ -227,6 +227,18 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p of McNemar's test: how often coins would split what only one of two got right as unevenly.
+
+    Raises:
+        InputError: a number below 0.
+    """
+    if min(only_first, only_second) < 0:
+        raise InputError(f"wanted numbers from 0; got {only_first} and {only_second}")
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    return min(1.0, 2 * sum(comb(n, i) for i in range(fewer + 1)) / 2**n)
 
 
 def normal_interval(values: Sequence[float]) -> tuple[float, float]:

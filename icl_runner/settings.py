@@ -1,5 +1,6 @@
 """The settings that every run has; a task adds its own (`icl_runner.task`)."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,18 +40,26 @@ class Settings:
     model_args: ModelArguments = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Settings are kept beside the logs, and in them: nothing secret may be among them.
-        secret = [name for name in _names(self.model_args) if _SECRET.search(name)]
-        if secret:
-            raise InputError(
-                f"-M {secret[0]}: keys are read from the environment, because arguments are written to the logs"
-            )
-        url = urlsplit(self.base_url or "")
-        if url.username is not None or any(_SECRET.search(name) for name, _ in parse_qsl(url.query)):
-            raise InputError(
-                "--model-base-url: wanted no user, password or key in it, because it is written to the logs; "
-                "give them in the environment"
-            )
+        refuse_secrets(self.base_url, self.model_args)
+
+
+def refuse_secrets(base_url: str | None, model_args: Mapping[str, Any]) -> None:
+    """Settings are kept beside the logs, and in them: nothing secret may be among them.
+
+    Raises:
+        InputError: something secret among the provider's arguments or in the URL.
+    """
+    secret = [name for name in _names(model_args) if _SECRET.search(name)]
+    if secret:
+        raise InputError(
+            f"-M {secret[0]}: keys are read from the environment, because arguments are written to the logs"
+        )
+    url = urlsplit(base_url or "")
+    if url.username is not None or any(_SECRET.search(name) for name, _ in parse_qsl(url.query)):
+        raise InputError(
+            "--model-base-url: wanted no user, password or key in it, because it is written to the logs; "
+            "give them in the environment"
+        )
 
 
 def _names(arguments: Any) -> Iterator[str]:
@@ -62,3 +71,20 @@ def _names(arguments: Any) -> Iterator[str]:
     elif isinstance(arguments, list):
         for value in arguments:
             yield from _names(value)
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two JSON values differ, in words: of settings that were kept, and those of now."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        # The settings first: when they differ, cells and samples do, and nobody needs to be told.
+        keys = sorted({*before, *now}, key=lambda key: (key != "settings", key))
+        for key in keys:
+            found += differences(before.get(key), now.get(key), key)
+        return found
+    return [] if before == now else [f"{name} was {_short(before)}, now {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -114,6 +114,10 @@ class Task(Settings, ABC):
             InputError: options that do not fit each other or the data.
         """
 
+    def notes(self) -> list[str]:
+        """What whoever starts it should know beforehand, a line each."""
+        return []
+
     @abstractmethod
     def build(self, cell: Any, metadata: Mapping[str, Any]) -> "inspect_ai.Task":
         """The task of inspect-ai that runs one of these cells, with this metadata in its log."""
@@ -123,6 +127,11 @@ class Task(Settings, ABC):
         """Of all that is measured, what the samples have; or what a control of them has."""
         found = [figure(result, measure, control) for measure in cls.measures]
         return [one for one in found if one]
+
+    @classmethod
+    def scored_again(cls, metadata: Mapping[str, Any]) -> dict[str, float] | None:
+        """The values of a sample from the metadata that its log has of it; None where they do not suffice."""
+        return None
 
     @classmethod
     def describe(cls, setting: Mapping[str, Any]) -> tuple[str, Collection[str]]:

@@ -148,7 +148,11 @@ class AutoencoderConfig:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "AutoencoderConfig":
-        """As bundle.json keeps it, with lists for tuples. Raises TypeError: a field that this version does not know."""
+        """As bundle.json keeps it, with lists for tuples.
+
+        Raises:
+            TypeError: a field that this version does not know.
+        """
         return cls(**{name: _tuples(value) for name, value in fields.items()})
 
     def _check_pursuit(self) -> None:

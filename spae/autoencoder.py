@@ -87,6 +87,7 @@ class Autoencoder(nnx.Module):
             self.decoder = Decoder(config, width, meaning_width, dtype=dtype, rngs=rngs)
         self.has_trunk = config.trunk != "none"
         self.meaning_layers, self.cross_attention = config.meaning_layers, config.cross_attention
+        self.apart = config.apart
         self.meaning_counts = tuple(len(config.shape.positions(l + 1)) for l in range(config.meaning_layers))
         inputs = trunk_width if self.has_trunk else _hidden(config, width)
         self.ranked = config.meaning == "ranked"
@@ -161,19 +162,44 @@ class Autoencoder(nnx.Module):
         zhat_bhwc: Float[Array, "b *space c"],
         ids: Sequence[Int[Array, " b *grid"]],
         meaning_codebook_vd: Float[Array, "v d"],
+        length_b: Int[Array, " b"] | int,
     ) -> Float[Array, "b *pixels 3"]:
         """Images (B, H, W, 3) float32, or clips, from averages of words, see `Decoder`.
+
+        Where all words that a picture shows were chosen by meaning and stand apart, they are no more than a colour at
+        a place, and that is what is shown of them: see `without_texture`.
 
         Args:
             zhat_bhwc: (B, h, w, c) or (B, t, h, w, c), of `prefix_averages`.
             ids: with cross-attention, the words of one layer or more; it looks at those of the meaning layers.
             meaning_codebook_vd: (V, d) float32, where their vectors are.
+            length_b: how many layers each picture shows.
         """
         if not isinstance(self.decoder, Decoder) or not self.cross_attention:
-            return self.decoder(zhat_bhwc)
-        batch = zhat_bhwc.shape[0]
-        ids_bk = jnp.concatenate([one.reshape(batch, -1) for one in ids[: self.meaning_layers]], axis=1)
-        return self.decoder(zhat_bhwc, meaning_codebook_vd[ids_bk])
+            decoded = self.decoder(zhat_bhwc)
+        else:
+            batch = zhat_bhwc.shape[0]
+            ids_bk = jnp.concatenate([one.reshape(batch, -1) for one in ids[: self.meaning_layers]], axis=1)
+            decoded = self.decoder(zhat_bhwc, meaning_codebook_vd[ids_bk])
+        if not self.apart:
+            return decoded
+        colours_alone_b = jnp.broadcast_to(jnp.asarray(length_b) <= self.apart, decoded.shape[:1])
+        return jnp.where(
+            colours_alone_b.reshape(-1, *[1] * (decoded.ndim - 1)),
+            without_texture(decoded, zhat_bhwc.shape[-3:-1]),
+            decoded,
+        )
+
+
+def without_texture(
+    images_bhwc: Float[Array, "b *pixels 3"], grid: Sequence[int]
+) -> Float[Array, "b *pixels 3"]:
+    """Images, or clips, of the mean colours of the patches that one latent each stands for, and between them
+    bilinear."""
+    *lead, height, width, channels = images_bhwc.shape
+    rows, columns = grid
+    patches = images_bhwc.reshape(*lead, rows, height // rows, columns, width // columns, channels)
+    return jax.image.resize(patches.mean(axis=(-4, -2)), images_bhwc.shape, "linear")
 
 
 def _hidden(config: AutoencoderConfig, width: int) -> int:

@@ -39,7 +39,8 @@ def check_fields(config: Any, section: str = "") -> None:
     Args:
         section: stands before the fields' names in messages, such as "data.".
 
-    Raises InputError: a value out of its range, or none of the choices; it names the field.
+    Raises:
+        InputError: a value out of its range, or none of the choices; it names the field.
     """
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         _check(f"{section}{name}", getattr(config, name), hint)

@@ -18,7 +18,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
     Takes every mode of 8 bits or fewer; alpha stays as it is. Perceptual intent, as in web browsers.
 
-    Raises ValueError: the profile is damaged, or of other colours than the image's.
+    Raises:
+        ValueError: the profile is damaged, or of other colours than the image's.
     """
     if "icc_profile" not in image.info:
         return image

@@ -109,7 +109,7 @@ class Compiled:
         if self._language_model is not None:
             zhat_bhwc = self._read(self._language_model_parts[1], zhat_bhwc)
         attended = tuple(ids[: self.config.meaning_layers]) if self.config.cross_attention else ()
-        return self._decode(params, zhat_bhwc, attended, codebooks["meaning"])
+        return self._decode(params, zhat_bhwc, attended, codebooks["meaning"], len(ids))
 
     @cached_property
     def _frozen(self) -> tuple[nnx.GraphDef, nnx.State]:

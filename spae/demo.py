@@ -46,8 +46,10 @@ def read_credits() -> dict[str, Credit]:
 def write_demo(tokenizer: "Tokenizer", name: str, folder: str | Path) -> Path:
     """Write index.html into `folder`, which is made if missing; print progress and where the page is.
 
-    `name`: what to call the tokenizer on the page. Returns the page's path. Raises InputError if the folder
-    cannot be written.
+    `name`: what to call the tokenizer on the page. Returns the page's path.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
     folder = Path(folder)
     try:

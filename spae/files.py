@@ -27,7 +27,8 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 def open_path(path: str | os.PathLike[str]) -> epath.Path:
     """A path of this machine, or one in a bucket.
 
-    Raises InputError: it is neither, or the package for that kind of bucket is missing.
+    Raises:
+        InputError: it is neither, or the package for that kind of bucket is missing.
     """
     scheme, found, _ = os.fspath(path).partition("://")
     if found and scheme not in BUCKETS:
@@ -58,7 +59,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write beside `path`, then rename: what was there before stays whole until the new file is. In a bucket objects
     are like that by themselves.
 
-    Raises InputError: the folder is missing or cannot be written, the disk is full.
+    Raises:
+        InputError: the folder is missing or cannot be written, the disk is full.
     """
     write_files([(path, data)])
 
@@ -66,7 +68,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 def write_files(files: Iterable[tuple[str | os.PathLike[str], bytes]]) -> None:
     """Write files that belong together, paths and contents: the first is renamed to its place when the last is written.
 
-    Raises InputError: as `write_file` does; what was there before is still there.
+    Raises:
+        InputError: as `write_file` does; what was there before is still there.
     """
     written: list[tuple[Path, Path]] = []
     try:
@@ -104,7 +107,8 @@ def _write_beside(path: Path, data: bytes) -> tuple[Path, Path]:
 def file_size(file: Path) -> int:
     """In bytes; 0 for a link to nothing, which is an image that cannot be read like any other.
 
-    Raises InputError: the file is gone, or may not be looked at.
+    Raises:
+        InputError: the file is gone, or may not be looked at.
     """
     try:
         return file.stat().st_size

@@ -58,8 +58,9 @@ def open_image(
 
     A profile or EXIF data that cannot be used is passed over with a line in the log; other metadata is not read.
 
-    Raises InputError: unreadable, empty, not an image of these formats, damaged, more than `max_pixels` pixels (never
-    more than MAX_PIXELS).
+    Raises:
+        InputError: unreadable, empty, not an image of these formats, damaged, more than `max_pixels` pixels (never
+            more than MAX_PIXELS).
     """
     limit = min(max_pixels, MAX_PIXELS)
     data, name = _read(file)
@@ -92,7 +93,11 @@ def open_image(
 def to_rgb(
     image: Image.Image | UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The whole of a PIL image, upright and in sRGB, or of a uint8 array. Raises InputError like `to_array`."""
+    """The whole of a PIL image, upright and in sRGB, or of a uint8 array.
+
+    Raises:
+        InputError: like `to_array`.
+    """
     if isinstance(image, Image.Image):
         return np.array(_rgb(image, "the image"))
     return _three_channels(image)
@@ -103,7 +108,10 @@ def to_array(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The central square of a PIL image or a uint8 array (H, W, 3) or (H, W), at `size` pixels a side.
 
-    Antialiased bicubic. Raises InputError: another type, dtype or rank.
+    Antialiased bicubic.
+
+    Raises:
+        InputError: another type, dtype or rank.
     """
     if size < 1:
         raise InputError(f"wanted a side of at least 1 pixel, got {size}")
@@ -127,7 +135,8 @@ def to_square(
     """The square of an image that a tokenizer looks at: `small` pixels a side if the image's shorter side has no more,
     else `large`. So there are two shapes, and nothing that is there to see is thrown away before its time.
 
-    Raises InputError like `to_array`.
+    Raises:
+        InputError: like `to_array`.
     """
     if isinstance(image, Image.Image):
         image = _rgb(image, "the image")
@@ -140,7 +149,8 @@ def to_square(
 def to_clip(clip: Any, size: int, frames: int) -> UInt8[np.ndarray, "t size size 3"]:
     """A uint8 array (T, H, W, 3) as T central squares at `size` pixels a side.
 
-    Raises InputError: another type, dtype or rank, or not `frames` frames.
+    Raises:
+        InputError: another type, dtype or rank, or not `frames` frames.
     """
     if not isinstance(clip, np.ndarray) or clip.ndim != 4 or len(clip) != frames:
         found = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
@@ -152,7 +162,11 @@ def to_clip(clip: Any, size: int, frames: int) -> UInt8[np.ndarray, "t size size
 
 
 def to_float(image: UInt8[Any, "*batch h w 3"]) -> Float[Any, "*batch h w 3"]:
-    """uint8 0..255 -> float32 in [0, 1], NumPy or (traced) JAX alike. Raises InputError: another dtype."""
+    """uint8 0..255 -> float32 in [0, 1], NumPy or (traced) JAX alike.
+
+    Raises:
+        InputError: another dtype.
+    """
     if getattr(image, "dtype", None) != np.uint8:
         found = getattr(image, "dtype", type(image).__name__)
         raise InputError(f"wanted a uint8 image (0..255), got {found}: convert it, or use to_uint8")
@@ -160,7 +174,11 @@ def to_float(image: UInt8[Any, "*batch h w 3"]) -> Float[Any, "*batch h w 3"]:
 
 
 def to_uint8(image: Float[np.ndarray, "*batch h w 3"]) -> UInt8[np.ndarray, "*batch h w 3"]:
-    """Float in [0, 1] -> uint8 by clipping and rounding. Raises InputError: another dtype, or NaN."""
+    """Float in [0, 1] -> uint8 by clipping and rounding.
+
+    Raises:
+        InputError: another dtype, or NaN.
+    """
     # bfloat16 is no np.floating, so everything passes through float32.
     array = np.asarray(image)
     if array.dtype.kind in "iub":

@@ -1,31 +1,37 @@
-"""How far something long has come: a bar on a terminal; elsewhere, as in a log, a plain line every 30 seconds."""
+"""How far something long has come: a bar on a terminal; elsewhere, as in a log, a plain line every 30 seconds.
+
+What takes less than two seconds shows no bar, and what takes less than thirty leaves no line.
+"""
 
 import sys
 import time
 from collections.abc import Collection, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
 SECONDS = 30.0  # from one line to the next
+DELAY = 2.0  # seconds before there is a bar
 
 
 class Progress:
     """Counts what is done, on standard error.
 
     Args:
-        total: how many there are to do.
+        total: how many there are to do; None where nobody knows.
         what: is done.
         unit: what one of them is called, on the bar.
         done: of them, before this began.
     """
 
-    def __init__(self, total: int, what: str, unit: str, done: int = 0) -> None:
+    def __init__(self, total: int | None, what: str, unit: str, done: int = 0) -> None:
         self._total, self._what, self._done = total, what, done
-        self._bar = tqdm(total=total, initial=done, desc=what, unit=unit, disable=None, leave=False)
+        self._bar = tqdm(
+            total=total, initial=done, desc=what, unit=unit, disable=None, leave=False, delay=DELAY
+        )
         self._begun = done
         self._started = self._said = time.monotonic()
 
@@ -42,10 +48,19 @@ class Progress:
         self._done += count
         self._bar.update(count)
         now = time.monotonic()
-        if self._bar.disable and now - self._said >= SECONDS and self._done < self._total:
+        if self._bar.disable and now - self._said >= SECONDS and self._done != self._total:
             self._said = now
-            left = time_left(now - self._started, self._done - self._begun, self._total - self._done)
-            print(f"{self._what} {self._done:,}/{self._total:,}, {left} left", file=sys.stderr, flush=True)
+            print(f"{self._what} {self._told(now)}", file=sys.stderr, flush=True)
+
+    def print(self, text: str, file: TextIO) -> None:
+        """A line of something else, above the bar."""
+        self._bar.write(text, file=file)
+
+    def _told(self, now: float) -> str:
+        if self._total is None:
+            return f"{self._done:,}"
+        left = time_left(now - self._started, self._done - self._begun, self._total - self._done)
+        return f"{self._done:,}/{self._total:,}, {left} left"
 
 
 def counted(things: Collection[T], what: str, unit: str) -> Iterator[T]:

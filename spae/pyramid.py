@@ -32,8 +32,9 @@ class PyramidShape:
     `sides`: one entry per layer, an int s for a square (s, s) or a tuple of ints such as (t, h, w).
     Kept as tuples, so `PyramidShape((1, 2)) == PyramidShape(((1, 1), (2, 2)))`.
 
-    Raises InputError: an empty list, sides under 1, layers of different dimension, or a grid that
-    does not divide the finest one along every axis.
+    Raises:
+        InputError: an empty list, sides under 1, layers of different dimension, or a grid that does not divide the
+            finest one along every axis.
     """
 
     sides: tuple[Any, ...]
@@ -74,7 +75,11 @@ class PyramidShape:
         return len(self.sides)
 
     def check_layers(self, layers: int | None) -> int:
-        """`layers` as a number of layers in 1 .. len(self); None means all of them. Raises InputError: another."""
+        """`layers` as a number of layers in 1 .. len(self); None means all of them.
+
+        Raises:
+            InputError: another.
+        """
         if layers is None:
             return len(self)
         if isinstance(layers, bool) or not isinstance(layers, (int, np.integer)):
@@ -197,8 +202,9 @@ class Pyramid:
     to read-only int32). `vocabulary` gives the words; None is allowed where only ids matter.
     Two pyramids are equal when shape and ids are.
 
-    Raises InputError: no or too many layers, a wrong grid, ids that are not integers, negative, or
-    (with a vocabulary) beyond its last word.
+    Raises:
+        InputError: no or too many layers, a wrong grid, ids that are not integers, negative, or (with a vocabulary)
+            beyond its last word.
     """
 
     ids: tuple[np.ndarray, ...]
@@ -227,7 +233,8 @@ class Pyramid:
         """The pyramid whose words, top layer first and each grid row by row, have these ids; their number says how many
         layers there are.
 
-        Raises InputError: a number of ids that is not that of whole layers, and as the constructor does.
+        Raises:
+            InputError: a number of ids that is not that of whole layers, and as the constructor does.
         """
         if len(ids) not in shape.sizes:
             raise InputError(

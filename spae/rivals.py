@@ -14,7 +14,11 @@ from spae.quantize import Quantized
 
 
 def check_count(count: int, config: AutoencoderConfig, words: int, pursuit: Pursuit | None) -> None:
-    """Raises InputError: not 1 .. as many rivals as every place has; `words`: of the vocabulary."""
+    """That there are so many rivals of every word; `words`: of the vocabulary.
+
+    Raises:
+        InputError: not 1 .. as many as every place has.
+    """
     most = words - 1
     if config.meaning == "ranked":
         # The last word of a ranking has fewer words behind it.

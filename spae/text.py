@@ -80,7 +80,8 @@ class Parsed:
         """The pyramid, if all words of the text were taken and no other. Punctuation, case, numbering and what stands
         around the words change no word.
 
-        Raises InputError: a word was missing, unknown or one too many.
+        Raises:
+            InputError: a word was missing, unknown or one too many.
         """
         if self.account:
             raise InputError(f"text: {self.account}; give every word as encode does, or leave strict out")
@@ -107,7 +108,8 @@ def parse(text: str, vocabulary: Vocabulary, shape: PyramidShape, layers: int | 
     a surplus of up to a tenth is dropped as miscounting; with more, the next layer is begun, and completed
     by filling.
 
-    Raises InputError: the text is empty or has no word near the vocabulary, or bad `layers`.
+    Raises:
+        InputError: the text is empty or has no word near the vocabulary, or bad `layers`.
     """
     if not isinstance(text, str):
         raise InputError(f"text: wanted words as a string; got {type(text).__name__}")

@@ -273,7 +273,11 @@ class Tokenizer:
         return images_bhwc[0] if single else images_bhwc
 
     def _check(self, pyramid: Pyramid) -> None:
-        """Raises InputError: it is another tokenizer's."""
+        """That a pyramid is this tokenizer's.
+
+        Raises:
+            InputError: it is another's.
+        """
         if pyramid.shape != self.shape:
             raise InputError(
                 f"wanted a pyramid of {self.shape}, got one of {pyramid.shape}: use the tokenizer it is from"

@@ -8,7 +8,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_unicode(text: str, name: str) -> None:
-    """Raises InputError: the text holds half a surrogate pair; `name`: what the message calls the text."""
+    """That a text is Unicode; `name`: what the message calls it.
+
+    Raises:
+        InputError: it holds half a surrogate pair.
+    """
     found = _SURROGATE.search(text)
     if found is not None:
         raise InputError(

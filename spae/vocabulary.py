@@ -123,7 +123,9 @@ class Vocabulary:
 
     `words`: V different words without spaces; `token_ids`: int32 (V,), the model's own numbers;
     `embeddings`: float32 (V, c); `views`: {"meaning": View, "appearance": View}; `provenance`: plain JSON.
-    Raises InputError: these do not fit each other.
+
+    Raises:
+        InputError: these do not fit each other.
     """
 
     words: tuple[str, ...]
@@ -224,7 +226,11 @@ class Vocabulary:
     def from_parts(
         cls, tensors: Mapping[str, np.ndarray], words: list[str], header: Mapping[str, Any]
     ) -> "Vocabulary":
-        """The inverse of `tensors()`, `words` and `header()`. Raises BundleError: they do not fit each other."""
+        """The inverse of `tensors()`, `words` and `header()`.
+
+        Raises:
+            BundleError: they do not fit each other.
+        """
         if header.get("format") != _FORMAT:
             raise BundleError(
                 f"vocabulary: wanted format {_FORMAT}; got {header.get('format')!r}; "
@@ -251,7 +257,8 @@ class Vocabulary:
         """Writes vocabulary.safetensors, words.json and vocabulary.json (with the sha256 of the others), whole or not
         at all; vocabulary.json last, so that a write that was cut off between them is noticed when loading.
 
-        Raises InputError: the folder cannot be written, the disk is full.
+        Raises:
+            InputError: the folder cannot be written, the disk is full.
         """
         from safetensors.numpy import save
 
@@ -270,7 +277,8 @@ class Vocabulary:
     def load(cls, folder: str | os.PathLike[str]) -> "Vocabulary":
         """Reads what `save` wrote, or a copy of it in a bucket.
 
-        Raises BundleError: a file is missing, changed or unreadable.
+        Raises:
+            BundleError: a file is missing, changed or unreadable.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load

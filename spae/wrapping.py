@@ -31,7 +31,8 @@ def unwrap(text: str) -> tuple[str, str]:
     also within each other. Of several pictures the first is taken. Marks alone are no wrapping, nor are records with
     layers: so this project writes pictures into conversations and files.
 
-    Raises InputError: a JSON object without words.
+    Raises:
+        InputError: a JSON object without words.
     """
     left_out = ""
     for take in (_in_fence, _in_json, _in_marks):

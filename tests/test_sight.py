@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import nnx
+from drawn import drawn
 from PIL import Image
 
 import spae
@@ -61,8 +61,8 @@ def bundle(tmp_path_factory) -> str:
     embeddings = np.random.default_rng(0).normal(size=(200, TRUNK.out)).astype(np.float32)
     views = {"meaning": View.raw(), "appearance": View.whitened(embeddings, 4)}
     words = tuple(f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrstuvwxyzABCD")
-    trunk = ClipImageTower(TRUNK, rngs=nnx.Rngs(1))
-    model = Autoencoder(CONFIG, 4, TRUNK.out, trunk.width, rngs=nnx.Rngs(0))
+    trunk = drawn(lambda rngs: ClipImageTower(TRUNK, rngs=rngs), 1)
+    model = drawn(lambda rngs: Autoencoder(CONFIG, 4, TRUNK.out, trunk.width, rngs=rngs))
     folder = tmp_path_factory.mktemp("sight") / "bundle"
     Tokenizer(CONFIG, Vocabulary(words, np.arange(200), embeddings, views, {}), model, trunk).save(folder)
     return str(folder)

@@ -46,7 +46,7 @@ class Checkpoints(Generic[State]):
     for the last save.
 
     Raises:
-        OSError: The folder cannot be made or written to.
+        OSError: the folder cannot be made or written to.
     """
 
     def __init__(self, folder: str | Path, keep: int) -> None:
@@ -81,7 +81,7 @@ class Checkpoints(Generic[State]):
         Whether it succeeds, `wait` tells; call that before the next save too.
 
         Raises:
-            OSError: It cannot be begun, and other processes have begun it, which now wait for this one.
+            OSError: it cannot be begun, and other processes have begun it, which now wait for this one.
         """
         record = {"position": position, "layout": _layout(state), "sums": sums(state)}
         try:
@@ -109,8 +109,8 @@ class Checkpoints(Generic[State]):
                 so that a run goes on with another number of devices.
 
         Raises:
-            InputError: The checkpoint is of another model than `like`, or every checkpoint is damaged.
-            OSError: They cannot be read.
+            InputError: the checkpoint is of another model than `like`, or every checkpoint is damaged.
+            OSError: they cannot be read.
         """
         problem: Exception | None = None
         step = 0

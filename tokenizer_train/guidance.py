@@ -61,7 +61,7 @@ def load(config: Config) -> Conse | Clip | ClipJax | None:
     """The guidance of a run; None where neither the semantic loss nor a trunk looks at images.
 
     Raises:
-        InputError: Its weights are not there; says how to get them.
+        InputError: its weights are not there; says how to get them.
     """
     return load_guidance(config.guidance) if looks_at_images(config) else None
 
@@ -81,7 +81,7 @@ def features(
     The processes of a run share the work; all must call this together and see the same folder.
 
     Raises:
-        InputError: Words are to be ranked by another guidance than the one they were embedded with; an image cannot
+        InputError: words are to be ranked by another guidance than the one they were embedded with; an image cannot
             be read; the processes do not see the same folder.
     """
     no_means_v = np.zeros(len(vocabulary), np.float32)

@@ -118,7 +118,8 @@ def _autoencoder_loss(config: Config, modules: Modules):
             seen_bhwc = language.encoder.grid(seen_bhwc)
             if loss.masked_lm > 0:
                 metrics["masked_lm"] = _masked_lm(language, seen_bhwc, words.ids[-1], masked_bhw, constants)
-        decoded_bhwc = model.decode(seen_bhwc, words.ids, constants.meaning_codebook_vd)
+        lengths = len(shape) if length_b is None else length_b
+        decoded_bhwc = model.decode(seen_bhwc, words.ids, constants.meaning_codebook_vd, lengths)
 
         total, more = _picture_losses(config, modules, state, constants, images_bhwc, decoded_bhwc, length_b)
         metrics |= more

@@ -112,7 +112,11 @@ class EventObject:
         self._records.write(data)
 
     def flush(self) -> None:
-        """Raises OSError: the bucket cannot be written."""
+        """Write what is new.
+
+        Raises:
+            OSError: the bucket cannot be written.
+        """
         data = self._records.getvalue()
         if len(data) > self._written:
             with bucket_errors(self._path):
@@ -120,7 +124,11 @@ class EventObject:
             self._written = len(data)
 
     def close(self) -> None:
-        """Raises OSError: as `flush`."""
+        """Flush once more.
+
+        Raises:
+            OSError: as `flush`.
+        """
         self.flush()
 
 

@@ -4,7 +4,8 @@ A file of conversations is a JSON list of objects (or one object a line): `id`, 
 and `conversations`, a list of `{"from": "human" | "gpt", "value": text}` with `<image>` where the image stands;
 ViP-LLaVA's also `bboxes`, lists x1, y1, x2, y2 in pixels (its documentation's example says `bbox`), which the text
 calls `<bbox>` or `<bbox0>`, `<bbox1>`, .., and perhaps `segmentations`, of each box null or lists x, y, x, y, .. .
-A file of questions has an object a line: `question_id`, `image`, `text` and perhaps `category`.
+A file of questions has an object a line: `question_id`, `image`, `text` and perhaps `category`; of answers
+`question_id` and `text`; of contexts `image` and `caption` (a text, or some), what a judge reads in place of the image.
 
 What is no such object is left out, and told of: every reader returns what it read with a list of faults.
 """
@@ -15,10 +16,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from icl_runner.regions import Box, Polygon
+from icl_runner.data.polygons import Box, Polygon
 from spae.errors import InputError
 from spae.files import file_size, write_file
 
@@ -66,6 +68,14 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """An answer to a question, by its id; or what is to be seen in an image, by the image."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Fault:
     """An entry that was left out: "line 3" or "entry 3" (counted from 1), and a code of REASONS."""
 
@@ -76,7 +86,7 @@ class Fault:
         return f"{self.place}: wanted {REASONS[self.reason]}"
 
 
-T = TypeVar("T", Conversation, Question)
+T = TypeVar("T", Conversation, Question, Reply)
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,24 @@ def read_questions(path: str | Path) -> Reading[Question]:
         InputError: as `read_conversations`.
     """
     return _read(Path(path), _question)
+
+
+def read_answers(path: str | Path) -> Reading[Reply]:
+    """The answers of a file, by the id of their question.
+
+    Raises:
+        InputError: as `read_conversations`.
+    """
+    return _read(Path(path), partial(_reply, key="question_id", text="text"))
+
+
+def read_contexts(path: str | Path) -> Reading[Reply]:
+    """What is to be seen in images, by the image.
+
+    Raises:
+        InputError: as `read_conversations`.
+    """
+    return _read(Path(path), partial(_reply, key="image", text="caption"))
 
 
 def write_conversations(path: str | Path, conversations: Sequence[Conversation]) -> None:
@@ -213,6 +241,16 @@ def _question(value: Any, known: set[str]) -> Question:
     ):
         raise _Wrong("object")
     return Question(_id(value.get("question_id"), known), image, text, category)
+
+
+def _reply(value: Any, known: set[str], *, key: str, text: str) -> Reply:
+    if not isinstance(value, dict):
+        raise _Wrong("object")
+    said = value.get(text)
+    lines: list[Any] = said if isinstance(said, list) and said else [said]
+    if not all(isinstance(line, str) for line in lines):
+        raise _Wrong("object")
+    return Reply(_id(value.get(key), known), "\n".join(lines))
 
 
 def _id(value: Any, known: set[str]) -> str:

@@ -10,9 +10,11 @@ from icl_runner.data.examples import ExampleSet
 from icl_runner.pictures.encoding import thumbnail
 from spae import bundle
 from spae.images import data_url, to_png
+from spae.progress import Progress
 
 # JAX takes seconds to import.
 if TYPE_CHECKING:
+    from icl_runner.data.polygons import Box
     from icl_runner.data.pyramids import Pyramids
     from spae.tokenizer import Tokenizer
 
@@ -51,6 +53,16 @@ class Images:
 
         pyramids = self.pyramids(sorted(set(image_keys)))
         return {key: render(pyramid, layers) for key, pyramid in pyramids.items()}
+
+    def region_words(self, regions: Iterable[tuple[str, "Box"]], count: int) -> dict[tuple[str, "Box"], str]:
+        """(Image key, box) -> `count` words of what is there, as they stand in a prompt: `Tokenizer.region_words`."""
+        wanted = list(dict.fromkeys(regions))
+        found = {}
+        with Progress(len(wanted), "words of regions", "region") as progress:
+            for key, box in wanted:
+                found[key, box] = " ".join(self.tokenizer.region_words(self.examples.image(key), box, count))
+                progress.update(1)
+        return found
 
     def tokens(self, layers: int) -> int:
         """How many words the first layers have, or how many soft tokens an image that is shown."""

@@ -177,6 +177,37 @@ def coco_captions(folder: Path, split: str | None) -> ExampleSet:
     return ExampleSet(f"{folder.name} {split}", examples, {}, *files, split)
 
 
+def coco_boxes(
+    folder: Path, split: str | None
+) -> dict[str, tuple[tuple[str, tuple[float, float, float, float]], ...]]:
+    """File of an image -> category and x1, y1, x2, y2 of each thing in it, as shares of width and height, from
+    annotations/instances_<split>.json; {} where that file is not there.
+
+    Raises:
+        InputError: the file is not as COCO's.
+    """
+    file = folder / "annotations" / f"instances_{split}.json"
+    if not file.is_file():
+        return {}
+    document = _json(file)
+    found: dict[str, list[tuple[str, tuple[float, float, float, float]]]] = {}
+    try:
+        categories = {category["id"]: category["name"] for category in document["categories"]}
+        images = {image["id"]: image for image in document["images"]}
+        for annotation in document["annotations"]:
+            image = images[annotation["image_id"]]
+            x, y, across, down = annotation["bbox"]
+            width, height = image["width"], image["height"]
+            corners = (x / width, y / height, (x + across) / width, (y + down) / height)
+            found.setdefault(image["file_name"], []).append((categories[annotation["category_id"]], corners))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{file}: wanted categories (id, name), images (id, file_name, width, height) and annotations (image_id, "
+            f"category_id, bbox of four numbers), something lacks {error}"
+        ) from error
+    return {name: tuple(things) for name, things in found.items()}
+
+
 def question_files(folder: Path) -> dict[str, Path]:
     """Split -> v2_OpenEnded_mscoco_<split>_questions.json."""
     prefix, suffix = "v2_OpenEnded_mscoco_", "_questions"

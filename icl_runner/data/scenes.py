@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
+from icl_runner.data.polygons import Box, Polygon, box_of, fill, outlines, rectangle
 from icl_runner.data.sprites import OPAQUE, Sprite, SpriteSet
 from icl_runner.dice import Dice
-from icl_runner.regions import Box, Polygon, box_of, fill, outlines, rectangle
 from spae.errors import InputError
 from spae.images import to_array
 
@@ -33,7 +33,7 @@ class SceneObject:
         category: what sort of thing it is.
         caption: a phrase with its article.
         box: the least box around its visible pixels, in pixels of the image.
-        polygons: around its visible pixels; holes, where there are any, are polygons too (`regions.fill`).
+        polygons: around its visible pixels; holes, where there are any, are polygons too (`polygons.fill`).
     """
 
     key: str

@@ -7,7 +7,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.layouts import content
-from icl_runner.regions import box_of
+from icl_runner.data.polygons import box_of
 from spae.errors import InputError
 from spae.images import MAX_PIXELS
 from spae.weights.packages import package_file
@@ -55,6 +55,7 @@ class SpriteSet:
         sprites: in the order of their keys.
         read: key -> uint8 (h, w, 4), RGBA, not yet cut to what is opaque.
         identity: computes the text that names the content; called once, when asked for.
+        whole: whether they are images that were not cut out.
 
     Raises:
         InputError: there are none.
@@ -66,10 +67,12 @@ class SpriteSet:
         sprites: Sequence[Sprite],
         read: Callable[[str], np.ndarray],
         identity: Callable[[], str],
+        *,
+        whole: bool = False,
     ) -> None:
         if not sprites:
             raise InputError(f"wanted at least one sprite, {name} has none")
-        self.name, self.identity, self._read = name, identity, read
+        self.name, self.identity, self.whole, self._read = name, identity, whole, read
         self.sprites = tuple(sorted(sprites, key=lambda sprite: sprite.key))
         self.by_name: dict[str, list[Sprite]] = {}
         for sprite in self.sprites:
@@ -79,6 +82,16 @@ class SpriteSet:
     def names(self) -> tuple[str, ...]:
         """Every name once, in alphabetical order: the class set of all that may occur."""
         return tuple(sorted(self.by_name))
+
+    def only(self, names: Iterable[str]) -> "SpriteSet":
+        """Those of these names alone; the names are not part of the identity.
+
+        Raises:
+            InputError: none of these names.
+        """
+        wanted = set(names)
+        kept = [sprite for sprite in self.sprites if sprite.name in wanted]
+        return SpriteSet(self.name, kept, self._read, self.identity, whole=self.whole)
 
     def picture(self, sprite: Sprite) -> UInt8[np.ndarray, "h w 4"]:
         """A sprite cut to the box of its opaque pixels.
@@ -167,6 +180,10 @@ def openmoji() -> SpriteSet:
     )
 
 
+# By name: those that are installed, not given by a path.
+SPRITES: dict[str, Callable[[], SpriteSet]] = {"tuxpaint": tuxpaint, "openmoji": openmoji}
+
+
 def of_examples(examples: ExampleSet) -> SpriteSet:
     """Labelled images as sprites, whole: for mosaics. The name is the class's, and so are the category, and the
     caption where the image has none.
@@ -187,7 +204,7 @@ def of_examples(examples: ExampleSet) -> SpriteSet:
         return np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
 
     sprites = [sprite(example) for example in examples.examples]
-    return SpriteSet(examples.name, sprites, read, lambda: examples.fingerprint)
+    return SpriteSet(examples.name, sprites, read, lambda: examples.fingerprint, whole=True)
 
 
 def _article(name: str) -> str:

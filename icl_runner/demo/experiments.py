@@ -15,13 +15,14 @@ from icl_runner import prompts, scoring
 from icl_runner.cells import EMBEDDED, Call
 from icl_runner.constraints import spaced
 from icl_runner.data.examples import Example
+from icl_runner.episodes import calls
 from icl_runner.episodes.draw import Episode, Shot
 from icl_runner.pictures.comparison import random_words
 from icl_runner.pictures.progressive import Pair, Segment, flat_words, make_plan, prompt_for
-from icl_runner.tasks import classify
 from icl_runner.tasks.caption import Caption
+from icl_runner.tasks.classify import Classify
 from spae.frozen_lm import FrozenLM
-from spae.frozen_lm.constraint import TokenSet, Trie
+from spae.frozen_lm.constraint import Trie
 from spae.metrics import psnr
 from spae.tokenizer import Tokenizer
 
@@ -80,14 +81,12 @@ def classified(lm: FrozenLM, asked: Sequence[Episode], words: Mapping[str, str])
     Args:
         words: key -> its words, of all images of the episodes.
     """
-    items = classify.items(asked, words, constrains=True)
+    items = calls.items(asked, words, calls.Asked(constrains=True))
     answers = answer(lm, [call for item in items for call in item.calls])
     found = []
     for episode, item in zip(asked, items, strict=True):
         by_key = {call.key: answers.pop(0) for call in item.calls}
-        found.append(
-            Answered(episode, item.calls[0].prompt, by_key, classify.Classify.score(item.shown, by_key)[0])
-        )
+        found.append(Answered(episode, item.calls[0].prompt, by_key, Classify.score(item.shown, by_key)[0]))
     return found
 
 
@@ -224,22 +223,24 @@ def _segment_words(
     lm: FrozenLM, tokenizer: Tokenizer, segment: Segment, asked: Sequence[prompts.Prompt]
 ) -> dict[str, list[str]]:
     """The words of a segment for every prompt, greedily and with the first one by contrast."""
-    vocabulary = tokenizer.vocabulary
-    ids = [int(i) for i in vocabulary.token_ids]
+    writable = lm.writable(tokenizer.vocabulary.words)
+    words, ids = list(writable.ids), list(writable.ids.values())
     log_p = np.array([lm.score(lm.encode(one.text), [[i] for i in ids]) for one in asked])[..., 0]
     first = {"greedy": log_p.argmax(1), "contrast": contrast(log_p).argmax(1)}
-    begun = {how: [vocabulary.words[i] for i in of_how] for how, of_how in first.items()}
+    begun = {how: [words[i] for i in of_how] for how, of_how in first.items()}
     if segment.count == 1:
         return begun
     texts = [
-        f"{prompt.text} {word}" for words in begun.values() for prompt, word in zip(asked, words, strict=True)
+        f"{prompt.text} {word}"
+        for of_how in begun.values()
+        for prompt, word in zip(asked, of_how, strict=True)
     ]
     rest = lm.generate(
         [lm.encode(text) for text in texts],
         segment.count - 1,
-        constraints=[TokenSet(ids, segment.count - 1)] * len(texts),
+        constraints=[writable.constraint(segment.count - 1)] * len(texts),
     )
-    all_words = [word for words in begun.values() for word in words]
+    all_words = [word for of_how in begun.values() for word in of_how]
     whole = [word + one.text for word, one in zip(all_words, rest, strict=True)]
     return {"greedy": whole[: len(asked)], "contrast": whole[len(asked) :]}
 

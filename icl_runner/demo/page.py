@@ -17,6 +17,7 @@ from spae.demo import PHOTOGRAPHS, read_credits
 from spae.errors import InputError
 from spae.files import write_file
 from spae.pages import fill
+from spae.weights.hub import HUB
 
 LAYERS = 2  # five words a photograph
 COLUMNS = {
@@ -43,8 +44,8 @@ def write_demo(folder: str | Path, bundle: str = "default", model: str = "defaul
         BundleError: no such bundle.
     """
     name = model.removeprefix(EMBEDDED)
-    if name != "default" and not Path(name).exists():
-        wanted = f"{EMBEDDED}default or {EMBEDDED} and the path of a model"
+    if name != "default" and not name.startswith(HUB) and not Path(name).exists():
+        wanted = f"{EMBEDDED}default or {EMBEDDED} and the path of a model, or its name on the hub ({HUB}ORG/REPO/FILE)"
         raise InputError(f"the demonstration runs on the embedded model: wanted {wanted}; got {model}")
     folder = Path(folder)
     try:
@@ -54,6 +55,9 @@ def write_demo(folder: str | Path, bundle: str = "default", model: str = "defaul
 
     tokenizer, lm = spae.load(bundle), frozen_lm.load(name)
     print(f"the tokenizer and {lm.name} are ready", flush=True)
+    left_out = lm.writable(tokenizer.vocabulary.words).note()
+    if left_out is not None:
+        print(left_out, flush=True)
     photographs = sets.captioned("photographs")
     examples = photographs.examples
     pyramids = tokenizer.encode([photographs.image(one) for one in examples])
@@ -66,11 +70,13 @@ def write_demo(folder: str | Path, bundle: str = "default", model: str = "defaul
     paintings, prompt = experiments.painted(lm, tokenizer, lambda line: print(line, flush=True))
 
     facts = {
-        "language model": lm.name,
+        "language model": lm.name if lm.revision is None else f"{lm.source}, revision {lm.revision}",
         "tokenizer": bundle.rstrip("/").rpartition("/")[2],
         "words of a photograph": str(tokenizer.shape.tokens(LAYERS)),
         "words of a drawn picture": str(tokenizer.shape.tokens(experiments.LAYERS)),
     }
+    if left_out is not None:
+        facts["drawn with all words but these"] = left_out
     filled = {
         "FACTS": "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items()),
         "EPISODE": _episode(answered, words),

@@ -1,6 +1,6 @@
 """Cells of pictures as tasks of inspect-ai: a solver that decodes progressively, a scorer that decodes and compares."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +26,7 @@ from icl_runner import constraints, prompts, scoring, spelling
 from icl_runner.cells import number
 from icl_runner.pictures.drawing import Drawing, DrawingCell
 from icl_runner.pictures.encoding import thumbnail
-from icl_runner.pictures.progressive import Answer, Ask, Decoded, decode, max_tokens
+from icl_runner.pictures.progressive import Answer, Ask, Decoded, Weigh, decode, max_tokens
 from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
 
 # Where a sample's words are kept in the log, also of one that failed half-way.
@@ -77,6 +77,7 @@ def draw_words(cell: DrawingCell) -> Solver:
             cell.tokenizer.vocabulary,
             samples=cell.decoding.samples,
             seed=number(cell.seed, drawing.id) >> 1,  # some endpoints take no more than 31 bits
+            weigh=weigh(model) if cell.decoding.choose == "agreement" else None,
         )
         reasons = [f"{asdict(segment)}: {error}" for segment, error in decoded.failures]
         kept = {"words": list(decoded.words), "repairs": dict(decoded.repairs), "failures": reasons}
@@ -113,6 +114,19 @@ def ask(model: Model, cell: DrawingCell) -> Ask:
         messages.insert(0, ChatMessageSystem(content=prompts.chat_words(count)))
         output = await spelling.generate(model, messages, config)
         return Answer(scoring.finished(output.completion.strip(), prompt.stop), _mean_log_prob(output))
+
+    return put
+
+
+def weigh(model: Model) -> Weigh:
+    """Asks a model how likely texts are behind a prompt."""
+
+    async def put(prompt: Prompt, texts: Sequence[str]) -> list[float]:
+        longest = max(len(text.split()) for text in texts)
+        body = constraints.Likelihoods(tuple(texts)).extra_body()
+        config = GenerateConfig(max_tokens=max_tokens(longest), temperature=0, extra_body=body)
+        output = await spelling.generate(model, [ChatMessageUser(content=prompt.text)], config)
+        return (output.metadata or {})[constraints.LOG_PROBS]
 
     return put
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -13,12 +13,14 @@ from icl_runner.pictures.encoding import to_base64
 from icl_runner.pictures.progressive import (
     Decoded,
     Pair,
+    Segment,
     SegmentPlan,
     WritePrompt,
     approximate_tokens,
     check_fits,
     make_plan,
     max_tokens,
+    others_of,
     prompt_for,
     to_pyramid,
 )
@@ -40,21 +42,23 @@ class Decoding:
     Args:
         layers: of the pyramid that are written: 4 are 85 words.
         autoregressive: how many of them are AR.
-        segment_words: of a segment, at most.
+        segment_words: of a segment, at most; or for each layer.
         samples: answers that are asked for, of which one is taken.
         temperature: 0 is greedy; more than one sample needs more.
+        choose: the one that is taken: the likeliest, or that of the most agreement with its condition.
         context_tokens: what the model can read and write at a time.
 
     Raises:
-        InputError: several samples at temperature 0: they would all be the same.
+        InputError: several samples at temperature 0: they would all be the same; a choice of one.
     """
 
     layers: int
     autoregressive: int
-    segment_words: int
+    segment_words: int | tuple[int, ...]
     samples: int
     temperature: float
     context_tokens: int
+    choose: Literal["likelihood", "agreement"] = "likelihood"
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or (self.samples > 1 and not self.temperature):
@@ -62,6 +66,9 @@ class Decoding:
                 f"pictures: wanted a temperature above 0 to draw {self.samples} samples from, and none below 0; got "
                 f"{self.temperature}"
             )
+
+        if self.choose == "agreement" and self.samples == 1:
+            raise InputError("pictures: wanted several samples to choose by agreement from, got 1")
 
     def plan(self, shape: PyramidShape) -> SegmentPlan:
         """The segments of a picture; see `make_plan`."""
@@ -73,10 +80,12 @@ class Decoding:
             "layers": self.layers,
             "tokens_per_image": shape.tokens(self.layers),
             "autoregressive": self.autoregressive,
-            "segment_words": self.segment_words,
+            "segment_words": self.segment_words
+            if isinstance(self.segment_words, int)
+            else " ".join(map(str, self.segment_words)),
             "samples": self.samples,
             "temperature": self.temperature,
-        }
+        } | ({"choose": self.choose} if self.choose != "likelihood" else {})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -152,6 +161,16 @@ class DrawingCell(Cell):
                 key = f"layer {part.layer}, words {part.start + 1} to {part.stop}"
                 call = Call(key, prompt, max_tokens(part.count), system=prompts.chat_words(part.count))
                 yield from [call] * self.decoding.samples
+                if self.decoding.choose == "agreement":
+                    yield from self._weighings(part, drawing)
+
+    def _weighings(self, part: Segment, drawing: Drawing) -> Iterable[Call]:
+        """The calls that weigh the samples of a segment."""
+        words = " ".join(drawing.target_words[part.start : part.stop])
+        choices = tuple(f"{words} {number}" for number in range(self.decoding.samples))
+        for condition in (drawing.condition, *others_of(drawing.pairs, drawing.condition)):
+            prompt = prompt_for(part, drawing.pairs, condition, drawing.target_words, self.write)
+            yield Call("agreement", prompt, max_tokens(part.count), choices, likelihoods=True)
 
     def score(self, drawing: Drawing, decoded: Decoded) -> tuple[dict[str, float], dict[str, Any]]:
         """The values of a sample, and what shows it again; all pictures from words of the same layers."""

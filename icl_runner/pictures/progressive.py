@@ -16,10 +16,11 @@ This file knows no language model: `decode` is given a function that asks one.
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import anyio
+import numpy as np
 
 from icl_runner.prompts import Prompt
 from spae.errors import InputError
@@ -29,6 +30,7 @@ from spae.vocabulary import Vocabulary
 
 Item = TypeVar("Item")
 
+OTHERS = 3  # conditions against which an answer's agreement with its own is weighed
 
 # Pairs (condition, answer) in the order of the prompt, the query's condition, and the words of its answer that
 # are there already ("" at first) -> the prompt whose continuation is the next words.
@@ -45,6 +47,9 @@ class Answer:
 
 # (prompt, number of words wanted, seed) -> the answer.
 Ask = Callable[[Prompt, int, int], Awaitable[Answer]]
+
+# (prompt, texts) -> the log-probability of each text behind the prompt.
+Weigh = Callable[[Prompt, Sequence[str]], Awaitable[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -222,12 +227,15 @@ async def decode(
     *,
     samples: int = 1,
     seed: int = 0,
+    weigh: Weigh | None = None,
 ) -> Decoded:
     """The words of a picture, asked for segment by segment; the segments of a wave at the same time.
 
     Of each segment `samples` answers with different seeds are asked for, and one is taken: of those with the fewest
     repairs (none, where decoding is held to the vocabulary) the likeliest, by the mean log-probability of its tokens;
-    the first, where the model gives none. Words that an answer lacks are filled with the word above them, and counted.
+    the first, where the model gives none. With `weigh` not the likeliest, but the one that agrees most with its
+    condition (`agreement`), weighed against `OTHERS` others of the context. Words that an answer lacks are filled with
+    the word above them, and counted.
 
     What a call raises ends up in `Decoded.failures`, so that the words of the others are not lost: the caller
     decides.
@@ -253,9 +261,20 @@ async def decode(
             for number in range(samples):
                 group.start_soon(sample, number)
         if answers:
-            found, counted = choose([answers[n] for n in sorted(answers)], segment.count, vocabulary)
+            found, counted = await choose_words(segment, prompt, given, [answers[n] for n in sorted(answers)])
             words[segment.start : segment.stop] = found
             repairs.update(counted)
+
+    async def choose_words(
+        segment: Segment, prompt: Prompt, given: Sequence[str], answers: Sequence[Answer]
+    ) -> tuple[list[str | None], Counter[str]]:
+        if weigh is not None and len(answers) > 1:
+            others = [prompt_for(segment, pairs, one, given, write) for one in others_of(pairs, condition)]
+            try:
+                answers = await agreement(answers, [prompt, *others], weigh)
+            except Exception as error:  # kept, as that of a call for words
+                failures.append((segment, error))
+        return choose(answers, segment.count, vocabulary)
 
     for wave in plan.waves:
         async with anyio.create_task_group() as group:
@@ -266,6 +285,27 @@ async def decode(
     repairs["missing"] += words.count(None)
     filled = tuple(complete(words, plan.shape, vocabulary))
     return Decoded(filled, {kind: count for kind, count in sorted(repairs.items()) if count}, tuple(failures))
+
+
+def others_of(pairs: Sequence[Pair], condition: str | tuple[str, ...]) -> list[str | tuple[str, ...]]:
+    """The first `OTHERS` conditions of the context that are not this one."""
+    return [one for one in dict.fromkeys(pair.condition for pair in pairs) if one != condition][:OTHERS]
+
+
+async def agreement(answers: Sequence[Answer], prompts: Sequence[Prompt], weigh: Weigh) -> list[Answer]:
+    """The answers, each with the log of how much likelier it is behind the first prompt than behind all of them on
+    average, in place of its log-probability. What is likely whatever the condition thereby counts nothing.
+
+    (Li et al., "Contrastive decoding", arXiv 2210.15097, with other conditions in place of the weaker model.)
+    """
+    texts = list(dict.fromkeys(answer.text.strip() for answer in answers if answer.text.strip()))
+    if not texts:
+        return list(answers)
+    # Row: prompt; column: text.
+    log_p = np.array([await weigh(prompt, texts) for prompt in prompts])
+    weights = log_p[0] - np.logaddexp.reduce(log_p, axis=0) + np.log(len(prompts))
+    by_text = dict(zip(texts, weights.tolist(), strict=True))
+    return [replace(answer, log_prob=by_text.get(answer.text.strip())) for answer in answers]
 
 
 def choose(

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from icl_runner import constraints
 from icl_runner.data.images import Images
 from icl_runner.figures import Control, Measure
-from icl_runner.options import option, whole, wholes
+from icl_runner.options import option, optional, whole, wholes
 from icl_runner.pictures.drawing import Decoding, Drawing, DrawingCell, Judge, WritePrompt
 from icl_runner.task import Task
+from spae.errors import InputError
 
 # inspect-ai takes three seconds to import.
 if TYPE_CHECKING:
@@ -41,7 +43,11 @@ class DrawingTask(Task):
     # layers whose words are written one after the other; those of the rest stand alone
     autoregressive: Annotated[int, whole(0)] = 3
     segment_words: Annotated[int, whole(1)] = 16  # words of one call, at most
-    samples: Annotated[int, whole(1)] = 1  # answers of which the likeliest is taken
+    # the same for each layer, as many numbers as layers, in place of --segment-words
+    segments: Annotated[tuple[int, ...], wholes(1), optional("N [N ..]")] = ()
+    samples: Annotated[int, whole(1)] = 1  # answers of which one is taken
+    # the likeliest; or the one that its condition makes likelier than other conditions of the context do
+    choose: Literal["likelihood", "agreement"] = "likelihood"
     temperature: Annotated[float, option("X")] = 0.0  # 0 is greedy
     context_tokens: Annotated[int, whole(1)] = 8192  # what the model can read
 
@@ -49,15 +55,21 @@ class DrawingTask(Task):
         """How pictures of so many layers are written.
 
         Raises:
-            InputError: options that do not fit each other.
+            InputError: options that do not fit each other or the model.
         """
+        if self.choose == "agreement" and not constraints.tells_likelihoods(self.model, self.model_args):
+            raise InputError(
+                "--choose agreement wants a model that tells how likely a text is: spae-lm/.., or completions/.. with "
+                f"-M dialect=llama.cpp or vllm; got {self.model}"
+            )
         return Decoding(
             layers=layers,
             autoregressive=min(self.autoregressive, layers),
-            segment_words=self.segment_words,
+            segment_words=self.segments or self.segment_words,
             samples=self.samples,
             temperature=self.temperature,
             context_tokens=self.context_tokens,
+            choose=self.choose,
         )
 
     def drawing_cell(

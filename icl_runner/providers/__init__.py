@@ -9,7 +9,8 @@ from inspect_ai.model import ModelAPI, modelapi
 
 @modelapi(name="spae-lm")
 def spae_lm() -> type[ModelAPI]:
-    """The embedded frozen language model, in JAX: `spae-lm/default`, or a GGUF file or Hugging Face folder."""
+    """The embedded frozen language model, in JAX: `spae-lm/default`, a GGUF file or Hugging Face folder, or
+    one of the hub, `spae-lm/hf:ORG/REPO[/FILE]`."""
     from icl_runner.providers.embedded import EmbeddedAPI
 
     return EmbeddedAPI

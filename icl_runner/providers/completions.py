@@ -10,31 +10,35 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
 from inspect_ai.model import (
-    ChatCompletionChoice,
     ChatMessage,
-    ChatMessageAssistant,
     GenerateConfig,
-    Logprob,
-    Logprobs,
     ModelAPI,
     ModelOutput,
-    ModelUsage,
     RetryDecision,
-    StopReason,
-    TopLogprob,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from icl_runner.constraints import KEY, from_extra_body
+from icl_runner import together
+from icl_runner.cells import Call
+from icl_runner.constraints import (
+    KEY,
+    LOG_PROBS,
+    Choices,
+    Constraint,
+    Likelihoods,
+    from_extra_body,
+    spaced,
+)
 from icl_runner.providers.dialects import DIALECTS, fields
 from icl_runner.providers.raw_prompt import raw_prompt
+from icl_runner.providers.replies import error_of, is_choice, output_of, text_of
 from icl_runner.providers.retries import Attempts, EndpointError, RetryPolicy, retry_after
 from icl_runner.spelling import SPELLINGS
 from spae.errors import InputError
@@ -54,12 +58,6 @@ _SETTINGS = {
     "stop_seqs": "stop",
     "seed": "seed",
     "num_choices": "n",
-}
-_STOP_REASONS: dict[str | None, StopReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "length": "max_tokens",
-    "content_filter": "content_filter",
 }
 _TRANSIENT = (408, 409, 425, 429)  # and everything from 500
 _SHOWN = 300  # characters of an endpoint's message that go into ours
@@ -127,23 +125,22 @@ class CompletionsAPI(ModelAPI):
         tool_choice: ToolChoice,
         config: GenerateConfig,
     ) -> ModelOutput:
-        """One completion (or `num_choices`).
+        """One completion (or `num_choices`); of calls that came together (`icl_runner.together`) one for each.
 
         Raises:
             EndpointError: there is none.
-            InputError: other messages than one text to continue.
+            InputError: other messages than one text to continue; likelihoods of an endpoint of the dialect "none".
         """
-        request = self._request(raw_prompt(input, tools, "completions"), config)
+        prompt = raw_prompt(input, tools, "completions")
+        calls = together.calls_of(config.extra_body)
+        if calls is not None:
+            return together.joined([await self._patiently(call, config) for call in calls])
         attempts = _attempts.get() or Attempts(self._policy)
         try:
-            reply = await self._post(request, config.extra_headers)
-            output = self._output(reply)
+            return await self._answer(prompt, config, from_extra_body(config.extra_body))
         except EndpointError as error:
             # Without its cause: an exception of the HTTP client may hold the request, and so the key.
             raise attempts.failed(error, config.max_retries) from None
-        if from_extra_body(config.extra_body) is not None:
-            output.metadata = {"constrained": self._dialect != "none"}
-        return output
 
     def should_retry(self, ex: Exception) -> RetryDecision:
         if not isinstance(ex, EndpointError) or ex.final:
@@ -168,7 +165,77 @@ class CompletionsAPI(ModelAPI):
         if session is not None:
             await session.aclose()
 
-    def _request(self, prompt: str, config: GenerateConfig) -> dict[str, Any]:
+    async def _patiently(self, call: Call, config: GenerateConfig) -> ModelOutput:
+        """One of several calls, tried again by itself as inspect tries a call again: those before it are answered."""
+        settings = {"max_tokens": call.max_tokens, "stop_seqs": list(call.prompt.stop)}
+        config = config.model_copy(update=settings)
+        asked: Choices | Likelihoods | None = None
+        if call.choices:
+            asked = Likelihoods(call.choices) if call.likelihoods else Choices(call.choices)
+        attempts = Attempts(self._policy)
+        while True:
+            try:
+                return await self._answer(call.prompt.text, config, asked)
+            except EndpointError as error:
+                error = attempts.failed(error, config.max_retries)
+                if error.final:
+                    raise error from None
+                wait = attempts.pause(error)
+            await asyncio.sleep(wait)
+
+    async def _answer(
+        self, prompt: str, config: GenerateConfig, asked: Constraint | Likelihoods | None
+    ) -> ModelOutput:
+        if isinstance(asked, Likelihoods):
+            return await self._likelihoods(asked.texts, prompt, config)
+        output = await self._complete(prompt, config, asked)
+        if asked is not None:
+            output.metadata = {"constrained": self._dialect != "none"}
+        return output
+
+    async def _complete(
+        self, prompt: str, config: GenerateConfig, constraint: Constraint | None
+    ) -> ModelOutput:
+        return self._output(await self._post(self._request(prompt, config, constraint), config.extra_headers))
+
+    async def _likelihoods(self, texts: Sequence[str], prompt: str, config: GenerateConfig) -> ModelOutput:
+        """How likely each text is: what an endpoint tells of its tokens when nothing else may be written.
+
+        One request after the other: so many connections are open as inspect thinks. As what was written stands the
+        likeliest.
+        """
+        if self._dialect == "none":
+            raise InputError(
+                "completions: wanted -M dialect=llama.cpp or -M dialect=vllm to ask how likely a text is; it is none"
+            )
+        # The stop texts would end it before its end was written.
+        config = config.model_copy(update={"logprobs": True, "stop_seqs": None})
+        outputs = [await self._complete(prompt, config, Choices((f"{text}\n",))) for text in texts]
+        log_probs = [
+            self._log_prob(f"{spaced(prompt, text)}\n", one) for text, one in zip(texts, outputs, strict=True)
+        ]
+        best = outputs[log_probs.index(max(log_probs))]
+        usages = [one.usage for one in outputs if one.usage is not None]
+        best.usage = sum(usages[1:], usages[0]) if usages else None
+        best.metadata = {"constrained": True, LOG_PROBS: log_probs}
+        return best
+
+    def _log_prob(self, text: str, output: ModelOutput) -> float:
+        """Of the tokens that spell the text; what stands behind them is the end, which nobody chose."""
+        logprobs = output.choices[0].logprobs
+        total, written = 0.0, ""
+        for one in logprobs.content if logprobs is not None else ():
+            if len(written) < len(text):
+                total, written = total + one.logprob, written + one.token
+        if written != text:
+            raise EndpointError(
+                "deterministic",
+                "an answer without the log-probabilities of the tokens asked for",
+                self._shown(f"wanted those of {text!r}, got those of {written!r}"),
+            )
+        return total
+
+    def _request(self, prompt: str, config: GenerateConfig, constraint: Constraint | None) -> dict[str, Any]:
         body = {key: value for key, value in (config.extra_body or {}).items() if key != KEY}
         body |= {"model": self.model_name, "prompt": prompt}
         body |= {
@@ -180,7 +247,7 @@ class CompletionsAPI(ModelAPI):
             body["logprobs"] = config.top_logprobs or 1
         if config.logit_bias:
             body["logit_bias"] = {str(token): bias for token, bias in config.logit_bias.items()}
-        return body | fields(from_extra_body(config.extra_body), self._dialect, prompt)
+        return body | fields(constraint, self._dialect, prompt)
 
     async def _post(self, request: Mapping[str, Any], headers: Mapping[str, str] | None) -> dict[str, Any]:
         session = await self._session()
@@ -198,7 +265,7 @@ class CompletionsAPI(ModelAPI):
             raise EndpointError("transient", "the connection failed", detail) from None
         if response.status == 200:
             return self._read(body)
-        if response.status == 400 and _error(body).get("code") == "content_filter":
+        if response.status == 400 and error_of(body).get("code") == "content_filter":
             # Azure's way of saying that the prompt was filtered: an answer, and always the same.
             return {"choices": [{"text": "", "finish_reason": "content_filter"}]}
         raise self._refused(response.status, response.headers, body)
@@ -209,25 +276,27 @@ class CompletionsAPI(ModelAPI):
         try:
             reply = json.loads(body)
         except ValueError:
-            raise EndpointError("transient", "an answer that is not JSON", self._shown(_text(body))) from None
+            raise EndpointError(
+                "transient", "an answer that is not JSON", self._shown(text_of(body))
+            ) from None
         choices = reply.get("choices") if isinstance(reply, dict) else None
-        if not isinstance(choices, list) or not choices or not all(map(_is_choice, choices)):
+        if not isinstance(choices, list) or not choices or not all(map(is_choice, choices)):
             # JSON, so somebody meant it.
-            detail = self._shown(_text(body))
+            detail = self._shown(text_of(body))
             raise EndpointError("deterministic", "an answer without choices[..].text", detail)
         return reply
 
     def _output(self, reply: Mapping[str, Any]) -> ModelOutput:
         try:
-            return _output(reply, self.model_name)
+            return output_of(reply, self.model_name)
         except (TypeError, ValueError, AttributeError) as error:
             detail = self._shown(f"{type(error).__name__}: {error}")
             raise EndpointError("deterministic", "an answer that cannot be read", detail) from None
 
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> EndpointError:
-        error = _error(body)
+        error = error_of(body)
         failure = f"HTTP {status} from {self.base_url}"
-        detail = self._shown(str(error.get("message") or _text(body)))
+        detail = self._shown(str(error.get("message") or text_of(body)))
         if status == 404:
             detail = f"{detail}: {SPELLINGS}"
         if (status < 500 and status not in _TRANSIENT) or error.get("code") == "insufficient_quota":
@@ -323,69 +392,3 @@ def _endpoint(argument: str | None) -> tuple[str, str, tuple[str, str] | None]:
 
 def _basic(user: tuple[str, str]) -> str:
     return "Basic " + base64.b64encode(":".join(user).encode()).decode()
-
-
-def _text(body: bytes) -> str:
-    return body.decode("utf-8", "replace")
-
-
-def _error(body: bytes) -> dict[str, Any]:
-    """The `error` of an endpoint's answer (the message alone from those that send a string), {} without one."""
-    try:
-        reply = json.loads(body)
-    except ValueError:
-        return {}
-    error = reply.get("error", reply) if isinstance(reply, dict) else {}
-    return error if isinstance(error, dict) else {"message": str(error)}
-
-
-def _is_choice(choice: object) -> bool:
-    return isinstance(choice, dict) and isinstance(choice.get("text"), str)
-
-
-def _output(reply: Mapping[str, Any], model: str) -> ModelOutput:
-    choices = [
-        ChatCompletionChoice(
-            message=ChatMessageAssistant(content=choice["text"], model=model, source="generate"),
-            stop_reason=_STOP_REASONS.get(choice.get("finish_reason"), "unknown"),
-            logprobs=_logprobs(choice.get("logprobs")),
-        )
-        for choice in sorted(reply["choices"], key=lambda choice: choice.get("index") or 0)
-    ]
-    return ModelOutput(
-        model=str(reply.get("model") or model), choices=choices, usage=_usage(reply.get("usage"))
-    )
-
-
-def _usage(usage: Any) -> ModelUsage | None:
-    if not isinstance(usage, dict):
-        return None
-    prompt, answer = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-    # inspect counts what came from the endpoint's cache apart, because it costs less.
-    return ModelUsage(
-        input_tokens=prompt - (cached or 0),
-        input_tokens_cache_read=cached,
-        output_tokens=answer,
-        total_tokens=prompt + answer,
-    )
-
-
-def _logprobs(logprobs: Any) -> Logprobs | None:
-    """From the parallel lists of /v1/completions, or from the list of llama.cpp, which is that of chats."""
-    if not isinstance(logprobs, dict):
-        return None
-    if logprobs.get("content"):
-        return Logprobs.model_validate({"content": logprobs["content"]})
-    tokens, values = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
-    tops = logprobs.get("top_logprobs") or [None] * len(tokens)
-    content = [
-        Logprob(
-            token=token,
-            logprob=value,
-            top_logprobs=[TopLogprob(token=t, logprob=p) for t, p in top.items()] if top else None,
-        )
-        for token, value, top in zip(tokens, values, tops, strict=False)
-        if value is not None
-    ]
-    return Logprobs(content=content) if content else None

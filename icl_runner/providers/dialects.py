@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from icl_runner.constraints import Choices, Words, spaced
+from icl_runner.constraints import Choices, Constraint, Pattern, spaced
 from spae import bundle
 
 # llama.cpp: `grammar` in GBNF. vLLM (0.12 and later): `structured_outputs`; before that it was `guided_choice`
@@ -13,7 +13,7 @@ from spae import bundle
 DIALECTS = ("none", "llama.cpp", "vllm")
 
 
-def fields(constraint: Choices | Words | None, dialect: str, prompt: str) -> dict[str, Any]:
+def fields(constraint: Constraint | None, dialect: str, prompt: str) -> dict[str, Any]:
     """What to add to the body so that the answer to `prompt` keeps to the constraint; {} for "none"."""
     if constraint is None or dialect == "none":
         return {}
@@ -22,6 +22,10 @@ def fields(constraint: Choices | Words | None, dialect: str, prompt: str) -> dic
         if dialect == "vllm":
             return {"structured_outputs": {"choice": texts}}
         return {"grammar": f"root ::= {' | '.join(map(_gbnf_literal, texts))}\n"}
+    if isinstance(constraint, Pattern):
+        if dialect == "vllm":
+            return {"structured_outputs": {"regex": constraint.regex}}
+        return {"grammar": f"root ::= {_gbnf(constraint.regex)}\n"}
     words = _word_pattern(constraint.bundle, dialect)
     if dialect == "vllm":
         return {"structured_outputs": {"regex": f"( {words}){{{constraint.count}}}"}}
@@ -64,6 +68,24 @@ def _group(node: dict[str, Any], gbnf: bool) -> str:
             rest = "" if set(child) == {""} else _group(child, gbnf)
             branches.append(f"{literal} {rest}".rstrip() if gbnf else literal + rest)
     return f"({'|'.join(branches)})" + ("?" if "" in node else "")
+
+
+# What a `Pattern` may hold: the beginning of a group, a digit, a sign taken as it is, a repetition, another sign.
+_REGEX_PARTS = re.compile(r"(\(\?:)|(\\d)|\\(.)|(\{\d+(?:,\d*)?\}|[?*])|(.)", re.DOTALL)
+
+
+def _gbnf(regex: str) -> str:
+    """A `Pattern` as GBNF writes it: groups and repetitions alike, signs in quotation marks."""
+    grammar = ""
+    for group, digit, escaped, repeated, sign in _REGEX_PARTS.findall(regex):
+        if repeated:
+            grammar += repeated
+        elif sign in ("|", ")"):
+            grammar += f" {sign}"
+        else:
+            literal = "\n" if escaped == "n" else escaped or sign
+            grammar += " (" if group else " [0-9]" if digit else f" {_gbnf_literal(literal)}"
+    return grammar.strip()
 
 
 def _gbnf_literal(text: str) -> str:

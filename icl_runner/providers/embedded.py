@@ -1,7 +1,9 @@
 """The embedded frozen language model (`spae.frozen_lm`) as a provider for inspect-ai."""
 
 import asyncio
+import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,13 +21,25 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from icl_runner.constraints import Choices, Words, from_extra_body, spaced
+from icl_runner import constraints
+from icl_runner.constraints import (
+    LOG_PROBS,
+    Choices,
+    Likelihoods,
+    Pattern,
+    Words,
+    from_extra_body,
+    spaced,
+)
 from icl_runner.providers.dialects import vocabulary_words
 from icl_runner.providers.raw_prompt import raw_prompt
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM, Generation, SoftPrompt
-from spae.frozen_lm.constraint import Constraint, TokenSet, Trie, encode_behind
+from spae.frozen_lm.constraint import Constraint, Trie, encode_behind
+from spae.frozen_lm.writable import WritableWords
+
+LOG = logging.getLogger("icl_runner.providers")
 
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "stop",
@@ -90,8 +104,8 @@ class EmbeddedAPI(ModelAPI):
         if type(batch) is not int or batch < 1:
             raise InputError(f"{self.provider}: wanted a batch from 1; got {batch!r}")
         self._batch = batch
-        self._model = self._load()
-        self._word_ids: dict[str, list[int]] = {}
+        self._model: FrozenLM = self._load()
+        self._writable: dict[str, WritableWords] = {}
         self._waiting: list[_Request] = []
         self._last: list[int] = []  # the prompt that was read last
         self._lock = threading.Lock()
@@ -116,8 +130,10 @@ class EmbeddedAPI(ModelAPI):
         # Both may tokenise for a while.
         text, prompt = await loop.run_in_executor(None, self._read, input, tools)
         asked = from_extra_body(config.extra_body)
-        constraint = await loop.run_in_executor(None, self._constraint, asked, text)
         ids = prompt.named if isinstance(prompt, SoftPrompt) else prompt
+        if isinstance(asked, Likelihoods):
+            return await self._likelihoods(asked.texts, text, prompt, len(ids))
+        constraint = await loop.run_in_executor(None, self._constraint, asked, text)
         room = self._model.context_length - len(ids)
         if room < (config.max_tokens or 1):
             raise InputError(
@@ -137,6 +153,8 @@ class EmbeddedAPI(ModelAPI):
         output = self._output(ids, generations, bool(config.logprobs))
         if asked is not None:
             output.metadata = {"constrained": True}
+        if isinstance(asked, Words) and (left_out := self._writable[asked.bundle].left_out):
+            output.metadata = {"constrained": True, "words_left_out": len(left_out)}
         return output
 
     def max_connections(self) -> int:
@@ -191,6 +209,22 @@ class EmbeddedAPI(ModelAPI):
         for request, generation in zip(batch, generations, strict=True):
             request.answer.set_result(generation)
 
+    async def _likelihoods(
+        self, texts: Sequence[str], written: str, prompt: list[int] | SoftPrompt, length: int
+    ) -> ModelOutput:
+        """How likely each text is behind the prompt, which ends as `written` does and has so many tokens; as what was
+        written stands the likeliest."""
+        behind = [encode_behind(f"{spaced(written, text)}\n", self._model.tokenizer) for text in texts]
+        found = await asyncio.wrap_future(self._thread.submit(self._model.score, prompt, behind))
+        log_probs = [float(one.sum()) for one in found]
+        best = texts[log_probs.index(max(log_probs))]
+        output = ModelOutput.from_content(self.model_name, spaced(written, best))
+        output.model = self._model.name
+        output.metadata = {LOG_PROBS: log_probs}
+        read = length + sum(map(len, behind))
+        output.usage = ModelUsage(input_tokens=read, output_tokens=0, total_tokens=read)
+        return output
+
     def _next_batch(self) -> list[_Request]:
         """Of those who wait, the one whose prompt begins most like the last that was read, and those like it.
 
@@ -204,26 +238,24 @@ class EmbeddedAPI(ModelAPI):
         self._last = first.ids
         return alike[: self._batch]
 
-    def _constraint(self, asked: Choices | Words | None, prompt: str) -> Constraint | None:
+    def _constraint(self, asked: constraints.Constraint | None, prompt: str) -> Constraint | None:
         if asked is None:
             return None
+        if isinstance(asked, Pattern):
+            raise InputError(
+                f"{self.provider}: has no grammar for patterns; it can be held to choices, one after the other"
+            )
         if isinstance(asked, Choices):
             return Trie([spaced(prompt, text) for text in asked.texts], self._model.tokenizer)
-        if asked.bundle not in self._word_ids:
-            self._word_ids[asked.bundle] = self._single_tokens(asked.bundle)
-        return TokenSet(self._word_ids[asked.bundle], asked.count)
+        if asked.bundle not in self._writable:
+            self._writable[asked.bundle] = self._writable_words(asked.bundle)
+        return self._writable[asked.bundle].constraint(asked.count)
 
-    def _single_tokens(self, bundle: str) -> list[int]:
-        """The token of each word of the bundle, behind a space."""
-        words = vocabulary_words(bundle)
-        ids = [encode_behind(f" {word}", self._model.tokenizer) for word in words]
-        split = [word for word, tokens in zip(words, ids, strict=True) if len(tokens) != 1]
-        if split:
-            raise InputError(
-                f"{self.provider}: {len(split)} of {len(words)} words of the bundle {bundle!r} ({split[0]!r}, ..) are "
-                f"not single tokens of {self._model.name}: use a bundle made for this model, or no constraint"
-            )
-        return [tokens[0] for tokens in ids]
+    def _writable_words(self, bundle: str) -> WritableWords:
+        words = self._model.writable(vocabulary_words(bundle))
+        if (note := words.note()) is not None:
+            LOG.warning("%s: bundle %r: %s", self.provider, bundle, note)
+        return words
 
     def _output(self, prompt: list[int], generations: list[Generation], logprobs: bool) -> ModelOutput:
         choices = [

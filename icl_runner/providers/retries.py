@@ -76,7 +76,8 @@ class RetryPolicy:
 
 
 class Attempts:
-    """The failed attempts of one model call. inspect runs the loop; this says when it ends, and the waits."""
+    """The failed attempts of one model call. inspect runs the loop, or the provider for each of the calls that it was
+    given together; this says when it ends, and the waits."""
 
     def __init__(self, policy: RetryPolicy):
         self._policy = policy
@@ -98,6 +99,10 @@ class Attempts:
         error = state.outcome.exception()
         retry_after = error.retry_after if isinstance(error, EndpointError) else None
         return self._policy.wait(state.attempt_number, retry_after)
+
+    def pause(self, error: EndpointError) -> float:
+        """Seconds before the next attempt after this error, the last of those that failed."""
+        return self._policy.wait(len(self._failures), error.retry_after)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -1,6 +1,7 @@
 """What a cell is called in tables and on the page."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from icl_runner import tasks
 from icl_runner.cells import CONNECTOR
@@ -28,8 +29,13 @@ def words(cell: CellResult) -> str:
 
 def describe(cell: CellResult) -> str:
     """The setting in a few words, such as "2-way 1-shot, names real"."""
-    lead, told = tasks.find(cell.task).describe(cell.setting)
-    left = {key: value for key, value in cell.setting.items() if key not in (*told, "layers", WORD_COUNT)}
+    return describe_setting(cell.task, cell.setting)
+
+
+def describe_setting(task: str, setting: Mapping[str, Any]) -> str:
+    """Of a task, in a few words."""
+    lead, told = tasks.find(task).describe(setting)
+    left = {key: value for key, value in setting.items() if key not in (*told, "layers", WORD_COUNT)}
     keys = sorted(left, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
     return ", ".join(
         [lead, *(f"{key.replace('_', ' ')} {left[key]}" for key in keys if left[key] is not None)]
@@ -49,11 +55,9 @@ def facts(cell: CellResult) -> dict[str, str]:
 
 def varying(every: Sequence[Mapping[str, str]]) -> list[str]:
     """The facts that are not the same in all cells, and so must be in the labels."""
-    seen: dict[str, set[str]] = {}
-    for one in every:
-        for key, value in one.items():
-            seen.setdefault(key, set()).add(value)
-    return [key for key, values in seen.items() if len(values) > 1]
+    keys = dict.fromkeys(key for one in every for key in one)
+    # What only some have tells them from the others, too.
+    return [key for key in keys if len({one.get(key, "") for one in every}) > 1]
 
 
 def label(cell: CellResult, what: str, of_cell: Mapping[str, str], shown: Sequence[str]) -> str:

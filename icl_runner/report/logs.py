@@ -31,20 +31,31 @@ def collect(log_paths: Iterable[str | Path]) -> list[CellResult]:
     Raises:
         InputError: no logs, an unreadable log, a log of another program.
     """
-    read = [(path, _read(path)) for path in _find(log_paths)]
-    # By the time of their start; the name settles ties, so that the order never depends on the file system.
-    read.sort(key=lambda one: (one[1].eval.created, Path(one[0]).name))
-    known = tasks.names()
     joined: dict[str, list[EvalLog]] = {}
+    for _, log in read_all(log_paths):
+        told = [log.eval.model, (log.eval.metadata or {})["spae"]]
+        joined.setdefault(json.dumps(told, sort_keys=True), []).append(log)
+    cells = [_join(logs) for logs in joined.values()]
+    known = tasks.names()
+    return sorted(cells, key=lambda cell: (known.index(cell.task), _order(cell)))
+
+
+def read_all(log_paths: Iterable[str | Path]) -> list[tuple[str, "EvalLog"]]:
+    """All logs at `log_paths` with their paths, by the time of their start; without the conversations.
+
+    Raises:
+        InputError: as `collect`.
+    """
+    read = [(path, _read(path)) for path in _find(log_paths)]
+    known = tasks.names()
     for path, log in read:
         spae = (log.eval.metadata or {}).get("spae")
         if not isinstance(spae, dict) or spae.get("task") not in known:
             raise InputError(
                 f"{path} is no log of spae-icl run: wanted one of {', '.join(known)}; leave it out"
             )
-        joined.setdefault(json.dumps([log.eval.model, spae], sort_keys=True), []).append(log)
-    cells = [_join(logs) for logs in joined.values()]
-    return sorted(cells, key=lambda cell: (known.index(cell.task), _order(cell)))
+    # The name settles ties, so that the order never depends on the file system.
+    return sorted(read, key=lambda one: (one[1].eval.created, Path(one[0]).name))
 
 
 def _order(cell: CellResult) -> str:

@@ -3,7 +3,6 @@
 The same logs give the same bytes. Wall times and tokens are of the logs too.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from icl_runner import tasks
-from icl_runner.figures import Figure
+from icl_runner.figures import Figure, finite
 from icl_runner.pictures.encoding import png_tag
 from icl_runner.prices import Prices, cost
+from icl_runner.report import side_by_side
 from icl_runner.report.chart import chart
 from icl_runner.report.gallery import Answered, Exhibit, answered, exhibits
 from icl_runner.report.labels import describe, is_ceiling
@@ -45,11 +45,12 @@ def markdown(cells: Sequence[CellResult], prices: Prices | None = None, publishe
         prices, published: as for `tables`.
     """
     made = tables(cells, prices, published)
-    parts = [_markdown_table(table) for table in made]
-    return "\n\n".join([*parts, *_notes(made)]) + "\n"
+    parts = [markdown_table(table) for table in made]
+    return "\n\n".join([*parts, *notes(made)]) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """One table, below its title."""
     lines = [("", *table.columns), ("---", *["---"] * len(table.columns))]
     for row in table.rows:
         label = f"**{row.label}**" if row.kind == "result" else row.label
@@ -65,12 +66,13 @@ def _markdown_value(value: Figure | str) -> str:
     return value.text() + (MARK if value.not_beaten else "") + interval
 
 
-def _notes(made: Sequence[Table]) -> list[str]:
+def notes(made: Sequence[Table]) -> list[str]:
+    """What stands below tables, as far as they need it."""
     shown = [
         value for table in made for row in table.rows for value in row.values if isinstance(value, Figure)
     ]
-    notes = [NOTES] if any(value.interval() for value in shown) else []
-    return notes + ([MARK_NOTE] if any(value.not_beaten for value in shown) else [])
+    found = [NOTES] if any(value.interval() for value in shown) else []
+    return found + ([MARK_NOTE] if any(value.not_beaten for value in shown) else [])
 
 
 def as_json(cells: Sequence[CellResult], prices: Prices | None = None) -> dict[str, Any]:
@@ -82,6 +84,7 @@ def as_json(cells: Sequence[CellResult], prices: Prices | None = None) -> dict[s
         "format": "spae-icl-report",
         "currency": prices.currency if prices else "",
         "cells": [_json_cell(cell, prices) for cell in cells],
+        "side_by_side": side_by_side.as_json(cells),
     }
 
 
@@ -98,9 +101,9 @@ def _json_cell(cell: CellResult, prices: Prices | None) -> dict[str, Any]:
         "version": cell.version,
         "figures": {
             one.measure.key + (control.suffix if control else ""): {
-                "mean": _finite(one.mean),
-                "low": _finite(one.low),
-                "high": _finite(one.high),
+                "mean": finite(one.mean),
+                "low": finite(one.low),
+                "high": finite(one.high),
                 "count": one.count,
             }
             | ({"not_beaten": one.not_beaten} if control else {})
@@ -114,10 +117,6 @@ def _json_cell(cell: CellResult, prices: Prices | None) -> dict[str, Any]:
         "cost": cost(cell, prices),
         "took": {"seconds": cell.seconds},
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def write_html(
@@ -146,7 +145,7 @@ def write_html(
         "RESULTS": "\n".join(map(_html_table, made[:results])),
         "BOOKS": "\n".join(map(_html_table, made[results:])),
         "GALLERIES": "\n".join(filter(None, galleries)),
-        "NOTES": "".join(f"<p>{escape(note)}</p>" for note in _notes(made)),
+        "NOTES": "".join(f"<p>{escape(note)}</p>" for note in notes(made)),
     }
     write_file(path, fill("icl_runner", "report.html", filled).encode())
 

@@ -1,4 +1,5 @@
-"""All tables of the report: results by task, what was repaired, what it took, what failed, and where it came from."""
+"""All tables of the report: results by task, models side by side, what was repaired, what it took, what failed, and
+where it came from."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from icl_runner.figures import Figure, Measure
 from icl_runner.prices import Prices, cost
 from icl_runner.report.columned import columned
 from icl_runner.report.labels import describe, facts, label, varying, words
+from icl_runner.report.side_by_side import side_by_side
 from icl_runner.report.table import Row, Table, counted
 from icl_runner.results import CellResult
 
@@ -32,6 +34,7 @@ def tables(cells: Sequence[CellResult], prices: Prices | None = None, published:
             made += columned(task, task.table, together, published)
         elif scored:
             made.append(_plain(name, scored))
+    made += side_by_side(cells)
     drawn = [cell for cell in cells if tasks.find(cell.task).draws and cell.samples]
     if drawn:
         made.append(_repairs(drawn))

@@ -7,7 +7,18 @@ from icl_runner.task import REGISTERED, Task
 from spae.errors import InputError
 
 # In help and reports; others follow by name.
-_ORDER = ("classify", "caption", "vqa", "interpret", "generate", "transform")
+_ORDER = (
+    "classify",
+    "caption",
+    "vqa",
+    "regions",
+    "corners",
+    "detect",
+    "propose",
+    "interpret",
+    "generate",
+    "transform",
+)
 
 
 def names() -> list[str]:

@@ -3,20 +3,24 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, ClassVar, Literal
 
-from icl_runner import chat_answers, constraints, prompts, scoring
-from icl_runner.cells import Call, Item, TextCell
+from icl_runner import constraints, likelihoods, prompts, scoring
+from icl_runner.cells import TextCell, shuffled
 from icl_runner.data.examples import ExampleSet
 from icl_runner.data.images import Images
-from icl_runner.episodes.draw import Episode, Names, controlled_within, draw
+from icl_runner.episodes.calls import CONTENT_FREE, LIKELIEST, ORDER, Asked, items
+from icl_runner.episodes.draw import Episode, Names, Shot, controlled_within, draw
 from icl_runner.episodes.files import is_frozen, read_any
+from icl_runner.episodes.protocols import PAPER, PROTOCOLS, Column
 from icl_runner.figures import Measure
-from icl_runner.options import Count, NameOrPath, Switch, optional, wholes
+from icl_runner.options import Count, NameOrPath, Switch, optional, whole, wholes
 from icl_runner.task import ColumnTable, task
+from icl_runner.texts import choosing
 from icl_runner.texts.task import TextTask
 from spae.errors import InputError
 
@@ -24,18 +28,16 @@ OPEN = Measure("open", "open-ended exact match", 100, 1, share=True)
 CONSTRAINED = Measure("constrained", "constrained to the names", 100, 1, share=True)
 # Of chat models, whose decoding cannot be restricted: they are told the names instead.
 INSTRUCTED = Measure("instructed", "told to choose among the names", 100, 1, share=True)
-
-Column = tuple[bool, int, int]  # task induction, shots, repeats
-# Those of the published tables.
-PAPER: tuple[Column, ...] = (
-    (False, 1, 0),
-    (True, 1, 0),
-    (True, 3, 0),
-    (True, 5, 0),
-    (True, 1, 1),
-    (True, 1, 3),
-    (True, 1, 5),
+# Nothing is written: the name of the highest likelihood, as it is, calibrated, averaged.
+LIKELIHOODS = (
+    Measure("likeliest", "the likeliest of the names", 100, 1, share=True),
+    Measure("calibrated", "the likeliest of the names, calibrated", 100, 1, share=True),
+    Measure("orders", "the likeliest of the names over orders of the examples", 100, 1, share=True),
 )
+# What a protocol says, and so the command line does not.
+_FIXED = ("ways", "shots", "repeats", "induction", "columns", "names", "words", "episodes_file")
+NEUTRAL = 64  # images of whose words content-free prompts are made
+
 CLASS_NAME = "class-name"  # in place of an image's words: the ceiling
 
 
@@ -49,6 +51,12 @@ class EpisodeTable(ColumnTable):
         "constrained": "Decoding is restricted to the names of the episode. The floor is 1/ways.",
         "instructed": "The model is told to answer with one of the names; nothing holds it to them. "
         "The floor is 1/ways for one that does as it is told.",
+        "likeliest": "Nothing is written: right is that the true name, with the end of its line, is the likeliest of "
+        "the names. The floor is 1/ways.",
+        "calibrated": "As the likeliest of the names, each measured against its share behind content-free prompts: the "
+        "same examples, then words of as many other images, one of each (Zhao et al. 2021). The floor is 1/ways.",
+        "orders": "As the likeliest of the names, by the mean log-probability over several orders of the examples. The "
+        "floor is 1/ways.",
     }
     about_published = (
         "Reported rows are of others' work on Real-Name mini-ImageNet, and were not measured here."
@@ -104,7 +112,7 @@ class Classify(TextTask):
     """
 
     title = "Classification"
-    measures = (OPEN, CONSTRAINED, INSTRUCTED)
+    measures = (OPEN, CONSTRAINED, INSTRUCTED, *LIKELIHOODS)
     rules = ("constrained", "instructed", "open")
     table = EpisodeTable()
 
@@ -122,24 +130,54 @@ class Classify(TextTask):
     count: Count = 200  # episodes of each column
     # episodes written by a run, Frozen's JSON or V2L's CSV, in place of drawn ones
     episodes_file: Annotated[str | None, optional("FILE")] = None
+    # a paper's columns, names and rule on its authors' own files of episodes, which lie in the folder of the data
+    protocol: Annotated[Literal["frozen-open", "v2l"] | None, optional("{frozen-open,v2l}")] = None
+    # content-free prompts that calibrate the names' likelihoods, as a column of its own (0: none)
+    content_free: Annotated[int, whole(0)] = 0
+    # orders of the examples over which the names' likelihoods are averaged, as a column of its own (1: none)
+    orders: Annotated[int, whole(1)] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.protocol is None:
+            return
+        default = {field.name: field.default for field in dataclasses.fields(self)}
+        given = [name for name in _FIXED if getattr(self, name) != default[name]]
+        if given:
+            raise InputError(
+                f"--protocol {self.protocol} says itself what is asked: leave "
+                f"{', '.join('--' + name.replace('_', '-') for name in given)} out"
+            )
+
+    def notes(self) -> list[str]:
+        if self.protocol is None:
+            return []
+        protocol = PROTOCOLS[self.protocol]
+        told = [f"the protocol of {protocol.paper}; not as there:", *protocol.differs]
+        told.append(f"model: {self.model}, reading words of the bundle {self.bundle}")
+        if protocol.rule == "constrained" and not constraints.supports(self.model):
+            told.append("decoding: not restricted, this model is told the names (instructed)")
+        return [*told, f"episodes: the first {self.count} of each file (--examples)"]
 
     def examples(self) -> ExampleSet:
         from icl_runner.data import sets
 
+        if self.protocol is not None:
+            return (sets.pictured if PROTOCOLS[self.protocol].bare else sets.labelled)(self.data, self.split)
         # Frozen's files say themselves what the classes are.
         named = self.episodes_file is not None and is_frozen(self.episodes_file)
         return (sets.pictured if named else sets.labelled)(self.data, self.split)
 
     def cells(self, images: Images) -> list[TextCell]:
+        asked = self._asked(images.examples)
         drawn, kind_of_names = self._episodes(images.examples)
         every = [episode for _, found in drawn for episode in found]
+        keys = _keys(every) | {shot.key for shot in asked.neutral}
         # With class names as words there is nothing to tokenize, and no layers.
         depths = self.layers if self.words == "image" else (0,)
         cells = []
         for layers in depths:
-            words = (
-                self._image_words(every, images, layers) if layers else _class_words(every, images.examples)
-            )
+            words = _image_words(keys, images, layers) if layers else _class_words(keys, images.examples)
             for column, found in drawn:
                 setting = self._setting(column, found, kind_of_names, images, layers)
                 cells.append(
@@ -147,12 +185,7 @@ class Classify(TextTask):
                         name=_name(setting),
                         task=self.name,
                         setting=setting,
-                        items=items(
-                            found,
-                            words,
-                            constrains=constraints.supports(self.model),
-                            control=self.control,
-                        ),
+                        items=items(found, words, asked),
                         score=self.score,
                         photograph=images.photograph,
                         picture=images.picture,
@@ -161,18 +194,48 @@ class Classify(TextTask):
                 )
         return cells
 
+    def _asked(self, examples: ExampleSet) -> Asked:
+        """What is asked about each episode.
+
+        Raises:
+            InputError: likelihoods are wanted of a model that does not tell them.
+        """
+        wanted = self.content_free > 0 or self.orders > 1
+        if wanted and not constraints.tells_likelihoods(self.model, self.model_args):
+            raise InputError(
+                "--content-free and --orders want a model that tells how likely a text is: spae-lm/.., or "
+                f"completions/.. with -M dialect=llama.cpp or vllm; got {self.model}"
+            )
+        neutral = []
+        if self.content_free:
+            neutral = shuffled(examples.examples, self.seed, lambda one: f"neutral {one.key}")[:NEUTRAL]
+        return Asked(
+            constrains=constraints.supports(self.model),
+            rules=(PROTOCOLS[self.protocol].rule,) if self.protocol else ("open", "constrained"),
+            control=self.control,
+            content_free=self.content_free,
+            neutral=[Shot(one.key, one.label or "") for one in neutral],
+            orders=self.orders,
+        )
+
     @staticmethod
     def score(
-        shown: Mapping[str, Any], answers: Mapping[str, str]
+        shown: Mapping[str, Any], answers: Mapping[str, Any]
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        """1 or 0 for every answer, by the rule of its key; the control's answers against the same truth."""
+        """1 or 0 for every answer, by the rule of its key; the control's answers against the same truth. Likelihoods
+        are mappings, name -> log-probability, and are scored together."""
         truth, names = shown["truth"], shown["names"]
-        rules: dict[str, Callable[[str], bool]] = {
-            "open": lambda answer: scoring.open_match(answer, truth, prompts.STOP),
-            "constrained": lambda answer: scoring.chosen(answer, names) == truth,
-            "instructed": lambda answer: chat_answers.given(answer, names) == truth,
-        }
-        values = {key: float(rules[key.partition("_")[0]](answer)) for key, answer in answers.items()}
+
+        def right(key: str, answer: str) -> bool:
+            if key.startswith("open"):
+                return scoring.open_match(answer, truth, prompts.STOP)
+            return choosing.chosen(key, answer, names) == truth
+
+        texts = {key: answer for key, answer in answers.items() if isinstance(answer, str)}
+        values = {key: float(right(key, answer)) for key, answer in texts.items()}
+        for suffix in ("", "_other"):
+            chosen = _likeliest(answers, suffix)
+            values |= {f"{key}{suffix}": float(name == truth) for key, name in chosen.items()}
         metadata = {key: shown[key] for key in ("truth", "words", "query_key")}
         return values, {"answers": dict(answers), **metadata}
 
@@ -195,6 +258,9 @@ class Classify(TextTask):
     def _episodes(self, examples: ExampleSet) -> tuple[list[tuple[Column, list[Episode]]], str]:
         """The episodes of each column, and what they call the classes: "real" or "nonsense"."""
         names: Names = "nonsense" if self.names == "nonsense" else examples.class_names
+        if self.protocol is not None:
+            protocol = PROTOCOLS[self.protocol]
+            return list(protocol.episodes(self.data, names, self.count)), protocol.names
         if self.episodes_file is not None:
             listed, kind_of_names = read_any(self.episodes_file, self.data, names)
             return self._repeated(listed[: self.count]), kind_of_names
@@ -236,81 +302,40 @@ class Classify(TextTask):
             "tokens_per_image": images.tokens(layers) if layers else 0,
             "words": self.words,
         }
+        # What is not asked for is not told, so that settings stay what they were before there was such a thing.
+        setting |= {"content_free": self.content_free} if self.content_free else {}
+        setting |= {"orders": self.orders} if self.orders > 1 else {}
+        setting |= {"protocol": self.protocol} if self.protocol else {}
         if self.control and controlled_within(found, images.examples.labels):
             setting["control"] = "another class of the episode"
         return setting
 
-    def _image_words(self, every: Sequence[Episode], images: Images, layers: int) -> dict[str, str]:
-        keys = {key: images.examples[key].image_key for key in _keys(every)}
-        words = images.words(keys.values(), layers)
-        return {key: words[image] for key, image in keys.items()}
+
+def _likeliest(answers: Mapping[str, Any], suffix: str) -> dict[str, str]:
+    """The name that each score by likelihood chooses, of those that were asked for."""
+    first = answers.get(f"{LIKELIEST}{suffix}")
+    if first is None:
+        return {}
+    chosen = {"likeliest": likelihoods.likeliest(first)}
+    neutral = [answer for key, answer in answers.items() if key.startswith(CONTENT_FREE)]
+    if neutral:
+        chosen["calibrated"] = likelihoods.likeliest(likelihoods.calibrated(first, neutral))
+    others = [answer for key, answer in answers.items() if re.fullmatch(rf"{ORDER}\d+{suffix}", key)]
+    if others:
+        chosen["orders"] = likelihoods.likeliest(likelihoods.averaged([first, *others]))
+    return chosen
 
 
-def items(
-    episodes: Sequence[Episode],
-    words: Mapping[str, str],
-    *,
-    constrains: bool,
-    control: bool = True,
-) -> tuple[Item, ...]:
-    """The calls of every episode.
-
-    "open" is for the open-ended rule, "constrained" for decoding restricted to the names. Chat models cannot be
-    restricted: they are told the names instead, and what they answer is called "instructed", a column of its own.
-    With `control` each is asked again, as ".._other", with the words of the episode's other image as the query.
-
-    Args:
-        words: image key -> its words, of all images of the episodes (and of their controls).
-        constrains: whether the model's decoding can be restricted.
-    """
-    # One length for all, because calls with equal settings can be answered side by side.
-    length = max_tokens([name for episode in episodes for name in episode.names.values()])
-    return tuple(_item(episode, words, length, constrains, control) for episode in episodes)
+def _image_words(keys: Collection[str], images: Images, layers: int) -> dict[str, str]:
+    image_keys = {key: images.examples[key].image_key for key in sorted(keys)}
+    words = images.words(image_keys.values(), layers)
+    return {key: words[image] for key, image in image_keys.items()}
 
 
-def _item(episode: Episode, words: Mapping[str, str], length: int, constrains: bool, control: bool) -> Item:
-    names = tuple(episode.names.values())
-    examples = [(words[shot.key], episode.names[shot.label]) for shot in episode.support]
-    calls = []
-    for suffix, key in [("", episode.query.key), ("_other", episode.other)][: 1 + control]:
-        prompt = prompts.classify(
-            names, examples, words[key], induction=episode.induction, repeats=episode.repeats
-        )
-        calls.append(Call(f"open{suffix}", prompt, length))
-        if constrains:
-            calls.append(Call(f"constrained{suffix}", prompt, length, names))
-        else:
-            calls.append(
-                Call(f"instructed{suffix}", prompt, length, names, system=prompts.chat_choice(names))
-            )
-    truth = episode.names[episode.query.label]
-    shown = {
-        "names": list(names),
-        "truth": truth,
-        "words": words[episode.query.key],
-        "query_key": episode.query.key,
-        "other_key": episode.other,
-    }
-    return Item(episode.id, tuple(calls), truth, shown)
-
-
-def max_tokens(names: Sequence[str]) -> int:
-    """Room for the longest name and for what shows that an answer goes on.
-
-    A token of Latin letters has two or more, mostly; digits may have a token each, other scripts one for each byte.
-    """
-
-    def most(name: str) -> float:
-        halves = (char.isascii() and not char.isdigit() for char in name)
-        return sum(0.5 if half else len(char.encode()) for char, half in zip(name, halves, strict=True))
-
-    return int(max(map(most, names))) + 4
-
-
-def _class_words(every: Sequence[Episode], examples: ExampleSet) -> dict[str, str]:
+def _class_words(keys: Collection[str], examples: ExampleSet) -> dict[str, str]:
     """The true class's name of every image; of the control's, too."""
     found = {}
-    for key in _keys(every):
+    for key in sorted(keys):
         label = examples[key].label
         if label is None:
             raise InputError(f"--words class-name: wanted the class of every image, {key} has none")
@@ -318,10 +343,10 @@ def _class_words(every: Sequence[Episode], examples: ExampleSet) -> dict[str, st
     return found
 
 
-def _keys(every: Iterable[Episode]) -> list[str]:
+def _keys(every: Iterable[Episode]) -> set[str]:
     """Of all images of the episodes."""
     found = {one.other for one in every} | {one.query.key for one in every}
-    return sorted(found | {shot.key for one in every for shot in one.support})
+    return found | {shot.key for one in every for shot in one.support}
 
 
 def _name(setting: Mapping[str, Any]) -> str:

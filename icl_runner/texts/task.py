@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from icl_runner.cells import Call, Item, TextCell, shuffled
 from icl_runner.data.examples import Example
 from icl_runner.data.images import Images
-from icl_runner.figures import OTHER
+from icl_runner.figures import OTHER, Control
 from icl_runner.options import Count
 from icl_runner.prompts import Prompt
 from icl_runner.task import Task
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class TextTask(Task):
     """A task whose answers are short texts, each asked for again with another image's words: its control."""
 
-    controls = (OTHER,)
+    controls: ClassVar[tuple[Control, ...]] = (OTHER,)
 
     control: bool = True  # ask everything again with another image's words
 
@@ -34,6 +34,12 @@ class TextTask(Task):
         shown: Mapping[str, Any], answers: Mapping[str, str]
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """What an item shows and the answers by key -> values by key, and metadata to show with them."""
+
+    @classmethod
+    def scored_again(cls, metadata: Mapping[str, Any]) -> dict[str, float] | None:
+        if not {"shown", "answers"} <= set(metadata):
+            return None
+        return cls.score(metadata["shown"], metadata["answers"])[0]
 
     def build(self, cell: TextCell, metadata: Mapping[str, Any]) -> "inspect_ai.Task":
         from icl_runner.texts.asking import text_task

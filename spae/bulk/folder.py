@@ -71,7 +71,11 @@ class Folder:
         return sum(len(done["bad"]) for done in self._done.values())
 
     def write(self, part: Part) -> None:
-        """Raises InputError: the folder cannot be written, the disk is full; the part is then not there."""
+        """Put a part into the folder.
+
+        Raises:
+            InputError: the folder cannot be written, the disk is full; the part is then not there.
+        """
         done = {
             "part": part.number,
             "images": part.images,

@@ -30,7 +30,11 @@ LOCAL = "local"
 
 
 def check_installed() -> None:
-    """Raises InputError: Ray Data is not installed."""
+    """That Ray Data is there.
+
+    Raises:
+        InputError: it is not installed.
+    """
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         raise InputError("no Ray Data here: pip install 'spae[ray]', or leave --ray out")
 

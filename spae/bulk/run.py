@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from spae.bulk import local
 from spae.bulk.folder import Folder
 from spae.bulk.job import Job
 from spae.bulk.part import Part
+from spae.progress import Progress
 
 # Makes these parts of a job, in any order, and tells how many images more have been dealt with.
 Engine = Callable[[Job, Sequence[int], Callable[[int], object]], Iterator[Part]]
@@ -28,7 +27,7 @@ class Done:
 
 
 def run(job: Job, output: str | Path, engine: Engine = local.parts) -> Done:
-    """Do what is missing of the job in the folder `output`; a progress bar on stderr if that is a terminal.
+    """Do what is missing of the job in the folder `output`; its progress is told on stderr.
 
     Raises:
         InputError: the folder is another job's or in use, cannot be written, or the disk is full.
@@ -39,7 +38,7 @@ def run(job: Job, output: str | Path, engine: Engine = local.parts) -> Done:
         left = sum(len(job.indices(number)) for number in missing)
         total = len(job.source)
         if missing:
-            with tqdm(total=total, initial=total - left, unit="image", disable=None) as progress:
+            with Progress(total, "images", "image", total - left) as progress:
                 for part in engine(job, missing, progress.update):
                     folder.write(part)
         folder.finish()

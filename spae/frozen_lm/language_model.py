@@ -12,14 +12,19 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from spae.errors import InputError
+from spae.frozen_lm.blocks import BlockMatrix
 from spae.frozen_lm.chunks import BATCHES, CHUNKS, capacity_for, chunks, groups
 from spae.frozen_lm.constraint import Constraint, encode_behind
-from spae.frozen_lm.model import Cache, Decoder, empty_cache
+from spae.frozen_lm.model import Cache, Decoder, empty_cache, parameter
 from spae.frozen_lm.prefixes import Prefix, Prefixes
 from spae.frozen_lm.soft import SoftPrompt, vectors_by_name
 from spae.frozen_lm.weights import ModelFiles
+from spae.frozen_lm.writable import WritableWords
 from spae.frozen_lm.writing import Generation, Rules, Writing, log_sum_exp
+from spae.progress import counted
+from spae.weights.hub import Located
 
+_POSITIONS = 32  # whose logits are in memory at once where probabilities are asked for
 _BATCH_BYTES = 1 << 29  # of caches of texts that are generated side by side
 _PREFIX_BYTES = 1 << 30  # of caches of recent prompts
 
@@ -31,8 +36,10 @@ class FrozenLM:
     that several prompts begin with is read once.
 
     Attributes:
-        name: of the file or folder.
+        name: of the file or folder; of a model of the hub that of its file or repository.
+        source, revision: its name on the hub and the commit that this stood for; None for a model of a path.
         config: its sizes.
+        weights: how its matrices are kept in memory, "float32" or "quantised, in blocks"; all is computed in float32.
         tokenizer: text to ids and back, without BOS.
         context_length: the most tokens that a prompt and what follows it may have.
         eos_ids: tokens that end a text.
@@ -40,8 +47,11 @@ class FrozenLM:
         special_tokens: the texts of tokens that it may write by name ("bos_token", "eos_token", ..).
     """
 
-    def __init__(self, files: ModelFiles):
-        self.name = files.name
+    def __init__(self, files: ModelFiles, located: Located | None = None):
+        """`located`: of a model of the hub, from where its files are."""
+        self.name = files.name if located is None else located.name
+        self.source = None if located is None else located.source
+        self.revision = None if located is None else located.revision
         self.config = files.config
         self.tokenizer = files.tokenizer
         self.context_length = files.config.context_length
@@ -51,8 +61,12 @@ class FrozenLM:
         self._lead = list(files.lead)
         self._lock = threading.RLock()
         self._prefixes = Prefixes(_PREFIX_BYTES)
+        read_one_by_one = counted(files.tensors, f"{files.name}: tensors read", "tensor")
+        parameters = {name: parameter(files.tensors[name]) for name in read_one_by_one}
+        in_blocks = any(isinstance(one, BlockMatrix) for one in parameters.values())
+        self.weights = "quantised, in blocks" if in_blocks else "float32"
         self._soft: dict[int, Float32[np.ndarray, " d"]] = {}  # vectors of the call under way, by name
-        self._graph, state = nnx.split(Decoder(files.config, files.tensors))
+        self._graph, state = nnx.split(Decoder(files.config, parameters))
         # A flat list, because a jitted function is much quicker to call with it.
         self._params, self._treedef = jax.tree.flatten(state)
 
@@ -78,9 +92,14 @@ class FrozenLM:
 
         @jax.jit
         def log_probs(params, hidden_nd, targets_n):
-            logits_nv = model(params).logits(hidden_nd)
-            chosen_n = jnp.take_along_axis(logits_nv, targets_n[:, None], 1)[:, 0]
-            return chosen_n - jax.nn.logsumexp(logits_nv, -1)
+            # A few positions at a time: for all of them the logits would take more memory than anything else.
+            @jax.checkpoint
+            def log_prob(position):
+                hidden_d, target = position
+                logits_v = model(params).logits(hidden_d)
+                return logits_v[target] - jax.nn.logsumexp(logits_v)
+
+            return jax.lax.map(log_prob, (hidden_nd, targets_n), batch_size=_POSITIONS)
 
         @jax.jit
         def logits_at(params, hidden_bnd, at_b):
@@ -107,6 +126,13 @@ class FrozenLM:
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    def writable(self, words: Sequence[str]) -> WritableWords:
+        """Those of a vocabulary's words that are one token of this model behind a space, and those that are not.
+
+        Raises InputError: none is.
+        """
+        return WritableWords.of(words, self.tokenizer, self.name)
 
     def log_probs(self, ids: Sequence[int]) -> Float[np.ndarray, " n-1"]:
         """float32 (n - 1,): the natural logarithm of the probability of every id after those before it.

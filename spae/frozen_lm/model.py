@@ -1,14 +1,14 @@
 """A Llama-family decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU; Gemma 3 as a variant.
 
-Everything is float32. Weights are stored (out, in), as files hold them. The layers are written out one after
-the other rather than scanned over: on a CPU a scan copies each layer's slice of the stacked weights, which
-costs a third of the speed when single tokens are generated, and compiling 30 layers takes under two seconds.
+Everything is computed in float32. Weights are stored (out, in), as files hold them; see `blocks.py`. The layers are
+written out one after the other rather than scanned over: on a CPU a scan copies each layer's slice of the stacked
+weights, which costs a third of the speed when single tokens are generated, and compiling 30 layers takes seconds.
 """
 
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +16,32 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from spae.frozen_lm.blocks import BlockMatrix, Blocks, times
 from spae.frozen_lm.config import LMConfig
 from spae.layers.rematerialize import Rematerializable
 
 # Of each layer: keys (after rotation) and values, float32 (b, kv_heads, capacity, head_size).
 Cache = list[tuple[Array, Array]]
 
+# A parameter of the model, as `parameter` makes it.
+Parameter = nnx.Param | BlockMatrix
+
 _EXACT = jax.lax.Precision.HIGHEST
 _HIDDEN = -1e30
 
 
-class Block(Rematerializable):
-    """One layer. `tensors`: its arrays by the names of `spae.frozen_lm.weights`."""
+def parameter(weights: Float[np.ndarray, "..."] | Blocks) -> Parameter:
+    """A tensor of a model's files on the device."""
+    return BlockMatrix(weights) if isinstance(weights, Blocks) else nnx.Param(jax.device_put(weights))
 
-    def __init__(self, config: LMConfig, tensors: Mapping[str, Float[np.ndarray, "..."]], slides: bool):
+
+class Block(Rematerializable):
+    """One layer. `parameters`: its own by the names of `spae.frozen_lm.weights`."""
+
+    def __init__(self, config: LMConfig, parameters: Mapping[str, Parameter], slides: bool):
         self.config = config
         self.slides = slides
-        self.params = nnx.Dict({name: nnx.Param(jax.device_put(value)) for name, value in tensors.items()})
+        self.params = nnx.Dict(parameters)
 
     def forward(
         self,
@@ -64,24 +73,28 @@ class Block(Rematerializable):
         return x_bnd, (k, v)
 
     def _linear(self, name: str, x: Float[Array, "b n i"]) -> Float[Array, "b n o"]:
-        y = _matmul(x, self.params[name][...])
+        y = _matmul(x, self.params[name])
         bias = f"{name}_bias"
-        return y + self.params[bias][...] if bias in self.params else y
+        return y + self._vector(bias) if bias in self.params else y
 
     def _norm(self, name: str, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        return _rms_norm(x, self.params[name][...], self.config.epsilon)
+        return _rms_norm(x, self._vector(name), self.config.epsilon)
+
+    def _vector(self, name: str) -> Float[Array, " c"]:
+        """One that is no matrix, and so never in blocks."""
+        return cast(nnx.Param, self.params[name])[...]
 
 
 class Decoder(nnx.Module):
-    """The whole model. `tensors`: "embed", "norm", "head" unless tied, and "blocks.<i>.<name>"."""
+    """The whole model. `parameters`: "embed", "norm", "head" unless tied, and "blocks.<i>.<name>"."""
 
-    def __init__(self, config: LMConfig, tensors: Mapping[str, Float[np.ndarray, "..."]]):
+    def __init__(self, config: LMConfig, parameters: Mapping[str, Parameter]):
         self.config = config
-        self.table = nnx.Param(jax.device_put(tensors["embed"]))
-        self.norm = nnx.Param(jax.device_put(tensors["norm"]))
-        self.separate_head = None if config.tied else nnx.Param(jax.device_put(tensors["head"]))
-        by_layer: list[dict[str, np.ndarray]] = [{} for _ in range(config.layers)]
-        for name, value in tensors.items():
+        self.table = parameters["embed"]
+        self.norm = cast(nnx.Param, parameters["norm"])
+        self.separate_head = None if config.tied else parameters["head"]
+        by_layer: list[dict[str, Parameter]] = [{} for _ in range(config.layers)]
+        for name, value in parameters.items():
             if name.startswith("blocks."):
                 _, layer, part = name.split(".")
                 by_layer[int(layer)][part] = value
@@ -89,7 +102,9 @@ class Decoder(nnx.Module):
 
     def embed(self, ids_bn: Int[Array, "b n"]) -> Float[Array, "b n d"]:
         """What the first layer takes for these ids."""
-        return self.table[...][ids_bn] * self.config.embedding_scale
+        table = self.table
+        rows = table.rows(ids_bn) if isinstance(table, BlockMatrix) else table[...][ids_bn]
+        return rows * self.config.embedding_scale
 
     def __call__(
         self,
@@ -129,7 +144,7 @@ class Decoder(nnx.Module):
 
     def logits(self, x_nd: Float[Array, "n d"]) -> Float[Array, "n v"]:
         head = self.table if self.separate_head is None else self.separate_head
-        return _matmul(x_nd, head[...])
+        return _matmul(x_nd, head)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -143,8 +158,8 @@ def empty_cache(config: LMConfig, batch: int, capacity: int) -> Cache:
     return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(config.layers)]
 
 
-def _matmul(x: Float[Array, "... i"], weights_oi: Float[Array, "o i"]) -> Float[Array, "... o"]:
-    return jax.lax.dot_general(x, weights_oi, (((x.ndim - 1,), (1,)), ((), ())), precision=_EXACT)
+def _matmul(x: Float[Array, "... i"], matrix: Parameter) -> Float[Array, "... o"]:
+    return matrix.matmul(x) if isinstance(matrix, BlockMatrix) else times(x, matrix[...])
 
 
 def _rms_norm(x: Float[Array, "... c"], weight: Float[Array, " c"], epsilon: float) -> Float[Array, "... c"]:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from spae.errors import InputError
 from spae.frozen_lm.gguf_file import read_gguf
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer, TextTokenizer, TiktokenTokenizer
-from spae.weights.hub import download_hint
+from spae.weights.hub import hub_hint, locate
 
 _TABLE_NAMES = (
     "model.embed_tokens.weight",
@@ -58,7 +58,8 @@ def smollm2_file() -> Path:
 def read_word_source(model: str | Path | None = None, matrix: str | Path | None = None) -> WordSource:
     """Reads a model's embedding table and tokenizer.
 
-    `model`: a .gguf file; a Hugging Face folder (tokenizer.json with model.safetensors, sharded or not);
+    `model`: a .gguf file; a Hugging Face folder (tokenizer.json with model.safetensors, sharded or not); either of
+    them by its name on the hub, hf:ORG/REPO/FILE or hf:ORG/REPO;
     or the name of a tiktoken encoding, together with `matrix`, a .npy or .safetensors file of embeddings
     whose row i belongs to token id i. Default: SmolLM2-135M.
 
@@ -68,21 +69,28 @@ def read_word_source(model: str | Path | None = None, matrix: str | Path | None 
         model = smollm2_file()
     if matrix is not None:
         source = _read_tiktoken(str(model), Path(matrix))
-    elif Path(model).is_dir():
-        source = _read_folder(Path(model))
-    elif Path(model).is_file():
-        source = _read_gguf(Path(model))
     else:
-        raise InputError(
-            f"model: {str(model)!r} is neither a GGUF file nor a folder; a tiktoken encoding also needs a "
-            f"matrix of embeddings (.npy or .safetensors){download_hint(model)}"
-        )
+        source = _read_files(model)
     table = source.embeddings
     if table.ndim != 2 or 0 in table.shape:
         raise InputError(f"embedding table: wanted the shape (tokens, width); got {table.shape}")
     if not np.isfinite(table).all():
         raise InputError("embedding table: it holds NaN or infinity; is the file damaged?")
     return source
+
+
+def _read_files(model: str | Path) -> WordSource:
+    located = locate(model)
+    if located.path.is_dir():
+        source = _read_folder(located.path)
+    elif located.path.is_file():
+        source = _read_gguf(located.path)
+    else:
+        raise InputError(
+            f"model: {str(model)!r} is neither a GGUF file nor a folder; a tiktoken encoding also needs a "
+            f"matrix of embeddings (.npy or .safetensors){hub_hint(model)}"
+        )
+    return replace(source, provenance=source.provenance | located.provenance())
 
 
 def _read_gguf(path: Path) -> WordSource:
@@ -174,10 +182,7 @@ def read_safetensors_tensor(path: Path, name: str) -> Float[np.ndarray, "..."]:
 
     Written out because NumPy has no bfloat16: its bits are the upper half of a float32.
     """
-    header, start = _safetensors_header(path)
-    if name not in header:
-        raise InputError(f"{path}: wanted the tensor {name}; it holds {', '.join(sorted(header)[:5])}, ..")
-    entry = header[name]
+    entry, start = _safetensors_entry(path, name)
     if entry["dtype"] not in _SAFETENSORS_TYPES:
         raise InputError(f"{path}: {name} is {entry['dtype']}; wanted one of {', '.join(_SAFETENSORS_TYPES)}")
     begin, end = entry["data_offsets"]
@@ -190,6 +195,18 @@ def read_safetensors_tensor(path: Path, name: str) -> Float[np.ndarray, "..."]:
     if entry["dtype"] == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32)
+
+
+def safetensors_shape(path: Path, name: str) -> tuple[int, ...]:
+    """Of a tensor, without reading it."""
+    return tuple(_safetensors_entry(path, name)[0]["shape"])
+
+
+def _safetensors_entry(path: Path, name: str) -> tuple[dict[str, Any], int]:
+    header, start = _safetensors_header(path)
+    if name not in header:
+        raise InputError(f"{path}: wanted the tensor {name}; it holds {', '.join(sorted(header)[:5])}, ..")
+    return header[name], start
 
 
 def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:

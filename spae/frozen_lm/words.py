@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from spae.errors import InputError
 from spae.frozen_lm.tokenizer import TextTokenizer
+from spae.progress import Progress, counted
 
 # A word this many powers of ten rarer than a longer word it begins is taken for a fragment of that word.
 _FRAGMENT_GAP = 1.2
@@ -32,7 +32,7 @@ def spaced_words(tokenizer: TextTokenizer, rows: int) -> dict[str, int]:
     anchor = tokenizer.encode("a")[-1]
     before = len(tokenizer.decode([anchor]))
     words: dict[str, int] = {}
-    for token_id in tqdm(range(min(rows, tokenizer.size)), "tokens", disable=None, leave=False, delay=2):
+    for token_id in counted(range(min(rows, tokenizer.size)), "tokens", "token"):
         surface = tokenizer.decode([anchor, token_id])[before:]
         if surface[:1] == " " and surface[1:].isalpha():
             words.setdefault(surface[1:], token_id)
@@ -151,7 +151,7 @@ def survivors(tokenizer: TextTokenizer, words: dict[str, int], clean_passes: int
         return lost(sequence[:half]) + lost(sequence[half:]) or [sequence[half]]
 
     clean = 0
-    with tqdm(desc="round trips", disable=None, leave=False, delay=2) as bar:
+    with Progress(None, "round trips", "trip") as progress:
         while left and clean < clean_passes:
             names = list(left)
             order = [names[i] for i in rng.permutation(len(names))]
@@ -159,5 +159,5 @@ def survivors(tokenizer: TextTokenizer, words: dict[str, int], clean_passes: int
             for word in gone:
                 del left[word]
             clean = 0 if gone else clean + 1
-            bar.update()
+            progress.update()
     return left

@@ -28,7 +28,8 @@ def psnr(
 ) -> Float[np.ndarray, "*b"]:
     """Peak signal-to-noise ratio in dB of each image, 10 log10(255^2 / MSE); infinite for equal images.
 
-    Raises InputError unless both are uint8 of one shape (..., H, W, 3).
+    Raises:
+        InputError: they are not uint8 of one shape (..., H, W, 3).
     """
     images, references = _pair(images, references)
     error = ((images.astype(np.float64) - references) ** 2).mean(axis=(-3, -2, -1))
@@ -42,8 +43,10 @@ def ssim(
     """Structural similarity of each image, at most 1; mean over windows and channels.
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004: 11 x 11
-    Gaussian window of sigma 1.5, K = (0.01, 0.03), windows wholly inside the image. Raises InputError unless
-    both are uint8 of one shape (..., H, W, 3) with sides of at least 11.
+    Gaussian window of sigma 1.5, K = (0.01, 0.03), windows wholly inside the image.
+
+    Raises:
+        InputError: they are not uint8 of one shape (..., H, W, 3) with sides of at least 11.
     """
     images, references = _pair(images, references)
     if min(images.shape[-3:-1]) <= 2 * SSIM_RADIUS:
@@ -70,7 +73,8 @@ class Usage:
 def counted_usage(counts_v: Int[np.ndarray, " v"]) -> Usage:
     """Usage from how often each word was used.
 
-    Raises InputError if none was.
+    Raises:
+        InputError: none was.
     """
     used = counts_v[counts_v > 0]
     positions = int(used.sum())

@@ -44,7 +44,10 @@ class FeatureDistance(nnx.Module):
     ) -> Float[Array, " b"]:
         """float32 distances, one for each pair of images in [0, 1], sides at least 32 pixels; 0 if equal.
 
-        Differentiable with respect to both. Raises InputError: other shapes.
+        Differentiable with respect to both.
+
+        Raises:
+            InputError: other shapes.
         """
         shape = first_bhwc.shape
         if len(shape) != 4 or shape[-1] != 3 or shape != second_bhwc.shape or min(shape[1:3]) < SMALLEST_SIDE:

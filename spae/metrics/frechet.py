@@ -50,7 +50,8 @@ class Moments:
     def covariance(self) -> Float[np.ndarray, "d d"]:
         """With n - 1 in the denominator, as `numpy.cov` and the FID implementations have it.
 
-        Raises InputError: fewer than two vectors.
+        Raises:
+            InputError: fewer than two vectors.
         """
         if self.count < 2:
             raise InputError(f"wanted at least two vectors for a covariance, got {self.count}")

@@ -179,7 +179,8 @@ class Inception(nnx.Module):
     ) -> tuple[Float[Array, "b 2048"], Float[Array, "b 1008"]]:
         """float32 features, and logits without their bias (as in the TensorFlow graph of the Inception Score).
 
-        Raises InputError: anything but uint8 images (B, H, W, 3).
+        Raises:
+            InputError: anything but uint8 images (B, H, W, 3).
         """
         if images_bhwc.ndim != 4 or images_bhwc.shape[-1] != 3 or images_bhwc.dtype != jnp.uint8:
             raise InputError(

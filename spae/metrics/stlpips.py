@@ -23,7 +23,8 @@ VARIANTS = ("alex", "vgg")
 class Stlpips(FeatureDistance):
     """Distance between pairs of images; `variant` is "alex" or "vgg", `dtype` that of the convolutions.
 
-    Raises InputError if the variant is unknown or the package with the weights is not installed.
+    Raises:
+        InputError: the variant is unknown or the package with the weights is not installed.
     """
 
     def __init__(self, variant: str = "vgg", dtype: jnp.dtype = jnp.float32) -> None:

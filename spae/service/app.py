@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from spae.demo import PHOTOGRAPHS
 from spae.errors import BundleError, InputError
-from spae.service import catalogue, completions, detokenize, prompt, schemas, tokenize, vocabulary
+from spae.service import catalogue, completions, detokenize, prompt, regions, schemas, tokenize, vocabulary
 from spae.service.auth import Guard, Keys
 from spae.service.batching import Overloaded, Unavailable
 from spae.service.chat import route as chat
@@ -54,7 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     `app.state.service` is what its routes work with, once it has started; `app.state.failure` why it did not, or None.
 
-    Raises InputError: the file of keys cannot be read or has none.
+    Raises:
+        InputError: the file of keys cannot be read or has none.
     """
     keys = Keys.read(settings.api_keys_file) if settings.api_keys_file is not None else None
     telemetry = Telemetry()
@@ -89,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(Observed, telemetry=telemetry)
     app.include_router(tokenize.router)
+    app.include_router(regions.router)
     app.include_router(detokenize.router)
     app.include_router(vocabulary.router)
     app.include_router(prompt.router)
@@ -188,7 +190,7 @@ def _openapi(app: FastAPI, guarded: bool) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         document["components"]["schemas"] |= schemas.components(
-            schemas.TokenizeRequest, schemas.DetokenizeRequest
+            schemas.TokenizeRequest, schemas.RegionsRequest, schemas.DetokenizeRequest
         )
         if guarded:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

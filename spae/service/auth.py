@@ -33,7 +33,8 @@ class Keys:
         """Of a file with a key on each line, or its digest as `sha256:` and 64 hexadecimal digits; lines that are
         empty or begin with # are passed over.
 
-        Raises InputError: no file, no keys, or a key that is too short or has spaces.
+        Raises:
+            InputError: no file, no keys, or a key that is too short or has spaces.
         """
         try:
             lines = Path(path).read_text("utf-8").splitlines()

@@ -20,16 +20,18 @@ from jaxtyping import Int, UInt8
 from spae.compiled import BUCKETS
 from spae.errors import InputError
 from spae.pyramid import Pyramid
+from spae.region import check
 from spae.service.telemetry import Telemetry, log_error
 from spae.tokenizer import Tokenizer
 
 LOG = logging.getLogger("spae.service")
 
-# ("encode", side in pixels), ("rivals", None), or ("decode", layers): what can be done in one call.
+# What can be done in one call: ("encode", side in pixels), ("rivals", None), ("regions", words), ("decode", layers).
 Kind = tuple[str, int | None]
 # What Tokenizer.rivals gives: a pyramid, and of every layer the ids of each place's rivals.
 Ranked = tuple[Pyramid, tuple[Int[np.ndarray, "*grid count"], ...]]
 MOST_RIVALS = 8
+REGION_WORDS = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0  # after a crash, doubled by every further one
 _TRIALS, _WORTH_IT = 2, 0.95  # a batch size is worth it with this part of the best size's images/s
 _STOPPED = "the tokenizer is not running: it is being started again; try in a few seconds"
@@ -116,6 +118,8 @@ class Batcher:
         self._rate = rates[largest]
         for side in self.sides:
             self._rivals(self._blank(side))
+            if self.tokenizer.pursuit is not None:
+                self.tokenizer.region_words(self._blank(side), (0, 0, side, side), self._region_words)
         for side in self.sides[1:]:
             for batch in self.sizes:
                 self.tokenizer.encode([self._blank(side)] * batch)
@@ -128,7 +132,11 @@ class Batcher:
         return time.perf_counter() - start
 
     async def start(self) -> None:
-        """Compile, then begin; ready afterwards. Raises what the tokenizer raises."""
+        """Compile, then begin; ready afterwards.
+
+        Raises:
+            Whatever the tokenizer raises.
+        """
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.warm_up)
         self.ready = True
@@ -147,7 +155,9 @@ class Batcher:
     def places(self, count: int = 1) -> Iterator[Places]:
         """Places for a request, before anything is spent on it; `grow` when it turns out to have more images.
 
-        Raises Overloaded: so many are not free; Unavailable: the tokenizer is not running.
+        Raises:
+            Overloaded: so many are not free.
+            Unavailable: the tokenizer is not running.
         """
         held = Places(0)
         self.grow(held, count)
@@ -158,7 +168,11 @@ class Batcher:
             self.telemetry.queue.set(self._taken)
 
     def grow(self, held: Places, count: int) -> None:
-        """Make `held` at least `count` places. Raises like `places`."""
+        """Make `held` at least `count` places.
+
+        Raises:
+            Overloaded, Unavailable: as `places`.
+        """
         if not self.ready or self._closing:
             raise Unavailable(_STOPPED)
         more = max(0, count - held.count)
@@ -176,7 +190,9 @@ class Batcher:
 
         `held`: the request's places, if it has taken any.
 
-        Raises InputError: another size or dtype; Overloaded, Unavailable.
+        Raises:
+            InputError: another size or dtype.
+            Overloaded, Unavailable: as `places`.
         """
         self._check_images(images)
         kinds: list[Kind] = [("encode", len(image)) for image in images]
@@ -184,16 +200,43 @@ class Batcher:
 
     async def rivals(self, image: UInt8[np.ndarray, "s s 3"], held: Places | None = None) -> Ranked:
         """An image's pyramid, and of every place the next nearest words, `MOST_RIVALS` if there are so many; see
-        `Tokenizer.rivals`. Raises like `encode`."""
+        `Tokenizer.rivals`.
+
+        Raises:
+            InputError, Overloaded, Unavailable: as `encode`.
+        """
         self._check_images([image])
         return (await self._submit([("rivals", None)], [image], held))[0]
+
+    async def regions(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        boxes: Sequence[Sequence[float]],
+        held: Places | None = None,
+    ) -> list[list[str]]:
+        """Of each box (x, y, width, height) of an image REGION_WORDS words, or as many as there are at most; see
+        `Tokenizer.region_words`. One after the other, so that other requests come between, in the places of an image.
+
+        Raises InputError: a box that is not on the image, or a tokenizer without words of regions; Overloaded,
+        Unavailable.
+        """
+        if self.tokenizer.pursuit is None:
+            raise InputError(
+                "this service's tokenizer has no words of regions: ask for those of the whole image"
+            )
+        for box in boxes:
+            check(box, *image.shape[:2])
+        kind: Kind = ("regions", self._region_words)
+        return [(await self._submit([kind], [(image, box)], held))[0] for box in boxes]
 
     async def decode(
         self, pyramids: Sequence[Pyramid], layers: int, held: Places | None = None
     ) -> list[UInt8[np.ndarray, "s s 3"]]:
         """The images that the first `layers` layers of this tokenizer's pyramids decode to.
 
-        Raises InputError: a pyramid has fewer layers or is another tokenizer's; Overloaded, Unavailable.
+        Raises:
+            InputError: a pyramid has fewer layers or is another tokenizer's.
+            Overloaded, Unavailable: as `places`.
         """
         for pyramid in pyramids:
             if pyramid.shape != self.tokenizer.shape or pyramid.vocabulary is not self.tokenizer.vocabulary:
@@ -280,6 +323,8 @@ class Batcher:
             results = self.tokenizer.encode(values)
         elif what == "decode":
             results = self.tokenizer.decode(values, layers)
+        elif what == "regions":
+            results = [self.tokenizer.region_words(image, box, self._region_words) for image, box in values]
         else:
             results = [self._rivals(value) for value in values]
         seconds = time.perf_counter() - start
@@ -303,6 +348,10 @@ class Batcher:
 
     def _rivals(self, image: UInt8[np.ndarray, "s s 3"]) -> Ranked:
         return self.tokenizer.rivals(image, min(MOST_RIVALS, len(self.tokenizer.vocabulary) - 1))
+
+    @property
+    def _region_words(self) -> int:
+        return min(REGION_WORDS, self.tokenizer.pursuit.kinds) if self.tokenizer.pursuit is not None else 0
 
     def _check_images(self, images: Sequence[Any]) -> None:
         shapes = [(side, side, 3) for side in self.sides]

@@ -13,7 +13,8 @@ T = TypeVar("T")
 async def until_gone(request: Request, work: Awaitable[T]) -> T:
     """The result of work that is given up when the client goes away; its body must have been read.
 
-    Raises what the work raises, and ClientDisconnect.
+    Raises:
+        ClientDisconnect: the client went away. Else whatever the work raises.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))

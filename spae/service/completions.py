@@ -74,7 +74,11 @@ async def responses(request: Request) -> Response:
 
 
 def _check(body: dict[str, Any]) -> None:
-    """Raises InputError: no prompt, or a stream that is neither wanted nor not."""
+    """Refuse what no model takes.
+
+    Raises:
+        InputError: no prompt, or a stream that is neither wanted nor not.
+    """
     if body.get("prompt") is None:
         raise InputError(f"prompt: wanted a text or a list of texts; got {short(body.get('prompt'))}")
     if not isinstance(body.get("stream"), bool | None):

@@ -108,7 +108,11 @@ def _inputs(wanted: DetokenizeRequest, most: int) -> list[tuple[str, WrittenPyra
 
 
 def _parse(one: WrittenPyramid, tokenizer: Tokenizer, layers: int | None, name: str) -> Parsed:
-    """A written pyramid as one of the tokenizer's, cut to `layers`. Raises ApiError 422: it cannot be one."""
+    """A written pyramid as one of the tokenizer's, cut to `layers`.
+
+    Raises:
+        ApiError: 422, it cannot be one.
+    """
     key = next(key for key in ("text", "words", "ids") if getattr(one, key) is not None)
     try:
         if one.ids is not None:

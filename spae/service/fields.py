@@ -44,7 +44,11 @@ _MOST_STOPS, _LONGEST_STOPS = 64, 4096  # they are looked for after every few to
 
 
 def check_fields(body: Mapping[str, Any], honoured: Collection[str], model: str) -> None:
-    """Raises ApiError 400: a field that is neither honoured nor harmless. Null stands for a field that is left out."""
+    """Refuse what would be ignored. Null stands for a field that is left out.
+
+    Raises:
+        ApiError: 400 a field that is neither honoured nor harmless.
+    """
     for name, value in body.items():
         if value is None or name in honoured or name in IGNORED:
             continue
@@ -65,7 +69,11 @@ def check_fields(body: Mapping[str, Any], honoured: Collection[str], model: str)
 
 
 def number(body: Mapping[str, Any], name: str, kind: type, low: float, high: float | None) -> Any:
-    """A field that is a number, None where it is left out. Raises ApiError 400: of another type, or out of range."""
+    """A field that is a number, None where it is left out.
+
+    Raises:
+        ApiError: 400, it is of another type, or out of range.
+    """
     value = body.get(name)
     if value is None:
         return None
@@ -78,7 +86,11 @@ def number(body: Mapping[str, Any], name: str, kind: type, low: float, high: flo
 
 
 def stops(stop: Any) -> tuple[str, ...]:
-    """The strings that end an answer. Raises ApiError 400."""
+    """The strings that end an answer.
+
+    Raises:
+        ApiError: 400, they are none.
+    """
     strings = () if stop is None else (stop,) if isinstance(stop, str) else stop
     if not isinstance(strings, Sequence) or not all(isinstance(one, str) and one for one in strings):
         raise refused(

@@ -41,17 +41,23 @@ def open_square(data: bytes, settings: Settings, tokenizer: Tokenizer) -> UInt8[
 
     What the image is, its bytes say: labels may be wrong.
 
-    Raises ApiError: 413 too many bytes, 415 none of the formats, 422 damaged or too many pixels.
+    Raises:
+        ApiError: 413 too many bytes, 415 none of the formats, 422 damaged or too many pixels.
     """
+    check_file(data, settings)
+    try:
+        return tokenizer.square(open_image(data, tokenizer.sight, max_pixels=settings.max_pixels))
+    except InputError as error:
+        raise ApiError(422, str(error), code="invalid_image") from error
+
+
+def check_file(data: bytes, settings: Settings) -> None:
+    """Raises ApiError: 413 too many bytes, 415 the beginning of none of the formats."""
     if len(data) > settings.max_image_bytes:
         raise too_large("an image", settings.max_image_bytes)
     if data and not _is_known(data):
         message = "wanted a JPEG, PNG or WebP image, got something else: convert it to one of these"
         raise ApiError(415, message, code="unsupported_image")
-    try:
-        return tokenizer.square(open_image(data, tokenizer.sight, max_pixels=settings.max_pixels))
-    except InputError as error:
-        raise ApiError(422, str(error), code="invalid_image") from error
 
 
 def is_inline(url: str) -> bool:
@@ -64,7 +70,8 @@ def from_data_url(url: str, settings: Settings) -> bytes:
     percent-encoded with or without base64; base64 in its usual or its URL-safe letters, with line breaks, without
     padding, or without the URL around it.
 
-    Raises ApiError: 413 too many bytes, 422 not a data URL or not base64.
+    Raises:
+        ApiError: 413 too many bytes, 422 not a data URL or not base64.
     """
     limit = settings.max_image_bytes
     # A byte is at most three characters, percent-encoded, and base64 makes four letters of three bytes.
@@ -108,7 +115,9 @@ async def read_form(request: Request, settings: Settings, share: Share, files: t
 
     `files`: the names under which files are taken.
 
-    Raises ApiError: 400 not such a form, 413 a file or all of it too large, or too many files; Overloaded.
+    Raises:
+        ApiError: 400 not such a form, 413 a file or all of it too large, or too many files.
+        Overloaded: the bodies of all requests are too large together.
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
@@ -199,7 +208,12 @@ class _FormReader:
 
 
 async def chunks(request: Request, settings: Settings, share: Share) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises ApiError: 413 too large, 415 compressed; Overloaded."""
+    """The body as it comes.
+
+    Raises:
+        ApiError: 413 too large, 415 compressed.
+        Overloaded: the bodies of all requests are too large together.
+    """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(
             415, "wanted a body that is not compressed: send it as it is", code="unsupported_encoding"

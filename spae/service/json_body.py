@@ -29,7 +29,9 @@ async def read_body(request: Request, settings: Settings, share: Share, instead:
 
     `instead`: another type that the route takes, for the message.
 
-    Raises ApiError: 413 too large, or too many values; 415 of another type, or compressed; Overloaded.
+    Raises:
+        ApiError: 413 too large, or too many values; 415 of another type, or compressed.
+        Overloaded: the bodies of all requests are too large together.
     """
     if media_type(request) != "application/json":
         wanted = "wanted a body of Content-Type application/json" + (f" or {instead}" if instead else "")
@@ -47,8 +49,10 @@ async def read_body(request: Request, settings: Settings, share: Share, instead:
 async def read_object(request: Request, settings: Settings, share: Share) -> tuple[dict[str, Any], int]:
     """The JSON object of a body, and its size in bytes.
 
-    Raises ApiError: 400 not JSON in UTF-8, or text with half a surrogate pair, named by its place; 413 and 415 as
-    `read_body`; InputError: other JSON.
+    Raises:
+        ApiError: 400 not JSON in UTF-8, or text with half a surrogate pair, named by its place; 413 and 415 as
+            `read_body`.
+        InputError: other JSON.
     """
     data = await read_body(request, settings, share)
     body = await asyncio.to_thread(_parsed, data) if len(data) > LARGE else _parsed(data)
@@ -63,7 +67,11 @@ def media_type(request: Request) -> str:
 
 
 def check_text_size(size: int, settings: Settings, param: str) -> None:
-    """Raises ApiError 413: more text, in bytes of JSON, than a request may have beside its images."""
+    """Refuse too much text, in bytes of JSON.
+
+    Raises:
+        ApiError: 413 more than a request may have beside its images.
+    """
     if size > settings.max_text_bytes:
         raise too_large("text", settings.max_text_bytes, param)
 
@@ -81,7 +89,11 @@ def _parsed(data: bytearray) -> Any:
 
 
 def name_half_pair(data: bytes | bytearray) -> None:
-    """Raises ApiError: a text of the body holds half a surrogate pair. Nothing for a body that is no JSON anyway."""
+    """Refuse half a surrogate pair; a body that is no JSON anyway passes.
+
+    Raises:
+        ApiError: 400 a text of the body holds one, named by its place.
+    """
     if not _SURROGATE.search(data):
         return
     try:

@@ -78,7 +78,11 @@ class Share:
         self.held = 0
 
     def take(self, count: int) -> None:
-        """Raises Overloaded: the bodies of all requests are too large together."""
+        """Hold so many bytes more.
+
+        Raises:
+            Overloaded: the bodies of all requests are too large together.
+        """
         if self.memory.held + count > self.memory.limit:
             raise Overloaded(1)
         self.memory.held += count

@@ -71,7 +71,8 @@ class RemoteImages:
     async def fetch(self, url: str) -> bytes:
         """The bytes at an address; what they are is for `spae.images` to see.
 
-        Raises ApiError: 413 too many bytes, 422 an address that is not allowed, or that gives nothing in time.
+        Raises:
+            ApiError: 413 too many bytes, 422 an address that is not allowed, or that gives nothing in time.
         """
         try:
             async with asyncio.timeout(self._timeout_s):

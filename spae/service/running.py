@@ -52,7 +52,8 @@ def service_of(request: Request) -> Service:
 async def start(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Service]:
     """Load the models, compile every batch size, and end all of it on leaving.
 
-    Raises InputError, BundleError: the bundle or the language model is not there, or is none for a service.
+    Raises:
+        InputError, BundleError: the bundle or the language model is not there, or is none for a service.
     """
     # In threads: the server must hear signals meanwhile.
     tokenizer = await asyncio.to_thread(spae.load, settings.bundle)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from spae.errors import InputError
 from spae.pyramid import Pyramid, PyramidShape
 from spae.service.batching import MOST_RIVALS
+from spae.service.boxes import MOST_REGIONS
 from spae.service.errors import ApiError
 from spae.service.json_body import LARGE, name_half_pair, read_body
 from spae.service.limits import Share
@@ -81,6 +82,19 @@ class DetokenizeRequest(WrittenPyramid):
     layers: Layers | None = None
 
 
+class RegionsRequest(_Request):
+    """An image, and boxes on it."""
+
+    image: DataUrl
+    regions: Annotated[
+        list[list[float]],
+        Field(
+            min_length=1,
+            description=f"[x, y, width, height] of each in pixels of the upright image; {MOST_REGIONS} at most",
+        ),
+    ]
+
+
 class LayerOut(BaseModel):
     """One layer: its grid, and its words and their ids row by row."""
 
@@ -110,6 +124,23 @@ class TokenizeResponse(BaseModel):
     object: Literal["list"]
     model: str
     data: list[PyramidOut]
+
+
+class RegionOut(BaseModel):
+    """One region, and words of what is there, the first of which says most."""
+
+    object: Literal["region"]
+    index: Annotated[int, Field(description="Which of the request's regions")]
+    region: Annotated[list[float], Field(description="As it was sent")]
+    words: list[str]
+
+
+class RegionsResponse(BaseModel):
+    """The words of the regions, in their order."""
+
+    object: Literal["list"]
+    model: str
+    data: list[RegionOut]
 
 
 class RepairOut(BaseModel):
@@ -213,15 +244,23 @@ class ErrorResponse(BaseModel):
 
 
 async def read(request: Request, model: type[Model], share: Share, instead: str = "") -> Model:
-    """The body of a request. Raises ApiError like `read_body` and `check`; Overloaded."""
+    """The body of a request.
+
+    Raises:
+        ApiError: as `read_body` and `check`.
+        Overloaded: as `read_body`.
+    """
     service = service_of(request)
     body = await read_body(request, service.settings, share, instead)
     return await service.in_thread(check, model, body) if len(body) > LARGE else check(model, body)
 
 
 def check(model: type[Model], body: bytes | bytearray) -> Model:
-    """The body as a request. Raises ApiError: 400 not JSON, or text that is none; 422 a field is missing, unknown or
-    wrong."""
+    """The body as a request.
+
+    Raises:
+        ApiError: 400 not JSON, or text that is none; 422 a field is missing, unknown or wrong.
+    """
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -234,7 +273,11 @@ def check(model: type[Model], body: bytes | bytearray) -> Model:
 
 
 def check_layers(layers: int | None, shape: PyramidShape) -> None:
-    """Raises ApiError 422: a number of layers that the pyramid does not have."""
+    """Refuse a number of layers.
+
+    Raises:
+        ApiError: 422 the pyramid does not have so many.
+    """
     try:
         shape.check_layers(layers)
     except InputError as error:

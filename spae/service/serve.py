@@ -22,7 +22,9 @@ def serve(settings: Settings) -> None:
 
     Its address is printed once it takes requests; logs go to stderr.
 
-    Raises InputError: the address is taken or not this machine's, or what `create_app` raises; BundleError.
+    Raises:
+        InputError: the address is taken or not this machine's, or as `create_app`.
+        BundleError: the bundle is not there or damaged.
     """
     log_to_stderr()
     app = create_app(settings)

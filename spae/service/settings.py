@@ -23,7 +23,8 @@ def option(default: Any, help: str, metavar: str | None = None, flag: str | None
 class Settings:
     """Settings of the service. Those without an `option` are for who starts it from Python.
 
-    Raises InputError: a number out of its range, an address that others can reach without keys, a bad URL.
+    Raises:
+        InputError: a number out of its range, an address that others can reach without keys, a bad URL.
     """
 
     host: str = option("127.0.0.1", "where to listen (%(default)s)", "ADDRESS")
@@ -34,7 +35,11 @@ class Settings:
         None, "an OpenAI-compatible server, with /v1 (none: the model of --lm)", "URL"
     )
     upstream_model: str | None = option(None, "its model (what each request names)", "NAME")
-    lm: str = option("default", "the embedded language model (SmolLM2-135M)", "NAME_OR_PATH")
+    lm: str = option(
+        "default",
+        "the embedded language model: default (SmolLM2-135M), a path, or hf:ORG/REPO[/FILE]",
+        "NAME_OR_PATH",
+    )
     served_model_names: tuple[str, ...] = option(
         (),
         "requests may call the language model so, too; may be repeated (its own name and the bundle's)",

@@ -31,7 +31,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 class Telemetry:
     """The metrics of one service, in a registry of its own.
 
-    `stage(name, seconds)`: "read", "open", "queue", "encode", "decode", "parse", "write", "upstream".
+    `stage(name, seconds)`: "read", "open", "queue", "encode", "regions", "decode", "parse", "write", "upstream".
     """
 
     def __init__(self) -> None:

@@ -137,7 +137,11 @@ def _number(fields: Mapping[str, str], name: str, most: int) -> int | None:
 
 
 def _open(service: Service, image: bytes | str, param: str) -> UInt8[np.ndarray, "s s 3"]:
-    """Raises ApiError with the image's place, `param`."""
+    """The square that the tokenizer looks at; `param`: the image's place.
+
+    Raises:
+        ApiError: what is wrong with the image, with its place.
+    """
     settings = service.settings
     try:
         data = from_data_url(image, settings) if isinstance(image, str) else image

@@ -36,7 +36,9 @@ def open_source(path: str | Path, size: int | None = None, split: str | None = N
 
     Labels are in composed letters, with single spaces for all other white space (`fields.class_name`).
     `size` is the side that the images will be reduced to: large JPEGs are then decoded several times faster.
-    Raises InputError: nothing there, no images, an unreadable file, a folder with archives of both kinds.
+
+    Raises:
+        InputError: nothing there, no images, an unreadable file, a folder with archives of both kinds.
     """
     if "://" in str(path):
         raise InputError(

@@ -143,7 +143,8 @@ class Clips(Source):
 def open_clips(path: str | Path, size: int, sampling: Sampling) -> Clips:
     """The clips at `path`: a folder of video files and of folders of frames at any depth, one of these, or a glob.
 
-    Raises InputError: nothing there, or no clips.
+    Raises:
+        InputError: nothing there, or no clips.
     """
     root = Path(path)
     if root.is_dir():

@@ -64,7 +64,8 @@ class FolderSource(Source):
 def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """`os.walk`, links to folders followed, hidden folders left out.
 
-    Raises InputError: a folder cannot be read, or a link leads back to one around it, or to nothing.
+    Raises:
+        InputError: a folder cannot be read, or a link leads back to one around it, or to nothing.
     """
 
     def refuse(error: OSError) -> None:

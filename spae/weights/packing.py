@@ -36,7 +36,9 @@ def packed(table: Float[np.ndarray, "v c"]) -> dict[str, np.ndarray]:
 def unpacked(tensors: Mapping[str, np.ndarray]) -> Float[np.ndarray, "v c"]:
     """The float32 table that `packed` was given.
 
-    Raises InputError: values and scales do not fit each other; KeyError: there is no table.
+    Raises:
+        InputError: values and scales do not fit each other.
+        KeyError: there is no table.
     """
     if "embeddings.values" in tensors:
         values, scales = tensors["embeddings.values"], tensors["embeddings.scales"]

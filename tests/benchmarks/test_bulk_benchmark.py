@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from flax import nnx
+from drawn import drawn
 
 from benchmarks.bulk import bulk_engines
 from benchmarks.timing import table
@@ -24,7 +24,8 @@ def bundle(tmp_path_factory) -> str:
     words = tuple(f"{a}{b}" for a in "abcde" for b in "klmnop")
     vocabulary = Vocabulary(words, np.arange(30), embeddings, views, {})
     folder = tmp_path_factory.mktemp("bulk") / "bundle"
-    Tokenizer(config, vocabulary, Autoencoder(config, 4, 8, rngs=nnx.Rngs(0))).save(folder)
+    model = drawn(lambda rngs: Autoencoder(config, 4, 8, rngs=rngs))
+    Tokenizer(config, vocabulary, model).save(folder)
     return str(folder)
 
 

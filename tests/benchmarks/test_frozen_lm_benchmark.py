@@ -24,7 +24,7 @@ class FakePeer:
     def __init__(self):
         self.asked = []
 
-    def write(self, prompt, count):
+    def ask(self, prompt, count):
         self.asked.append((len(prompt), count))
 
 
@@ -38,7 +38,7 @@ def small(monkeypatch):
 
 def test_every_figure_is_there_and_peers_get_the_same_work():
     peer = FakePeer()
-    results = read_and_write(frozen_lm.load(TINY), 2, {"fake": peer})
+    results = read_and_write(frozen_lm.load(TINY), 2, {"fake": peer}, 1.5)
     assert set(results) == {
         "read 20",
         "write 4",
@@ -51,6 +51,8 @@ def test_every_figure_is_there_and_peers_get_the_same_work():
         assert entry["repeats"] == 2
         assert entry["tokens_per_s"]["median"] > 0
     assert results["write 4, fake"]["weights"] == "none"
+    assert (results["read 20"]["weights"], results["read 20"]["load_s"]) == ("float32", 1.5)
+    assert results["read 20"]["peak_gb"] > 0.05
     assert set(peer.asked) == {(20, 1), (9, 4)}
 
 
@@ -67,7 +69,7 @@ def test_the_command_writes_json_and_prints_a_table(tmp_path, capsys):
 
 def test_a_peer_that_ends_is_named(tmp_path):
     with pytest.raises(InputError, match="the peer ended"):
-        benchmark.Peer(sys.executable, "nothing", tmp_path)
+        benchmark.Peer(sys.executable, benchmark.SCRIPT, ["nothing", tmp_path])
 
 
 def test_transformers_gets_the_same_weights(tmp_path):
@@ -76,7 +78,9 @@ def test_transformers_gets_the_same_weights(tmp_path):
     except InputError as error:
         pytest.skip(str(error))
     benchmark.write_folder(path, tmp_path)
-    ours, theirs = read_model(path).tensors, load_file(tmp_path / "model.safetensors")
+    ours, theirs = read_model(path).tensors, {}
+    for file in tmp_path.glob("*.safetensors"):
+        theirs |= load_file(file)
     assert len(theirs) == len(ours)
     np.testing.assert_array_equal(theirs["model.embed_tokens.weight"], ours["embed"])
     np.testing.assert_array_equal(theirs["model.layers.3.self_attn.q_proj.weight"], ours["blocks.3.q"])

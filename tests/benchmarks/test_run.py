@@ -6,9 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from flax import nnx
+from drawn import drawn
 
 from benchmarks import run, timing
+from benchmarks.quantizer import quantize_words
 from benchmarks.run import main
 from benchmarks.search import log_sum_exp_words, nearest_word
 from benchmarks.start import cold_and_warm
@@ -24,12 +25,10 @@ SPREAD = {"median", "min", "max", "iqr"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def unoptimised():
-    """Compiling is what takes the time here."""
+def cache_of_compiled_functions():
+    """Benchmarks do without it."""
     kept = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_enable_compilation_cache", kept)
 
 
@@ -44,7 +43,17 @@ def vocabulary() -> Vocabulary:
 @pytest.fixture(scope="module")
 def tokenizer(vocabulary) -> Tokenizer:
     config = load_config(run.CONFIG, "tiny").tokenizer
-    return Tokenizer(config, vocabulary, Autoencoder(config, 4, 8, rngs=nnx.Rngs(0)))
+    return Tokenizer(config, vocabulary, drawn(lambda rngs: Autoencoder(config, 4, 8, rngs=rngs)))
+
+
+class FakePeer:
+    facts = {"threads": 7}  # noqa: RUF012
+
+    def __init__(self):
+        self.asked = []
+
+    def ask(self, **request):
+        self.asked.append(request)
 
 
 def test_spread():
@@ -60,8 +69,13 @@ def test_calls_take_turns_and_the_warm_up_does_not_count(monkeypatch):
 
 
 def test_encode_and_decode(tokenizer):
-    results = encode_and_decode(tokenizer, batches=(1, 2), repeats=2)
-    assert set(results) == {"encode, batch 1", "decode, batch 1", "encode, batch 2", "decode, batch 2"}
+    results = encode_and_decode(tokenizer, batches=(1, 2), repeats=2, peer=FakePeer())
+    assert set(results) == {
+        f"{action}, batch {batch}{peer}"
+        for action in ("encode", "decode")
+        for batch in (1, 2)
+        for peer in ("", ", PyTorch", ", PyTorch compiled")
+    }
     entry = results["encode, batch 2"]
     assert {"dtype", "batch", "resolution", "compile_s", "warmup", "repeats", "seconds"} <= set(entry)
     assert (entry["batch"], entry["resolution"], entry["repeats"]) == (2, 32, 2)
@@ -70,10 +84,21 @@ def test_encode_and_decode(tokenizer):
     assert entry["images_per_s"]["min"] <= entry["images_per_s"]["max"]
 
 
+def test_quantizer(tokenizer):
+    results = quantize_words(tokenizer, [2], repeats=1, peer=FakePeer())
+    programs = ("streaming average", "PyTorch", "PyTorch compiled", "vector-quantize-pytorch")
+    assert list(results) == [f"{program}, batch 2" for program in programs]
+    assert results["streaming average, batch 2"]["compile_s"] >= 0
+
+
 def test_train_step(vocabulary):
     config = load_config(run.CONFIG, "tiny")
-    # Half of the compilation is the discriminator.
-    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, adversarial=0.0))
+    # Without discriminator and networks, which take long to compile.
+    config = dataclasses.replace(
+        config,
+        tokenizer=dataclasses.replace(config.tokenizer, network="linear"),
+        loss=dataclasses.replace(config.loss, adversarial=0.0),
+    )
     entry = train_step(config, vocabulary, repeats=2)["step"]
     assert (entry["batch"], entry["resolution"], entry["vocabulary"]) == (8, 32, 30)
     assert entry["compile_s"] > 0
@@ -82,13 +107,16 @@ def test_train_step(vocabulary):
 
 def test_nearest_word_beside_the_full_matrix():
     # Large enough that the full matrix, 300 x 2000 floats, is more than a chunk of ours.
-    results = nearest_word(positions=300, words=2000, width=4, repeats=2)
-    assert set(results) == {"streamed", "full matrix", "full matrix, two minima", "PyTorch"}
+    peer = FakePeer()
+    results = nearest_word(positions=300, words=2000, width=4, repeats=2, peer=peer)
+    assert set(results) == {"streamed", "full matrix", "full matrix, two minima", "PyTorch", "faiss"}
     assert (
         results["full matrix"]["temporary_bytes"] >= 300 * 2000 * 4 > results["streamed"]["temporary_bytes"]
     )
-    assert all(set(results[name]["seconds"]) == SPREAD for name in results if name != "PyTorch")
-    assert results["PyTorch"]["seconds"] is not None or "not installed" in results["PyTorch"]["reason"]
+    assert all(set(entry["seconds"]) == SPREAD for entry in results.values())
+    assert results["faiss"]["threads"] == 7
+    asked = {"positions": 300, "words": 2000, "width": 4}
+    assert peer.asked == 3 * [{"call": "nearest", **asked}, {"call": "faiss", **asked}]
 
 
 def test_log_sum_exp_beside_the_full_matrix():
@@ -109,15 +137,15 @@ def test_starts_are_of_whole_processes(tokenizer, tmp_path):
 
 
 def test_the_command_writes_json_and_prints_a_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "SEARCH", {"positions": 3, "words": 20, "width": 4})
+    monkeypatch.setattr(run, "SEARCHES", [(3, 20, 4)])
     output = tmp_path / "bench.json"
     assert main(["--output", str(output), "--only", "nearest", "--repeats", "2"]) == 0
     document = json.loads(output.read_text())
     assert {"device", "cores", "jax", "python", "processor"} <= set(document["machine"])
     assert set(document["results"]) == {"nearest"}
-    assert document["results"]["nearest"]["streamed"]["repeats"] == 2
+    assert document["results"]["nearest"]["3 x 20 x 4, streamed"]["repeats"] == 2
     shown = capsys.readouterr().out
-    assert "nearest: streamed" in shown
+    assert "nearest: 3 x 20 x 4, streamed" in shown
     assert "MB temporary" in shown
     assert str(output) in shown
 
@@ -130,6 +158,6 @@ def test_no_bundle_is_one_clear_line(tmp_path, capsys):
 
 
 def test_what_could_not_run_is_in_the_table_with_its_reason():
-    assert "PyTorch is not installed" in table(
-        {"nearest": {"PyTorch": {"seconds": None, "reason": "PyTorch is not installed"}}}
+    assert "Ray is not installed" in table(
+        {"bulk": {"Ray": {"seconds": None, "reason": "Ray is not installed"}}}
     )

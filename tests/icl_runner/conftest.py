@@ -29,6 +29,7 @@ class FakeModel:
 
     def __init__(self) -> None:
         self.answer: Callable[[str], str] = lambda prompt: " beagle"
+        self.log_prob: Callable[[str, str], float] = lambda prompt, text: -1.0
         self.prompts: list[str] = []
         self.systems: list[str] = []
         self.contents: list = []
@@ -56,6 +57,9 @@ def fake_model(monkeypatch) -> FakeModel:
             _state.systems += [message.text for message in input if message.role == "system"]
             _state.configs.append(config)
             output = ModelOutput.from_content(self.model_name, _state.answer(prompt))
+            asked = constraints.from_extra_body(config.extra_body)
+            if isinstance(asked, constraints.Likelihoods):
+                output.metadata = {constraints.LOG_PROBS: [_state.log_prob(prompt, t) for t in asked.texts]}
             output.usage = ModelUsage(input_tokens=len(prompt.split()), output_tokens=2, total_tokens=0)
             return output
 

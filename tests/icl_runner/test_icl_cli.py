@@ -30,7 +30,7 @@ def classify(data, *more: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], *(["run", task] for task in tasks.names()), ["report"], ["demo"], ["mark"]],
+    [[], ["run"], *(["run", task] for task in tasks.names()), ["report"], ["replay"], ["demo"], ["mark"]],
     ids=" ".join,
 )
 def test_help_has_an_example(command, capsys):
@@ -62,6 +62,7 @@ def test_help_imports_neither_jax_nor_inspect():
         ["run", "classify", "--data", "d", "--model", "fake/m", "-M", "dialect"],
         ["run", "classify", "--data", "d", "--model", "fake/m", "--episodes", "5"],  # now --examples
         ["report"],
+        ["replay"],
     ],
 )
 def test_bad_usage_is_2(wrong, capsys):
@@ -101,6 +102,16 @@ def test_dry_run_asks_nothing(class_folders, tmp_path, capsys, fake_model):
     money = (read * 1000 + written * 2000) / 1e6
     assert f"cost at most {money:,.2f}, at 1000 and 2000 per million tokens" in out
     assert "estimated: a token for each word" in out
+
+
+def test_dry_run_counts_what_likelihoods_cost(class_folders, capsys, fake_model):
+    given = classify(class_folders, "--ways", "3", "--examples", "5", "--dry-run")
+    assert main([*given, "--content-free", "2", "--orders", "4"]) == 0
+    out = capsys.readouterr().out
+    # Of each episode: 2 of the query, 2 content-free, 2 for each further order; each asks an endpoint for three names.
+    likelihoods = 5 * (2 + 2 + 2 * 3) * 3
+    assert f"{likelihoods} of these calls ask how likely texts are" in out
+    assert f"the first of {5 * 4 + likelihoods} calls, of 5 samples" in out
 
 
 def test_which_split_was_taken_is_said(tmp_path, capsys):

@@ -13,6 +13,7 @@ from icl_runner.demo.experiments import KINDS, contrast, episodes
 from icl_runner.demo.page import write_demo
 from spae.demo import read_credits
 from spae.errors import InputError
+from spae.frozen_lm.writable import WritableWords
 
 
 def test_episodes_ask_for_every_photograph_of_a_kind_and_never_for_one_in_context():
@@ -65,6 +66,13 @@ class Fake:
     def encode(self, text):
         return self.tokenizer.encode(text)
 
+    def writable(self, words):
+        return WritableWords.of(words, self.tokenizer, "fake")
+
+    def score(self, context, continuations):
+        """A later token is likelier."""
+        return [np.log(np.array([0.1 + 0.01 * ids[0]])) for ids in continuations]
+
     def generate(self, contexts, max_tokens, *, stop=(), constraints=None):
         self.batches.append(len(contexts))
         found = []
@@ -97,6 +105,17 @@ def test_rules_and_controls_are_scored_as_the_runner_does():
         )
         assert f"words of {one.episode.query.key}" in one.prompt.query
         assert f"words of {one.episode.query.key}" not in one.prompt.context
+
+
+def test_pictures_are_written_with_the_models_own_tokens_of_the_words_it_has(monkeypatch):
+    lm = Fake()
+    lm.tokenizer.encode(" other words have the first numbers")
+    # The last has a space, so it is two tokens of this tokenizer.
+    vocabulary = type("Vocabulary", (), {"words": ("dog", "cat", "big dog"), "token_ids": np.arange(3)})
+    tokenizer = type("Tokenizer", (), {"vocabulary": vocabulary})
+    segment = type("Segment", (), {"count": 2})
+    found = experiments._segment_words(lm, tokenizer, segment, [type("Prompt", (), {"text": "Output:"})])
+    assert found == {"greedy": ["cat dog"], "contrast": ["dog dog"]}
 
 
 def test_another_provider_is_refused(tmp_path):

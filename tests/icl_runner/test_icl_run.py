@@ -21,7 +21,7 @@ from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
 from icl_runner.report.logs import collect
 from icl_runner.report.report import as_json
-from icl_runner.run import SETTINGS_FILE, run
+from icl_runner.run import SETTINGS_FILE, _log_buffer, run
 from icl_runner.task import Task
 from spae.errors import InputError
 
@@ -279,3 +279,10 @@ def test_a_killed_run_goes_on_where_it_was(class_folders, tmp_path, capsys):
     assert without_clock(broken) == without_clock(whole)
     assert again.partition("## What it took")[0] == unbroken.partition("## What it took")[0]
     assert "together" in unbroken
+
+
+def test_how_many_finished_samples_wait_for_the_log(class_folders):
+    plan = Plan(settings(class_folders))
+    assert [_log_buffer(plan, in_flight) for in_flight in (1, 10, 64)] == [1, 1, 8]
+    assert _log_buffer(Plan(settings(class_folders, model="spae-lm/default")), 64) == 1
+    assert _log_buffer(Plan(settings(class_folders, count=2500)), 10) == 25

@@ -1,6 +1,7 @@
 """Plans: which images, words and questions a run has. Words are made up here: no tokenizer is loaded."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from icl_runner.task import Task
 from icl_runner.tasks.classify import PAPER
 from spae import bundle
 from spae.errors import InputError
+from spae.weights.hub import Located
 
 
 def settings(data, task="classify", **changes) -> Task:
@@ -55,6 +57,17 @@ def test_plan_has_a_cell_for_each_combination(class_folders):
     # The report looks the bundle up by these two.
     assert (spae["bundle"], spae["bundle_sha256"]) == ("default", bundle.sha256("default"))
     assert len(spae["data_fingerprint"]) == 64
+
+
+def test_the_revision_of_a_model_of_the_hub_is_part_of_the_plan(class_folders, monkeypatch):
+    found = {"revision": "0123abcd"}
+    monkeypatch.setattr("icl_runner.plan.locate", lambda name: Located(Path("m"), "m", name, **found))
+    plan = Plan(settings(class_folders, model="spae-lm/hf:org/repo/m.gguf"))
+    assert plan.metadata(plan.cells[0])["spae"]["model_revision"] == "0123abcd"
+    found["revision"] = "4567cdef"  # the name stands for other weights now: another run
+    assert Plan(plan.task).record() != plan.record()
+    other = Plan(settings(class_folders, model="spae-lm/default"))
+    assert "model_revision" not in other.metadata(other.cells[0])["spae"]
 
 
 def test_plan_of_all_the_classes_there_are(class_folders):

@@ -21,6 +21,7 @@ class FakeTokenizer:
     frames = 1
     fingerprint = "fake"
     config = SimpleNamespace(meaning_layers=2)
+    pursuit = SimpleNamespace(kinds=8)
 
     def __init__(self) -> None:
         embeddings = np.linspace(-1, 1, 8, dtype=np.float32)[:, None].repeat(2, 1)
@@ -47,6 +48,13 @@ class FakeTokenizer:
         pyramid = self._encode(image)
         order = [sorted(set(range(8)) - {i}, key=lambda j: (abs(i - j), j))[:count] for i in range(8)]
         return pyramid, tuple(np.array(order, np.int32)[ids] for ids in pyramid.ids)
+
+    def region_words(self, image, box, count):
+        """Its level of brightness, and the next nearest ones."""
+        x, y, width, height = map(round, box)
+        part = Image.fromarray(to_array(image[y : y + max(1, height), x : x + max(1, width)], 8)).convert("L")
+        level = int(np.asarray(part).mean()) // 32
+        return [WORDS[i] for i in sorted(range(8), key=lambda j: (abs(level - j), j))[:count]]
 
     def decode(self, pyramid, layers=None):
         if isinstance(pyramid, list):

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder
@@ -16,6 +17,18 @@ from spae.errors import InputError
 
 def parameters(module: nnx.Module) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def there_and_back(config: AutoencoderConfig):
+    """Fresh networks on images: the latents, the queries of meaning and the images that come back. To be compiled, or
+    looked at, as one function: operation by operation takes half a minute."""
+
+    def run(images):
+        model = Autoencoder(config, 5, 7, rngs=nnx.Rngs(0))
+        z, meaning = model.encode(images, None, jnp.zeros((11, 7)))
+        return z, meaning.queries, model.decoder(z)
+
+    return run
 
 
 def test_the_paper_s_size_has_the_paper_s_parameters():
@@ -42,11 +55,10 @@ def test_shapes_for_any_number_of_halvings(multipliers, downsamplings, patch):
         meaning_layers=2,
         head_width=8,
     )
-    model = Autoencoder(config, 5, 7, rngs=nnx.Rngs(0))
-    z, meaning = model.encode(jnp.ones((3, 16, 16, 3)), None, jnp.zeros((11, 7)))
+    z, queries, decoded = jax.eval_shape(there_and_back(config), jnp.ones((3, 16, 16, 3)))
     assert z.shape == (3, 4, 4, 5)
-    assert [q.shape for q in meaning.queries] == [(3, 1, 7), (3, 4, 7)]
-    assert model.decoder(z).shape == (3, 16, 16, 3)
+    assert [q.shape for q in queries] == [(3, 1, 7), (3, 4, 7)]
+    assert decoded.shape == (3, 16, 16, 3)
 
 
 def test_the_trunk_s_features_alone_decide_the_meaning_queries():
@@ -60,14 +72,16 @@ def test_the_trunk_s_features_alone_decide_the_meaning_queries():
         head_width=8,
         trunk="conse",
     )
-    model = Autoencoder(config, 5, 7, 6, rngs=nnx.Rngs(0))
-    features = jax.random.normal(jax.random.key(0), (2, 6))
-    one, two = (
-        model.encode(image, features, jnp.zeros((11, 7)))[1]
-        for image in (jnp.zeros((2, 16, 16, 3)), jnp.ones((2, 16, 16, 3)))
-    )
-    np.testing.assert_array_equal(one.queries[0], two.queries[0])
-    assert not np.allclose(one.queries[0][0], one.queries[0][1])
+
+    @jax.jit
+    def query(images):
+        model = Autoencoder(config, 5, 7, 6, rngs=nnx.Rngs(0))
+        features = jax.random.normal(jax.random.key(0), (2, 6))
+        return model.encode(images, features, jnp.zeros((11, 7)))[1].queries[0]
+
+    one, two = query(jnp.zeros((2, 16, 16, 3))), query(jnp.ones((2, 16, 16, 3)))
+    np.testing.assert_array_equal(one, two)
+    assert not np.allclose(one[0], one[1])
 
 
 @settings(max_examples=20)
@@ -125,15 +139,17 @@ def tiny_clips(**changes) -> AutoencoderConfig:
 )
 def test_shapes_of_clips(changes):
     config = tiny_clips(**changes)
-    model = Autoencoder(config, 5, 7, rngs=nnx.Rngs(0))
-    clips = jax.random.uniform(jax.random.key(0), (2, config.frames, 16, 16, 3))
-    z, meaning = model.encode(clips, None, jnp.zeros((11, 7)))
+    run = there_and_back(config)
+    clips = np.random.default_rng(0).random((2, config.frames, 16, 16, 3), np.float32)
+    z, queries, decoded = jax.eval_shape(run, clips)
     assert z.shape == (2, 2, 4, 4, 5)
-    assert [q.shape for q in meaning.queries] == [(2, 1, 7), (2, 4, 7)]
-    assert model.decoder(z).shape == clips.shape
+    assert [q.shape for q in queries] == [(2, 1, 7), (2, 4, 7)]
+    assert decoded.shape == clips.shape
     # Time matters: the order of the frames is seen.
-    backwards, _ = model.encode(clips[:, ::-1], None, jnp.zeros((11, 7)))
-    assert not np.allclose(backwards[:, ::-1], z, atol=1e-4)
+    encode = jax.jit(lambda clips: run(clips)[0])
+    forwards, backwards = encode(clips), encode(clips[:, ::-1])
+    assert forwards.shape == z.shape
+    assert not np.allclose(backwards[:, ::-1], forwards, atol=1e-4)
 
 
 def test_patches_of_clips_fold_and_unfold():
@@ -173,3 +189,33 @@ def test_a_config_of_clips_that_does_not_fit_is_an_error(change, message):
 def test_a_config_that_does_not_fit_is_an_error(change, message):
     with pytest.raises(InputError, match=message):
         AutoencoderConfig(**{"filters": 8, **change})
+
+
+def test_pictures_of_words_apart_show_colours_alone():
+    config = AutoencoderConfig(
+        image_size=16,
+        pyramid=(1, 2, 4),
+        filters=8,
+        multipliers=(1,),
+        blocks=1,
+        downsamplings=0,
+        patch=4,
+        meaning_layers=2,
+        head_width=8,
+        meaning_words="apart",
+    )
+    model = Autoencoder(config, 5, 7, rngs=nnx.Rngs(0))
+    zhat = jax.random.normal(jax.random.key(0), (2, 4, 4, 5))
+    whole = np.asarray(model.decoder(zhat))
+    shown = np.asarray(model.decode(zhat, [], jnp.zeros((11, 7)), jnp.array([2, 3])))
+    np.testing.assert_allclose(shown[1], whole[1], atol=1e-6)
+    colours = np.zeros((4, 4, 3), np.float32)
+    for row in range(4):
+        for column in range(4):
+            patch = whole[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            colours[row, column] = patch.reshape(16, 3).mean(axis=0)
+    wanted = [
+        Image.fromarray(colours[..., channel]).resize((16, 16), Image.Resampling.BILINEAR)
+        for channel in range(3)
+    ]
+    np.testing.assert_allclose(shown[0], np.stack([np.asarray(one) for one in wanted], axis=-1), atol=1e-5)

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import drawn
 from fake_tokenizer import FakeTokenizer, load_fake
-from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import spae
+from spae import progress
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder
 from spae.bulk import local, on_ray
@@ -111,11 +112,20 @@ def bundle(tmp_path_factory) -> str:
     tokenizer = Tokenizer(
         config,
         Vocabulary(words, np.arange(30), embeddings, views, {}),
-        Autoencoder(config, 4, 8, rngs=nnx.Rngs(0)),
+        drawn(lambda rngs: Autoencoder(config, 4, 8, rngs=rngs)),
     )
     folder = tmp_path_factory.mktemp("bulk") / "bundle"
     tokenizer.save(folder)
     return str(folder)
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_log_is_told_how_far_it_has_come(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    job = fake_job(write_folder(tmp_path / "in", ["good"] * 5), 2)
+    run(job, tmp_path / "words")
+    lines = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert list(dict.fromkeys(lines)) == ["images 2/5", "images 4/5"]
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,7 +14,9 @@ from PIL import Image
 from tiny_tokenizers import write_tiktoken
 
 import spae
+from spae import progress
 from spae.cli import main
+from spae.commands import pictures
 from spae.images import open_image
 
 
@@ -69,6 +71,15 @@ def test_encode_goes_on_after_a_bad_image_and_fails(picture, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.err == f"spae: {bad} is empty (0 bytes): give a JPEG, PNG or WebP image\n"
     assert captured.out.startswith(f"{picture}:\n")
+
+
+def test_encode_of_many_tells_a_log_how_far_it_has_come(picture, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(pictures, "BATCH", 1)
+    assert main(["encode", *[str(picture)] * 3, "--layers", "1"]) == 0
+    captured = capsys.readouterr()
+    assert [line.partition(",")[0] for line in captured.err.splitlines()] == ["images 1/3", "images 2/3"]
+    assert captured.out.count(f"{picture}:\n") == 3
 
 
 def test_encode_then_decode(picture, tmp_path, capsys, monkeypatch):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn
 from flax import nnx
 
 from spae.architecture import AutoencoderConfig
@@ -25,6 +26,12 @@ PHOTOGRAPH = np.random.default_rng(5).integers(0, 256, (8, 8, 3), np.uint8)
 
 def autoencoder(width: int = 6, words: int = 20, **changes) -> Autoencoder:
     return Autoencoder(dataclasses.replace(SMALL, **changes), width, width, 0, words, rngs=nnx.Rngs(0))
+
+
+@nnx.jit
+def called(module: nnx.Module, *inputs):
+    """The module's output, compiled as a whole."""
+    return module(*inputs)
 
 
 def unit_vocabulary(words: int, width: int) -> Vocabulary:
@@ -78,7 +85,7 @@ def test_a_tokenizer_searches_and_averages_what_its_model_says_and_so_does_its_b
     config = dataclasses.replace(SMALL, codebook=codebook)
     model = trained(autoencoder(codebook=codebook))
     table = np.asarray(model.codebook(jnp.asarray(vocabulary.embeddings)), np.float64)
-    z = np.asarray(model.encoder(jnp.asarray(PHOTOGRAPH[None] / 255, jnp.float32))[0][0], np.float64)
+    z = np.asarray(called(model.encoder, PHOTOGRAPH[None] / np.float32(255))[0][0], np.float64)
     tokenizer = Tokenizer(config, vocabulary, model)
     pyramid = tokenizer.encode(PHOTOGRAPH)
     # The top word stands alone at its place (2, 2), so it is the one nearest to z there.
@@ -86,7 +93,7 @@ def test_a_tokenizer_searches_and_averages_what_its_model_says_and_so_does_its_b
     averages = streaming_average.prefix_averages(
         [ids[None] for ids in pyramid.ids], jnp.asarray(table, jnp.float32), config.shape
     )
-    wanted = model.decoder(averages[-1])[0]
+    wanted = called(model.decoder, averages[-1])[0]
     np.testing.assert_allclose(tokenizer.decode(pyramid), np.clip(wanted, 0, 1) * 255, atol=0.51)
 
     # Brought up to date, a tokenizer searches the new table.
@@ -132,13 +139,14 @@ def ranking_tokenizer() -> Tokenizer:
     config = dataclasses.replace(
         SMALL, codebook="projected", meaning_layers=2, meaning="ranked", cross_attention=True, trunk="conse"
     )
-    model = Autoencoder(config, 6, WIDTH, WIDTH, 40, rngs=nnx.Rngs(3))
-    return Tokenizer(config, unit_vocabulary(40, WIDTH), model, ConseImageTower(rngs=nnx.Rngs(4)))
+    model = drawn(lambda rngs: Autoencoder(config, 6, WIDTH, WIDTH, 40, rngs=rngs), 3)
+    trunk = drawn(lambda rngs: ConseImageTower(rngs=rngs), 4)
+    return Tokenizer(config, unit_vocabulary(40, WIDTH), model, trunk)
 
 
 def test_a_tokenizer_of_rankings(ranking_tokenizer, tmp_path):
     pyramid = ranking_tokenizer.encode(PHOTOGRAPH)
-    feature = np.asarray(ranking_tokenizer.trunk(jnp.asarray(PHOTOGRAPH[None] / 255, jnp.float32)))[0]
+    feature = np.asarray(called(ranking_tokenizer.trunk, PHOTOGRAPH[None] / np.float32(255)))[0]
     order = np.argsort(-(ranking_tokenizer.vocabulary.embeddings @ feature))
     np.testing.assert_array_equal(np.concatenate([ids.ravel() for ids in pyramid.ids[:2]]), order[:5])
 
@@ -162,32 +170,33 @@ def test_cross_attention_against_the_formula(ranking_tokenizer):
     """softmax(q k' / sqrt(width)) v over the words, one head, added to the input."""
     model = nnx.merge(ranking_tokenizer._graph, ranking_tokenizer._params)
     module = model.decoder.attention
-    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 4))
-    words = jax.random.normal(jax.random.key(1), (2, 5, WIDTH))
+    rng = np.random.default_rng(0)
+    x, words = (rng.normal(size=size).astype(np.float32) for size in ((2, 4, 4, 4), (2, 5, WIDTH)))
 
     def linear(layer, value):
         kernel, bias = np.asarray(layer.kernel[...], np.float64), np.asarray(layer.bias[...], np.float64)
         return np.einsum("bni,io->bno", value, kernel.reshape(value.shape[-1], -1)) + bias.reshape(-1)
 
     attention = module.attention
-    q = linear(attention.query, np.asarray(module.norm(x), np.float64).reshape(2, 16, 4))
+    q = linear(attention.query, np.asarray(called(module.norm, x), np.float64).reshape(2, 16, 4))
     k, v = (linear(layer, np.asarray(words, np.float64)) for layer in (attention.key, attention.value))
     weight = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(4))
     weight /= weight.sum(-1, keepdims=True)
     mixed = weight @ v
     out = np.einsum("bnj,jo->bno", mixed, np.asarray(attention.out.kernel[...], np.float64).reshape(4, 4))
     wanted = np.asarray(x, np.float64) + (out + np.asarray(attention.out.bias[...])).reshape(2, 4, 4, 4)
-    np.testing.assert_allclose(module(x, words), wanted, atol=1e-4)
+    np.testing.assert_allclose(called(module, x, words), wanted, atol=1e-4)
 
 
 def test_the_decoder_looks_at_the_words_and_at_no_others(ranking_tokenizer):
     model = nnx.merge(ranking_tokenizer._graph, ranking_tokenizer._params)
     meaning = jnp.asarray(ranking_tokenizer.vocabulary.codebook("meaning"))
-    zhat = jax.random.normal(jax.random.key(0), (1, 4, 4, 6))
+    zhat = np.random.default_rng(0).normal(size=(1, 4, 4, 6)).astype(np.float32)
+    decode = jax.jit(lambda *ids: model.decode(zhat, ids, meaning, 3))
     ids = [np.full((1, 1, 1), 3), np.arange(4).reshape(1, 2, 2), np.zeros((1, 4, 4), int)]
-    one = model.decode(zhat, ids, meaning)
-    np.testing.assert_array_equal(one, model.decode(zhat, [*ids[:2], ids[2] + 7], meaning))
-    assert not np.allclose(one, model.decode(zhat, [ids[0] + 7, *ids[1:]], meaning), atol=1e-6)
+    one = decode(*ids)
+    np.testing.assert_array_equal(one, decode(*ids[:2], ids[2] + 7))
+    assert not np.allclose(one, decode(ids[0] + 7, *ids[1:]), atol=1e-6)
 
 
 @pytest.mark.parametrize(

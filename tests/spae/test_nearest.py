@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from spae.nearest import BLOCK, CHUNK, TILE, _nearest_narrow, _nearest_wide, log_sum_exp, nearest
 
+# As they are used: compiled. Called as they are, their loops would be compiled again at every call.
+search, narrowly, widely = jax.jit(nearest), jax.jit(_nearest_narrow), jax.jit(_nearest_wide)
+
 
 def distances(z: np.ndarray, codebook: np.ndarray) -> np.ndarray:
     z, codebook = z.astype(np.float64), codebook.astype(np.float64)
@@ -20,7 +23,7 @@ def distances(z: np.ndarray, codebook: np.ndarray) -> np.ndarray:
 def test_nearest_is_the_full_search(words, width):
     rng = np.random.default_rng(words)
     z, codebook = (rng.normal(size=(n, width)).astype(np.float32) for n in (50, words))
-    ids = np.asarray(nearest(z, codebook))
+    ids = np.asarray(search(z, codebook))
     assert ids.dtype == np.int32
     np.testing.assert_array_equal(ids, distances(z, codebook).argmin(1))
 
@@ -32,7 +35,7 @@ def test_ties_go_to_the_lowest_id(words, seed):
     rng = np.random.default_rng(seed)
     z, codebook = rng.integers(-2, 3, (20, 40)), rng.integers(-2, 3, (words, 40))
     z[:, 3:], codebook[:, 3:] = 0, 0  # wide enough for the search among wide ones
-    ids = np.asarray(nearest(jnp.asarray(z, jnp.float32), jnp.asarray(codebook, jnp.float32)))
+    ids = np.asarray(search(z.astype(np.float32), codebook.astype(np.float32)))
     np.testing.assert_array_equal(ids, distances(z, codebook).argmin(1))
 
 
@@ -47,10 +50,10 @@ def test_both_ways_to_search_find_the_same(sizes, whole, seed):
     (n, v), rng = sizes, np.random.default_rng(seed)
     z = rng.integers(-2, 3, (n, 3)) if whole else rng.normal(size=(n, 3))
     codebook = rng.integers(-2, 3, (v, 3)) if whole else rng.normal(size=(v, 3))
-    z, codebook = jnp.asarray(z, jnp.float32), jnp.asarray(codebook, jnp.float32)
-    narrow, wide = jax.jit(_nearest_narrow)(z, codebook), jax.jit(_nearest_wide)(z, codebook)
+    z, codebook = z.astype(np.float32), codebook.astype(np.float32)
+    narrow, wide = narrowly(z, codebook), widely(z, codebook)
     np.testing.assert_array_equal(narrow, wide)
-    np.testing.assert_array_equal(narrow, distances(np.asarray(z), np.asarray(codebook)).argmin(1))
+    np.testing.assert_array_equal(narrow, distances(z, codebook).argmin(1))
     assert narrow.dtype == wide.dtype == jnp.int32
 
 
@@ -69,9 +72,16 @@ def test_log_sum_exp_and_its_derivatives(words, temperature):
     def full(z, codebook):
         return jax.nn.logsumexp(-jnp.sum((z[:, None] - codebook[None]) ** 2, -1) / temperature, axis=1)
 
-    np.testing.assert_allclose(log_sum_exp(z, codebook, temperature), full(z, codebook), rtol=1e-4, atol=1e-4)
-    ours = jax.grad(lambda *a: log_sum_exp(*a, temperature) @ weight, argnums=(0, 1))(z, codebook)
-    theirs = jax.grad(lambda *a: full(*a) @ weight, argnums=(0, 1))(z, codebook)
+    @jax.jit
+    def both(z, codebook):
+        found = []
+        for function in (lambda *a: log_sum_exp(*a, temperature), full):
+            value, pull = jax.vjp(function, z, codebook)
+            found.append((value, pull(weight)))
+        return found
+
+    (value, ours), (expected, theirs) = both(z, codebook)
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, rtol=2e-3, atol=2e-4)
 

@@ -1,5 +1,7 @@
 """Progress in a log: where there is no terminal, a plain line now and then."""
 
+import sys
+
 import pytest
 
 from spae import progress
@@ -24,6 +26,16 @@ def test_a_line_every_thirty_seconds_and_none_for_what_is_quick(clock, capsys) -
     ]
     assert list(counted(range(3), "things", "thing")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_what_nobody_knows_the_end_of(clock, capsys) -> None:
+    with Progress(None, "round trips", "trip") as shown:
+        for _ in range(3):
+            clock[0] += 20.0
+            shown.update()
+        shown.print("a word of its own", sys.stdout)
+    out, err = capsys.readouterr()
+    assert (out, err) == ("a word of its own\n", "round trips 2\n")
 
 
 @pytest.mark.parametrize(

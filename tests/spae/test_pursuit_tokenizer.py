@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn
 from flax import nnx
 from PIL import Image
 
@@ -53,14 +54,6 @@ TRUNK = ImageSizes(
 WORDS = 30
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unoptimised():
-    """Compiling is what takes the time here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def pursuit(config: AutoencoderConfig, words: int = 24) -> Pursuit:
     rng = np.random.default_rng(1)
     arrays = {
@@ -79,9 +72,9 @@ def tokenizer_of(config: AutoencoderConfig) -> Tokenizer:
     embeddings = np.random.default_rng(0).normal(size=(WORDS, 8)).astype(np.float32)
     views = {"meaning": View.raw(), "appearance": View.whitened(embeddings, 4)}
     words = tuple(f"{a}{b}" for a in "abcde" for b in "klmnop")
-    model = Autoencoder(config, 4, 8, rngs=nnx.Rngs(0))
+    model = drawn(lambda rngs: Autoencoder(config, 4, 8, rngs=rngs))
     vocabulary = Vocabulary(words, np.arange(WORDS), embeddings, views, {})
-    trunk = ClipImageTower(TRUNK, rngs=nnx.Rngs(1))
+    trunk = drawn(lambda rngs: ClipImageTower(TRUNK, rngs=rngs), 1)
     return Tokenizer(config, vocabulary, model, trunk, pursuit=pursuit(config))
 
 
@@ -310,7 +303,7 @@ def test_a_bundle_of_the_first_generation_is_what_it_was(tmp_path):
     old = {"block": "residual", "codebook": "frozen", "latents": None, "meaning": "head", "pools": ()}
     config = dataclasses.replace(CONFIG, **old)
     made = tokenizer_of(CONFIG)
-    model = Autoencoder(config, 4, 8, TRUNK.out, rngs=nnx.Rngs(0))
+    model = drawn(lambda rngs: Autoencoder(config, 4, 8, TRUNK.out, rngs=rngs))
     tokenizer = Tokenizer(config, made.vocabulary, model, made.trunk)
     tokenizer.save(tmp_path / "new")
     info, files = bundle.read(tmp_path / "new")

@@ -1,5 +1,7 @@
 """Both quantizers against a slow version that walks over positions one by one, and the facts of the reference."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,12 @@ from spae.quantize import Meaning, residual, streaming_average
 SHAPE = PyramidShape((1, 2, 4, 8, 8))
 PAPER = PyramidShape((1, 2, 4, 8, 16, 16))
 VIDEO = PyramidShape(((1, 1, 1), (1, 2, 2), (2, 4, 4), (2, 4, 4)))
+
+
+@partial(jax.jit, static_argnums=(0, 3), static_argnames=("fill", "unit"))
+def run(quantize, z, codebook, shape, meaning=None, **how):
+    """A quantizer as it is used: compiled."""
+    return quantize(z, codebook, shape, meaning, **how)
 
 
 def slow(z, codebook, shape, mode, fill, meaning=None, unit=False):
@@ -70,7 +78,7 @@ def test_against_the_slow_version(shape, mode, fill, views):
         ]
         meaning = Meaning(tuple(queries), rng.normal(size=(40, 9)).astype(np.float32))
     quantize = {"saq": streaming_average, "rq": residual}[mode]
-    result = quantize(jnp.asarray(z), jnp.asarray(codebook), shape, meaning, fill)
+    result = run(quantize, z, codebook, shape, meaning, fill=fill)
     for i in range(2):
         one = None if meaning is None else ([q[i] for q in meaning.queries], np.asarray(meaning.codebook_vd))
         ids, averages = slow(z[i], codebook, shape, mode, fill, one)
@@ -88,7 +96,7 @@ def test_search_by_direction_against_the_slow_version(quantize):
     mode = "saq" if quantize is streaming_average else "rq"
     queries = rng.normal(size=(1, 1, 9)).astype(np.float32)
     meaning = Meaning((queries,), rng.normal(size=(40, 9)).astype(np.float32))
-    result = quantize(jnp.asarray(z), jnp.asarray(codebook), shape, meaning, "nearest", unit=True)
+    result = run(quantize, z, codebook, shape, meaning, fill="nearest", unit=True)
     own = ([queries[0]], meaning.codebook_vd)
     ids, averages = slow(z[0], codebook, shape, mode, "nearest", own, unit=True)
     for layer in range(3):
@@ -103,7 +111,7 @@ def test_the_queries_are_the_paper_s_sum():
         rng.normal(size=(1, 16, 16, 4)).astype(np.float32),
         rng.normal(size=(99, 4)).astype(np.float32),
     )
-    result = streaming_average(jnp.asarray(z), jnp.asarray(codebook), PAPER)
+    result = run(streaming_average, z, codebook, PAPER)
     row, column = PAPER.positions(6)[37]
     earlier = [
         codebook[int(result.ids[layer - 1].reshape(-1)[n])]
@@ -123,7 +131,7 @@ def test_identity_a_word_that_is_exactly_z_l_makes_the_average_exactly_z():
     z = rng.normal(size=(1, 2, 2, 3)).astype(np.float32)
     shape = PyramidShape((2, 2))
     codebook = rng.normal(size=(10, 3)).astype(np.float32)
-    first = streaming_average(jnp.asarray(z), jnp.asarray(codebook), shape)
+    first = run(streaming_average, z, codebook, shape)
     exact = np.concatenate([codebook, np.asarray(first.queries[1]).reshape(4, 3)])
     # The new words must not be chosen by layer 1 for the query to stay what it was.
     ids = [first.ids[0], jnp.arange(10, 14).reshape(1, 2, 2)]
@@ -135,11 +143,12 @@ def test_centring_and_scaling_change_no_id():
     rng = np.random.default_rng(3)
     z = rng.normal(size=(4, 16, 16, 8))
     codebook = rng.normal(size=(500, 8)) + 5
-    plain = streaming_average(jnp.asarray(z, jnp.float32), jnp.asarray(codebook, jnp.float32), PAPER)
+    plain = run(streaming_average, z.astype(np.float32), codebook.astype(np.float32), PAPER)
     shift, scale = codebook.mean(0), 0.37
-    moved = streaming_average(
-        jnp.asarray((z - shift) * scale, jnp.float32),
-        jnp.asarray((codebook - shift) * scale, jnp.float32),
+    moved = run(
+        streaming_average,
+        ((z - shift) * scale).astype(np.float32),
+        ((codebook - shift) * scale).astype(np.float32),
         PAPER,
     )
     for before, after in zip(plain.ids, moved.ids, strict=True):
@@ -158,10 +167,10 @@ def test_gradients_reach_z_through_the_queries_only():
     rng = np.random.default_rng(4)
     z = jnp.asarray(rng.normal(size=(1, 8, 8, 4)), jnp.float32)
     codebook = jnp.asarray(rng.normal(size=(30, 4)), jnp.float32)
-    averages = jax.grad(lambda z: jnp.sum(streaming_average(z, codebook, SHAPE).averages[-1]))(z)
+    averages = jax.grad(lambda z: jnp.sum(run(streaming_average, z, codebook, SHAPE).averages[-1]))(z)
     assert not np.any(averages)
     # The last layer's query is (m + 1) z - ..., with m the words before it.
-    last = jax.grad(lambda z: jnp.sum(streaming_average(z, codebook, SHAPE).queries[-1]))(z)
+    last = jax.grad(lambda z: jnp.sum(run(streaming_average, z, codebook, SHAPE).queries[-1]))(z)
     np.testing.assert_array_equal(last[0, :, :, 0], SHAPE.coverage(4) + 1)
 
 

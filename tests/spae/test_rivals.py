@@ -1,8 +1,10 @@
 """The next nearest words of every place, against a slow walk over all words in NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from spae.errors import InputError
 from spae.nearest import CHUNK, nearest_few
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
+
+few = jax.jit(nearest_few, static_argnums=2)
 
 
 def distances(z: np.ndarray, codebook: np.ndarray) -> np.ndarray:
@@ -25,7 +29,7 @@ def distances(z: np.ndarray, codebook: np.ndarray) -> np.ndarray:
 def test_the_few_nearest_are_those_of_the_full_search(words, count):
     rng = np.random.default_rng(words)
     z, codebook = rng.normal(size=(50, 7)).astype(np.float32), rng.normal(size=(words, 7)).astype(np.float32)
-    ids = np.asarray(nearest_few(z, codebook, count))
+    ids = np.asarray(few(z, codebook, count))
     assert ids.dtype == np.int32
     np.testing.assert_array_equal(ids, distances(z, codebook).argsort(1)[:, :count])
 
@@ -36,7 +40,7 @@ def test_of_equally_near_words_the_lower_id_comes_first(words, seed):
     # Whole numbers, so that equal distances are equal in float32 too; few values, so that ties abound.
     rng = np.random.default_rng(seed)
     z, codebook = rng.integers(-2, 3, (20, 3)), rng.integers(-2, 3, (words, 3))
-    ids = np.asarray(nearest_few(jnp.asarray(z, jnp.float32), jnp.asarray(codebook, jnp.float32), 5))
+    ids = np.asarray(few(z.astype(np.float32), codebook.astype(np.float32), 5))
     np.testing.assert_array_equal(ids, distances(z, codebook).argsort(1, kind="stable")[:, :5])
 
 
@@ -62,7 +66,7 @@ def made(meaning_layers: int, quantizer: str) -> Tokenizer:
     embeddings = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
     views = {"meaning": View.raw(), "appearance": View.whitened(embeddings, 4)}
     words = tuple(f"{a}{b}" for a in "abcde" for b in "klmnop")
-    model = Autoencoder(config, 4, 8, rngs=nnx.Rngs(0))
+    model = drawn(lambda rngs: Autoencoder(config, 4, 8, rngs=rngs))
     return Tokenizer(config, Vocabulary(words, np.arange(30), embeddings, views, {}), model)
 
 
@@ -72,7 +76,9 @@ def slow_ranking(tokenizer: Tokenizer, image: np.ndarray) -> list[np.ndarray]:
     codebook = tokenizer.vocabulary.codebook("appearance").astype(np.float64)
     meanings = tokenizer.vocabulary.codebook("meaning")
     model = nnx.merge(tokenizer._graph, tokenizer._params)
-    z_bhwc, meaning = model.encode(jnp.asarray(image[None] / 255, jnp.float32), None, meanings)
+    z_bhwc, meaning = nnx.jit(lambda m, x: m.encode(x, None, meanings))(
+        model, jnp.asarray(image[None] / 255, jnp.float32)
+    )
     z_hwc = np.asarray(z_bhwc[0], np.float64)
     before: dict[tuple[int, ...], list[int]] = {}
     ranking = []

@@ -2,9 +2,9 @@
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn
 from flax import nnx
 from moving import moving_square, write_frames, write_video
 from PIL import Image
@@ -37,7 +37,8 @@ def make(config: AutoencoderConfig, trunk=None, info=None) -> Tokenizer:
     embeddings = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     views = {"meaning": View.raw(), "appearance": View.raw()}
     words = tuple(a + b for a in "abc" for b in "klmnopqrst")
-    model = Autoencoder(config, 4, 4, trunk.width if trunk else 0, rngs=nnx.Rngs(0))
+    width = trunk.width if trunk else 0
+    model = drawn(lambda rngs: Autoencoder(config, 4, 4, width, rngs=rngs))
     return Tokenizer(config, Vocabulary(words, np.arange(30), embeddings, views, {}), model, trunk, info)
 
 
@@ -105,11 +106,12 @@ def test_the_trunk_s_features_are_the_mean_over_frames():
         width=8, inner=12, layers=1, heads=2, activation="gelu", image_size=16, patch=8, out=6,
         mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.4),
     )  # fmt: skip
-    trunk = ClipImageTower(sizes, rngs=nnx.Rngs(1))
+    trunk = drawn(lambda rngs: ClipImageTower(sizes, rngs=rngs), 1)
     fields = {**vars(CONFIG), "trunk": "clip"}
     tokenizer = make(AutoencoderConfig(**fields), trunk)
     clips = np.stack([moving_square(4, (16, 16), seed) for seed in range(2)])
-    by_frame = [np.asarray(trunk(jnp.asarray(clip, jnp.float32) / 255)) for clip in clips]
+    look = nnx.jit(lambda trunk, images: trunk(images))
+    by_frame = [np.asarray(look(trunk, clip / np.float32(255))) for clip in clips]
     seen = tokenizer._compiled.look(clips)
     np.testing.assert_allclose(seen, [f.mean(0) for f in by_frame], atol=1e-5)
     assert len(tokenizer.encode(clips)) == 2

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
+from drawn import drawn
 from flax import nnx
 
 from spae import bundle
@@ -14,14 +14,6 @@ from spae.errors import BundleError, InputError
 from spae.guidance.conse import ConseImageTower
 from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unoptimised():
-    """Compiling the trunk is what takes the time here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +32,8 @@ def tokenizer() -> Tokenizer:
     embeddings = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
     views = {"meaning": View.raw(), "appearance": View.whitened(embeddings, 4)}
     words = tuple(f"{a}{b}" for a in "abcde" for b in "klmnop")
-    trunk = ConseImageTower(rngs=nnx.Rngs(1))
-    model = Autoencoder(config, 4, 8, trunk.width, rngs=nnx.Rngs(0))
+    trunk = drawn(lambda rngs: ConseImageTower(rngs=rngs), 1)
+    model = drawn(lambda rngs: Autoencoder(config, 4, 8, trunk.width, rngs=rngs))
     return Tokenizer(config, Vocabulary(words, np.arange(30), embeddings, views, {}), model, trunk)
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn
 from flax import nnx
 from scipy.special import erf
 
@@ -25,6 +26,12 @@ TINY = {
     "downsamplings": 0,
     "patch": 2,
 }
+
+
+@nnx.jit
+def called(module: nnx.Module, *inputs):
+    """The module's output, compiled as a whole."""
+    return module(*inputs)
 
 
 def norm(module, x):
@@ -54,17 +61,17 @@ def slow_body(body, x_tc, heads):
 
 
 def test_encoder_and_decoder_are_the_slow_ones():
-    encoder = ViTEncoder(3, 2, 8, 2, 4, 5, rngs=nnx.Rngs(0))
+    encoder = drawn(lambda rngs: ViTEncoder(3, 2, 8, 2, 4, 5, rngs=rngs))
     image = np.random.default_rng(0).random((6, 6, 3)).astype(np.float32)
     kernel = np.asarray(encoder.patches.kernel[...], np.float64)
     patches = np.stack([image[y : y + 2, x : x + 2] for y in (0, 2, 4) for x in (0, 2, 4)])
     tokens = np.einsum("nhwc,hwcd->nd", 2 * patches - 1, kernel) + np.asarray(encoder.patches.bias[...])
     hidden = slow_body(encoder.body, tokens, 4)
-    z, pooled = encoder(image[None])
+    z, pooled = called(encoder, image[None])
     np.testing.assert_allclose(z[0].reshape(9, 5), linear(encoder.head, hidden), atol=1e-5)
     np.testing.assert_allclose(pooled[0], hidden.mean(0), atol=1e-5)
 
-    decoder = ViTDecoder(3, 2, 8, 2, 4, 5, rngs=nnx.Rngs(1))
+    decoder = drawn(lambda rngs: ViTDecoder(3, 2, 8, 2, 4, 5, rngs=rngs), 1)
     hidden = slow_body(decoder.body, linear(decoder.stem, np.asarray(z[0]).reshape(9, 5)), 4)
     # Flax's transposed convolution does not turn its kernel round: pixel (y, x) of a patch reads kernel [1-y, 1-x].
     kernel = np.asarray(decoder.pixels.kernel[...], np.float64)
@@ -72,7 +79,7 @@ def test_encoder_and_decoder_are_the_slow_ones():
     decoded = np.zeros((6, 6, 3))
     for n, patch in enumerate(pixels):
         decoded[n // 3 * 2 : n // 3 * 2 + 2, n % 3 * 2 : n % 3 * 2 + 2] = patch
-    np.testing.assert_allclose(decoder(z)[0], 0.5 * decoded + 0.5, atol=1e-5)
+    np.testing.assert_allclose(called(decoder, z)[0], 0.5 * decoded + 0.5, atol=1e-5)
 
 
 def test_base_has_the_size_of_vit_b():
@@ -99,14 +106,14 @@ def test_base_has_the_size_of_vit_b():
 def test_bfloat16_computes_nearly_the_same():
     image = np.random.default_rng(0).random((1, 8, 8, 3)).astype(np.float32)
     both = [
-        Autoencoder(AutoencoderConfig(**TINY), 6, 6, dtype=dtype, rngs=nnx.Rngs(0))
+        drawn(lambda rngs, dtype=dtype: Autoencoder(AutoencoderConfig(**TINY), 6, 6, dtype=dtype, rngs=rngs))
         for dtype in (jnp.float32, jnp.bfloat16)
     ]
-    (exact, _), (rounded, _) = (model.encoder(image) for model in both)
+    (exact, _), (rounded, _) = (called(model.encoder, image) for model in both)
     assert rounded.dtype == jnp.float32
     np.testing.assert_allclose(rounded, exact, atol=0.1)
     assert not np.array_equal(rounded, exact)
-    assert both[1].decoder(exact).dtype == jnp.float32
+    assert called(both[1].decoder, exact).dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
@@ -131,10 +138,10 @@ def test_a_tokenizer_of_vits_that_searches_by_direction(tmp_path):
     embeddings = (rng.normal(size=(30, 6)) * rng.uniform(0.2, 2, (30, 1))).astype(np.float32)
     views = {"meaning": View.raw(), "appearance": View.raw()}
     words = tuple(f"{a}{b}" for a in "abcde" for b in "klmnop")
-    model = Autoencoder(config, 6, 6, rngs=nnx.Rngs(0))
+    model = drawn(lambda rngs: Autoencoder(config, 6, 6, rngs=rngs))
     tokenizer = Tokenizer(config, Vocabulary(words, np.arange(30), embeddings, views, {}), model)
     image = rng.integers(0, 256, (8, 8, 3), np.uint8)
-    z_hwc = np.asarray(model.encoder(image[None] / np.float32(255))[0][0], np.float64)
+    z_hwc = np.asarray(called(model.encoder, image[None] / np.float32(255))[0][0], np.float64)
     cosine = z_hwc @ (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).T
     ranking = np.argsort(-cosine, axis=-1)
 
@@ -145,6 +152,6 @@ def test_a_tokenizer_of_vits_that_searches_by_direction(tmp_path):
     np.testing.assert_array_equal(rivals[0], ranking[..., 1:4])
     assert tokenizer.encode(image) == pyramid
     # The decoder sees the embeddings as they are.
-    decoded = np.asarray(model.decoder(embeddings[pyramid.ids[0]][None]))[0]
+    decoded = np.asarray(called(model.decoder, embeddings[pyramid.ids[0]][None]))[0]
     wanted = np.clip(np.rint(decoded * 255), 0, 255)
     assert np.abs(loaded.decode(pyramid) - wanted).max() <= 1

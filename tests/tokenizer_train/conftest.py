@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,14 +19,6 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WORDS = 60
 CLASSES = 5
 IMAGES = 6  # of each class
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiling is what takes the time here: do it without optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +82,8 @@ def hash_guidance(monkeypatch) -> HashGuidance:
 
 @pytest.fixture
 def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, hash_guidance) -> Config:
-    """default64's tiny variant on those, without a discriminator."""
+    """default64's tiny variant on those, without a discriminator; at a constant rate, so that the step of runs of any
+    length is one function, which is compiled once for all tests."""
     tiny = load_config(CONFIGS / "default64.py", "tiny")
     return dataclasses.replace(
         tiny,
@@ -100,11 +92,35 @@ def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, has
             train=str(image_folder), validation=str(image_folder), batch_size=8, threads=1, buffer=16
         ),
         loss=dataclasses.replace(tiny.loss, adversarial=0.0),
-        optimizer=OptimizerConfig(steps=10, learning_rate=3e-4, warmup_steps=2, decay="cosine"),
+        optimizer=OptimizerConfig(steps=10, learning_rate=3e-4, warmup_steps=0, decay="constant"),
         run=RunConfig(
             output=str(tmp_path / "run"), log_every=1, evaluate_every=100, checkpoint_every=5, keep=2
         ),
     )
+
+
+@pytest.fixture
+def linear_config(tiny_config: Config) -> Config:
+    """That without its networks, of which the linear paths beside them are left: for what goes on around the steps.
+    Its step is compiled in a moment."""
+    return dataclasses.replace(
+        tiny_config, tokenizer=dataclasses.replace(tiny_config.tokenizer, network="linear")
+    )
+
+
+@pytest.fixture
+def losses(monkeypatch) -> dict[int, dict[str, float]]:
+    """Step -> metrics, as they are logged."""
+    logged: dict[int, dict[str, float]] = {}
+    scalars = Summaries.scalars
+
+    def noted(self, step, values, group):
+        scalars(self, step, values, group)
+        if group == "train":
+            logged[step] = dict(values)
+
+    monkeypatch.setattr(Summaries, "scalars", noted)
+    return logged
 
 
 @pytest.fixture

@@ -79,23 +79,30 @@ def names(folder: epath.Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(bucket, tiny_config, vocabulary_folder, kill_after) -> None:
-    whole = train(tiny_config)
+def test_a_killed_run_goes_on_to_the_same_losses_and_weights(
+    bucket, linear_config, vocabulary_folder, losses, kill_after
+) -> None:
+    whole = train(linear_config)
+    unbroken = dict(losses)
+    assert sorted(unbroken) == list(range(1, 11))
     for file in vocabulary_folder.iterdir():
         write_file(bucket / "vocabulary" / file.name, file.read_bytes())
     config = dataclasses.replace(
-        tiny_config,
-        vocabulary=dataclasses.replace(tiny_config.vocabulary, path=str(bucket / "vocabulary")),
-        run=dataclasses.replace(tiny_config.run, output=str(bucket / "run")),
+        linear_config,
+        vocabulary=dataclasses.replace(linear_config.vocabulary, path=str(bucket / "vocabulary")),
+        run=dataclasses.replace(linear_config.run, output=str(bucket / "run")),
     )
     kill_after(config, 7)
+    losses.clear()
     folder = train(config)
+    assert sorted(losses) == [6, 7, 8, 9, 10]
+    assert losses == {step: unbroken[step] for step in losses}
     assert str(folder) == str(bucket / "run" / "bundle")
     assert names(bucket / "run") == ["bundle", "checkpoints", "guidance", "tensorboard"]
     assert names(bucket / "run" / "checkpoints") == ["10", "5"]
     for name in ("params.safetensors", "vocabulary.safetensors", "words.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    assert spae.load(str(folder)).image_size == tiny_config.tokenizer.image_size
+    assert spae.load(str(folder)).image_size == linear_config.tokenizer.image_size
 
 
 def test_checkpoints_are_kept_set_aside_and_cleaned_up(bucket, capsys) -> None:
@@ -256,9 +263,10 @@ def test_a_bucket_that_does_not_answer_is_one_line(bucket, monkeypatch) -> None:
                 checkpoints.restore(state(0))
 
 
-def test_a_dry_run_looks_into_the_bucket(bucket, tiny_config, vocabulary_folder) -> None:
+def test_a_dry_run_looks_into_the_bucket(bucket, linear_config, vocabulary_folder) -> None:
     config = dataclasses.replace(
-        tiny_config, vocabulary=dataclasses.replace(tiny_config.vocabulary, path=str(bucket / "vocabulary"))
+        linear_config,
+        vocabulary=dataclasses.replace(linear_config.vocabulary, path=str(bucket / "vocabulary")),
     )
     with pytest.raises(InputError, match="there is no vocabulary at 'gs://"):
         dry_run.estimate(config, 1, "h100", 0.4)
@@ -324,6 +332,6 @@ def test_what_is_no_bucket_for_a_run_is_refused(tmp_path, monkeypatch) -> None:
         ),
     ],
 )
-def test_frozen_networks_are_read_from_this_machine(tiny_config, change, name) -> None:
+def test_frozen_networks_are_read_from_this_machine(linear_config, change, name) -> None:
     with pytest.raises(InputError, match=f"{name} must be on this machine, if only in a mounted bucket, got"):
-        dataclasses.replace(tiny_config, **change)
+        dataclasses.replace(linear_config, **change)

@@ -18,7 +18,9 @@ from tokenizer_train import loop, preparation
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip_hugging_face"  # random weights
 
 
-def test_two_steps_and_a_bundle_that_needs_no_clip(tiny_config, image_folder, tmp_path, monkeypatch) -> None:
+def test_two_steps_and_a_bundle_that_needs_no_clip(
+    linear_config, image_folder, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr("tokenizer_train.guidance.load_guidance", load_guidance)
     made, looked_up = [], []
     build, look_up = preparation.tokenizer, preparation.features
@@ -30,9 +32,9 @@ def test_two_steps_and_a_bundle_that_needs_no_clip(tiny_config, image_folder, tm
     )
     folder = Path(shutil.copytree(GOLDEN, tmp_path / "clip"))
     config = dataclasses.replace(
-        tiny_config,
-        tokenizer=dataclasses.replace(tiny_config.tokenizer, trunk="clip"),
-        optimizer=dataclasses.replace(tiny_config.optimizer, steps=2, warmup_steps=0),
+        linear_config,
+        tokenizer=dataclasses.replace(linear_config.tokenizer, trunk="clip"),
+        optimizer=dataclasses.replace(linear_config.optimizer, steps=2),
         guidance=f"clip:{folder}",
     )
     bundle = loop.train(config)
@@ -54,12 +56,12 @@ def test_two_steps_and_a_bundle_that_needs_no_clip(tiny_config, image_folder, tm
         np.testing.assert_allclose(seen, expected, atol=1e-5)
 
 
-def test_trunk_and_guidance_are_of_one_kind(tiny_config) -> None:
+def test_trunk_and_guidance_are_of_one_kind(linear_config) -> None:
     for trunk, guidance in (("clip", "conse"), ("conse", "clip:folder")):
         with pytest.raises(InputError, match=r"tokenizer\.trunk must be none, or the image side of guidance"):
             dataclasses.replace(
-                tiny_config,
-                tokenizer=dataclasses.replace(tiny_config.tokenizer, trunk=trunk),
+                linear_config,
+                tokenizer=dataclasses.replace(linear_config.tokenizer, trunk=trunk),
                 guidance=guidance,
             )
     for trunk in ("clip", "conse"):
@@ -67,7 +69,7 @@ def test_trunk_and_guidance_are_of_one_kind(tiny_config) -> None:
             InputError, match=r"tokenizer\.trunk must be none with guidance 'clip-jax:x'.*bundle"
         ):
             dataclasses.replace(
-                tiny_config,
-                tokenizer=dataclasses.replace(tiny_config.tokenizer, trunk=trunk),
+                linear_config,
+                tokenizer=dataclasses.replace(linear_config.tokenizer, trunk=trunk),
                 guidance="clip-jax:x",
             )

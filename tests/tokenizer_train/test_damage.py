@@ -174,7 +174,7 @@ def full_disk():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", kept)
 
 
-def test_a_full_disk_does_not_end_a_run_that_can_go_on(tiny_config, full_disk, monkeypatch, capsys) -> None:
+def test_a_full_disk_does_not_end_a_run_that_can_go_on(linear_config, full_disk, monkeypatch, capsys) -> None:
     scalars, line = Summaries.scalars, Summaries.line
 
     def filling(self, step, values, group):
@@ -189,9 +189,9 @@ def test_a_full_disk_does_not_end_a_run_that_can_go_on(tiny_config, full_disk, m
 
     monkeypatch.setattr(Summaries, "scalars", filling)
     monkeypatch.setattr(Summaries, "line", emptying)
-    train(tiny_config)
+    train(linear_config)
     out = capsys.readouterr().out
-    folder = Path(tiny_config.run.output) / "checkpoints"
+    folder = Path(linear_config.run.output) / "checkpoints"
     assert f"cannot write a checkpoint to {folder}: " in out
     assert "; training goes on, and this is tried again at every checkpoint" in out
     assert sorted(entry.name for entry in folder.iterdir()) == ["10"]

@@ -112,6 +112,7 @@ def test_through_the_command_line(tmp_path) -> None:
     arguments = [str(CONFIGS / "default64.py"), "--variant", "tiny", "--dry-run", "--device", "v5e"]
     arguments += ["--devices", "4", "--json", "--vocabulary.words", "60", "--vocabulary.widths", "4", "8"]
     arguments += ["--loss.adversarial", "0", "--loss.semantic", "0", "--mesh.fsdp", "2"]
+    arguments += ["--tokenizer.network", "linear"]  # compiled in a moment
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
     done = subprocess.run(
         [sys.executable, "-m", "tokenizer_train.cli", *arguments],

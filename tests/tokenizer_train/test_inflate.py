@@ -3,9 +3,9 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,17 +45,15 @@ def vocabulary(seed: int = 0) -> Vocabulary:
 
 def model(config: AutoencoderConfig, seed: int) -> Autoencoder:
     """Random in every parameter: fresh ones have zero biases and unit scales, which would hide mistakes."""
-    made = Autoencoder(config, 4, 6, rngs=nnx.Rngs(seed))
-    state = nnx.state(made, nnx.Param)
-    leaves, tree = jax.tree.flatten(state)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    nnx.update(
-        made,
-        jax.tree.unflatten(
-            tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-        ),
-    )
-    return made
+    graph, state = nnx.split(drawn(lambda rngs: Autoencoder(config, 4, 6, rngs=rngs), seed))
+    rng = np.random.default_rng(seed)
+    return nnx.merge(graph, jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(x.dtype), state))
+
+
+@nnx.jit
+def called(module: nnx.Module, *inputs):
+    """The module's output, compiled as a whole."""
+    return module(*inputs)
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +82,13 @@ def test_a_still_clip_has_the_image_s_latents_and_words_and_decodes_as_the_image
     image = np.random.default_rng(seed).integers(0, 256, (2, 16, 16, 3), np.uint8)
     still = np.repeat(image[:, None], 6, axis=1)
     networks = [nnx.merge(t._graph, t.parameters) for t in pair]
-    z, _ = networks[0].encoder(jnp.asarray(image, jnp.float32) / 255)
-    z_clip, _ = networks[1].encoder(jnp.asarray(still, jnp.float32) / 255)
+    z, _ = called(networks[0].encoder, image / np.float32(255))
+    z_clip, _ = called(networks[1].encoder, still / np.float32(255))
     assert z_clip.shape == (2, 3, 4, 4, 4)
     for time in range(3):
         np.testing.assert_allclose(z_clip[:, time], z, atol=1e-5)
-    decoded, decoded_clip = networks[0].decoder(z), networks[1].decoder(jnp.repeat(z[:, None], 3, axis=1))
+    decoded = called(networks[0].decoder, z)
+    decoded_clip = called(networks[1].decoder, np.repeat(z[:, None], 3, axis=1))
     for frame in range(6):
         np.testing.assert_allclose(decoded_clip[:, frame], decoded, atol=1e-5)
 
@@ -129,12 +128,12 @@ def test_a_bundle_of_the_same_kind_is_taken_as_it_is(image_bundle):
 )
 def test_another_network_is_refused(image_bundle, change, message):
     config = dataclasses.replace(CLIPS, **change)
-    _, params = nnx.split(Autoencoder(config, 4, 6, rngs=nnx.Rngs(0)), nnx.Param)
+    _, params = nnx.split(drawn(lambda rngs: Autoencoder(config, 4, 6, rngs=rngs)), nnx.Param)
     with pytest.raises(InputError, match=message):
         initial(str(image_bundle), config, vocabulary(), params)
 
 
 def test_other_words_are_refused(image_bundle):
-    _, params = nnx.split(Autoencoder(CLIPS, 4, 6, rngs=nnx.Rngs(0)), nnx.Param)
+    _, params = nnx.split(drawn(lambda rngs: Autoencoder(CLIPS, 4, 6, rngs=rngs)), nnx.Param)
     with pytest.raises(InputError, match=r"the words of .* are not those of vocabulary\.path"):
         initial(str(image_bundle), CLIPS, vocabulary(seed=1), params)

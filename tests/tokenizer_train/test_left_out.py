@@ -14,7 +14,6 @@ from tokenizer_train.config import Config, DataConfig
 from tokenizer_train.damage import TRIES, Damage
 from tokenizer_train.data import Batches, fixed_images
 from tokenizer_train.loop import train
-from tokenizer_train.summaries import Summaries
 
 COUNT = 30
 BAD = {4: b"", 11: b"\x89PNG\r\n\x1a\nbroken", 12: b"<html>no image</html>"}
@@ -148,39 +147,33 @@ def test_features_without_them(source, tmp_path, hash_guidance, capsys) -> None:
 
 
 def test_a_run_goes_on_without_them_to_the_same_losses(
-    tiny_config: Config, image_folder, tmp_path, monkeypatch, capsys
+    linear_config: Config, image_folder, tmp_path, losses, capsys
 ) -> None:
     folder = tmp_path / "images"
     for number, file in enumerate(sorted(image_folder.rglob("*.png"))):
         (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
         content = file.read_bytes()
         (folder / file.parent.name / file.name).write_bytes(content[:60] if number in (0, 9) else content)
-    logged: dict[int, dict[str, float]] = {}
-    monkeypatch.setattr(
-        Summaries,
-        "scalars",
-        lambda self, step, values, group: logged.update({step: dict(values)}) if group == "train" else None,
-    )
 
     def config(name: str, steps: int, damaged: str) -> Config:
         return dataclasses.replace(
-            tiny_config,
+            linear_config,
             data=dataclasses.replace(
-                tiny_config.data, train=str(folder), validation=str(folder), damaged=damaged
+                linear_config.data, train=str(folder), validation=str(folder), damaged=damaged
             ),
-            loss=dataclasses.replace(tiny_config.loss, hub_correction=True),
-            optimizer=dataclasses.replace(tiny_config.optimizer, steps=steps, decay="constant"),
-            run=dataclasses.replace(tiny_config.run, output=str(tmp_path / name), checkpoint_every=2),
+            loss=dataclasses.replace(linear_config.loss, hub_correction=True),
+            optimizer=dataclasses.replace(linear_config.optimizer, steps=steps),
+            run=dataclasses.replace(linear_config.run, output=str(tmp_path / name), checkpoint_every=2),
         )
 
     with pytest.raises(InputError, match=r"class0/0\.png: .* --data\.damaged skip"):
         train(config("broken", 4, "error"))
     train(config("unbroken", 4, "skip"))
-    unbroken = dict(logged)
+    unbroken = dict(losses)
     assert len(unbroken) == 4
     assert all(np.isfinite(list(values.values())).all() for values in unbroken.values())
     train(config("broken", 2, "skip"))
-    logged.clear()
+    losses.clear()
     train(config("broken", 4, "skip"))
-    assert logged == {step: unbroken[step] for step in (3, 4)}
+    assert losses == {step: unbroken[step] for step in (3, 4)}
     assert "left out (2 so far): class1/3.png: the image is damaged" in capsys.readouterr().err

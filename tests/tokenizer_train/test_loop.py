@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -19,23 +20,8 @@ from tokenizer_train.cli import main
 from tokenizer_train.config import Config
 from tokenizer_train.identity import provenance
 from tokenizer_train.loop import Diverged, train
-from tokenizer_train.processes.mesh import make_mesh
-from tokenizer_train.summaries import Summaries
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "default64.py"
-
-
-@pytest.fixture
-def losses(monkeypatch) -> dict[int, dict[str, float]]:
-    """Step -> metrics, as they are logged."""
-    logged: dict[int, dict[str, float]] = {}
-
-    def scalars(self, step, values, group):
-        if group == "train":
-            logged[step] = dict(values)
-
-    monkeypatch.setattr(Summaries, "scalars", scalars)
-    return logged
 
 
 def changed(config: Config, **sections) -> Config:
@@ -44,6 +30,23 @@ def changed(config: Config, **sections) -> Config:
         config,
         **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in sections.items()},
     )
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def finished(linear_config: Config, kept: Path) -> Config:
+    """A run of one step that is done: trained once for all tests, each of which has its own copy of the folder."""
+    config = changed(linear_config, optimizer={"steps": 1})
+    if not (kept / "run").exists():
+        train(config)
+        shutil.copytree(config.run.output, kept / "run")
+    else:
+        shutil.copytree(kept / "run", config.run.output)
+    return config
 
 
 def test_twenty_steps_through_the_command_line(
@@ -74,42 +77,21 @@ def test_twenty_steps_through_the_command_line(
     assert tokenizer.info["training"]["images"] == 30
     pyramid = tokenizer.encode(open_source(image_folder)[0].image)
     assert tokenizer.decode(pyramid).shape == (32, 32, 3)
-    # What is done is done: the same command only writes the bundle again.
-    assert main(arguments) == 0
+
+
+def test_what_is_done_is_done(finished, monkeypatch, capsys) -> None:
+    """The same command only writes the bundle again."""
+    bundle = Path(finished.run.output) / "bundle"
+    shutil.rmtree(bundle)
+    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: finished)
+    capsys.readouterr()
+    assert main([str(CONFIG)]) == 0
     assert "train  " not in capsys.readouterr().out
+    assert (bundle / "bundle.json").is_file()
 
 
-def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, kill_after) -> None:
-    train(changed(tiny_config, run={"output": tiny_config.run.output + "-whole"}))
-    whole = dict(losses)
-    assert sorted(whole) == list(range(1, 11))
-    losses.clear()
-
-    kill_after(tiny_config, 7)
-    losses.clear()
-    train(tiny_config)
-    assert sorted(losses) == [6, 7, 8, 9, 10]
-    assert losses == {step: whole[step] for step in losses}
-
-
-@pytest.mark.skipif(len(jax.local_devices()) < 2, reason="needs two local devices")
-def test_two_devices_give_the_losses_of_one(tiny_config, losses, monkeypatch) -> None:
-    # As in test_processes.py, where it is said what makes rounding grow.
-    config = changed(tiny_config, optimizer={"epsilon": 1e-4}, loss={"temperature": 1.0})
-    train(changed(config, run={"output": config.run.output + "-two"}))
-    two = dict(losses)
-    losses.clear()
-    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-    train(config)
-    for step in range(1, 11):
-        for name, value in losses[step].items():
-            assert two[step][name] == pytest.approx(value, rel=1e-5, abs=1e-6), (step, name)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, losses, monkeypatch, capsys) -> None:
-    config = changed(
-        tiny_config, optimizer={"learning_rate": 1e30, "warmup_steps": 0}, run={"checkpoint_every": 1}
-    )
+def test_a_loss_that_is_not_finite_stops_the_run(linear_config, losses, monkeypatch, capsys) -> None:
+    config = changed(linear_config, optimizer={"learning_rate": 1e30}, run={"checkpoint_every": 1})
     with pytest.raises(
         Diverged, match=r"not finite at step \d+; the last good checkpoint is step (\d+)"
     ) as stopped:
@@ -128,9 +110,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, losses, monkeypatc
     assert error.count("\n") == 1
 
 
-def test_a_full_disk_leaves_the_old_bundle(tiny_config, image_folder, monkeypatch) -> None:
-    config = changed(tiny_config, optimizer={"steps": 2})
-    folder = train(config)
+def test_a_full_disk_leaves_the_old_bundle(finished, image_folder, monkeypatch) -> None:
+    folder = Path(finished.run.output) / "bundle"
     image = open_source(image_folder)[0].image
     before = spae.load(folder).encode(image)
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -145,29 +126,27 @@ def test_a_full_disk_leaves_the_old_bundle(tiny_config, image_folder, monkeypatc
 
     monkeypatch.setattr("spae.bundle._write_through", full)
     with pytest.raises(OSError, match="No space left"):
-        train(config)
+        train(finished)
     assert len(written) == 2
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
     assert spae.load(folder).encode(image) == before
     assert [entry.name for entry in folder.parent.iterdir() if entry.name.startswith(".")] == []
 
 
-def test_a_config_that_does_not_fit_is_refused(tiny_config, hash_guidance, monkeypatch) -> None:
-    done = changed(tiny_config, optimizer={"steps": 1, "warmup_steps": 0})
-    train(done)
+def test_a_config_that_does_not_fit_is_refused(finished, linear_config, hash_guidance, monkeypatch) -> None:
     monkeypatch.setattr(hash_guidance, "fingerprint", "hash 2")
     with pytest.raises(InputError, match="other images, words, losses, seed or frozen networks"):
-        train(done)
+        train(finished)
     with pytest.raises(InputError, match="is of another model"):
-        train(changed(tiny_config, tokenizer={"filters": 16}))
+        train(changed(linear_config, tokenizer={"latents": 3}))
     if len(jax.local_devices()) > 1:
         with pytest.raises(InputError, match="multiple of"):
-            train(changed(tiny_config, data={"batch_size": 7}))
+            train(changed(linear_config, data={"batch_size": 7}))
 
 
-def test_a_bundle_says_nothing_of_where_things_lay(tiny_config) -> None:
+def test_a_bundle_says_nothing_of_where_things_lay(linear_config) -> None:
     config = changed(
-        tiny_config,
+        linear_config,
         data={"train": "/home/me/data/train", "cache": "/home/me/cache", "mixture": (("/home/me/a/b", 1.0),)},
         loss={"perceptual_network": "resnet50-logits", "perceptual_weights": "/home/me/resnet50.safetensors"},
         run={"initial": "/home/me/bundle"},
@@ -178,14 +157,14 @@ def test_a_bundle_says_nothing_of_where_things_lay(tiny_config) -> None:
     assert "10.0.0.1" not in json.dumps(told)
     assert told["loss"]["perceptual_weights"] == "resnet50.safetensors"
     assert told["guidance"] == "clip:clip"
-    assert provenance(tiny_config, 1, 1.0)["config"]["guidance"] == "conse"
+    assert provenance(linear_config, 1, 1.0)["config"]["guidance"] == "conse"
 
 
-def test_what_a_device_says_is_one_line(tiny_config, monkeypatch, capsys) -> None:
+def test_what_a_device_says_is_one_line(linear_config, monkeypatch, capsys) -> None:
     def full(config):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand much more")
 
-    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: tiny_config)
+    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: linear_config)
     monkeypatch.setattr(loop, "train", full)
     assert main([str(CONFIG)]) == 1
     error = capsys.readouterr().err
@@ -193,10 +172,8 @@ def test_what_a_device_says_is_one_line(tiny_config, monkeypatch, capsys) -> Non
     assert error.count("\n") == 1
 
 
-def test_evaluation_of_a_bundle(
-    tiny_config, image_folder, tmp_path, hash_guidance, monkeypatch, capsys
-) -> None:
-    folder = train(changed(tiny_config, optimizer={"steps": 1, "warmup_steps": 0}))
+def test_evaluation_of_a_bundle(finished, image_folder, tmp_path, hash_guidance, monkeypatch, capsys) -> None:
+    folder = Path(finished.run.output) / "bundle"
     monkeypatch.setattr("tokenizer_train.evaluation.evaluate.Conse", lambda: hash_guidance)
     capsys.readouterr()
     arguments = ["eval", str(folder), str(image_folder), "--batch-size", "8", "--codec-images", "3"]

@@ -1,5 +1,7 @@
 """Each loss against its equation, written out the slow way in NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,16 @@ from tokenizer_train.state import schedule
 
 RNG = np.random.default_rng(0)
 SHAPE = PyramidShape((1, 2, 4, 4))
+
+# As they are used: compiled.
+semantic = jax.jit(losses.semantic, static_argnums=3)
+commitment = jax.jit(losses.commitment, static_argnums=(2, 3))
+show_prefix = jax.jit(losses.show_prefix, static_argnums=(2, 4, 5))
+
+
+@partial(jax.jit, static_argnums=2)
+def averaged(z, codebook, fill="nearest"):
+    return streaming_average(z, codebook, SHAPE, fill=fill).averages
 
 
 def normal(*shape):
@@ -29,18 +41,14 @@ def test_semantic_is_the_mean_of_minus_log_softmax_over_the_pool():
             logits = -((queries[b, n].astype(np.float64) - codebook) ** 2).sum(1) / 0.7
             log_softmax = logits - np.log(np.exp(logits).sum())
             terms.append(-log_softmax[pool[b]].mean())
-    np.testing.assert_allclose(
-        losses.semantic(queries, codebook, pool[:, None], 0.7), np.mean(terms), rtol=1e-5
-    )
+    np.testing.assert_allclose(semantic(queries, codebook, pool[:, None], 0.7), np.mean(terms), rtol=1e-5)
 
 
 def test_semantic_pulls_a_query_to_its_only_candidate():
     codebook, query = normal(20, 5), jnp.asarray(normal(1, 1, 5))
     pool = np.zeros((1, 20), bool)
     pool[0, 7] = True
-    step = jax.jit(
-        lambda q: q - 0.1 * jax.grad(lambda q: losses.semantic(q, codebook, pool[:, None], 0.5))(q)
-    )
+    step = jax.jit(lambda q: q - 0.1 * jax.grad(lambda q: semantic(q, codebook, pool[:, None], 0.5))(q))
     for _ in range(300):
         query = step(query)
     assert int(((np.asarray(query)[0, 0] - codebook) ** 2).sum(1).argmin()) == 7
@@ -50,8 +58,8 @@ def test_a_pool_for_each_position():
     queries, codebook = normal(3, 4, 5), normal(20, 5)
     pool = RNG.random((3, 4, 20)) < 0.3
     pool[..., 0] = True
-    each = [losses.semantic(queries[:, [n]], codebook, pool[:, [n]], 0.7) for n in range(4)]
-    np.testing.assert_allclose(losses.semantic(queries, codebook, pool, 0.7), np.mean(each), rtol=1e-5)
+    each = [semantic(queries[:, [n]], codebook, pool[:, [n]], 0.7) for n in range(4)]
+    np.testing.assert_allclose(semantic(queries, codebook, pool, 0.7), np.mean(each), rtol=1e-5)
 
 
 def test_pools_are_dealt_like_cards_from_the_best_word_on():
@@ -68,14 +76,14 @@ def test_pools_are_dealt_like_cards_from_the_best_word_on():
 
 def test_commitment_sums_layers_over_their_own_positions():
     z, codebook = normal(2, 4, 4, 3), normal(9, 3)
-    averages = streaming_average(jnp.asarray(z), jnp.asarray(codebook), SHAPE).averages
+    averages = averaged(z, codebook)
     for first in (1, 3):
         total = 0.0
         for layer in range(first, 5):
             rows = [z[:, r, c] - np.asarray(averages[layer - 1])[:, r, c] for r, c in SHAPE.positions(layer)]
             total += np.mean(np.square(rows))
-        np.testing.assert_allclose(losses.commitment(z, averages, SHAPE, first), total, rtol=1e-5)
-    gradient = jax.grad(lambda a: losses.commitment(z, a, SHAPE))(averages)
+        np.testing.assert_allclose(commitment(z, averages, SHAPE, first), total, rtol=1e-5)
+    gradient = jax.grad(lambda a: commitment(z, a, SHAPE))(averages)
     assert not any(np.any(g) for g in gradient)
 
 
@@ -116,12 +124,12 @@ def test_r1_of_a_known_gradient(shape):
 
 def test_prefix_dropout_shows_prefixes_and_lets_gradients_through_where_words_are():
     z, codebook = jnp.asarray(normal(64, 4, 4, 3)), jnp.asarray(normal(9, 3))
-    averages = streaming_average(z, codebook, SHAPE).averages
-    np.testing.assert_allclose(losses.show_prefix(z, averages, SHAPE), averages[-1], atol=1e-6)
+    averages = averaged(z, codebook)
+    np.testing.assert_allclose(show_prefix(z, averages, SHAPE), averages[-1], atol=1e-6)
     lengths = losses.draw_lengths(64, len(averages), 1.0, jax.random.key(0))
     assert set(np.asarray(lengths).tolist()) == set(range(1, len(averages)))
-    seen = losses.show_prefix(z, averages, SHAPE, lengths)
-    gradient = jax.grad(lambda z: jnp.sum(losses.show_prefix(z, averages, SHAPE, lengths)))(z)
+    seen = show_prefix(z, averages, SHAPE, lengths)
+    gradient = jax.grad(lambda z: jnp.sum(show_prefix(z, averages, SHAPE, lengths)))(z)
     for i, length in enumerate(np.asarray(lengths)):
         np.testing.assert_allclose(seen[i], averages[length - 1][i], atol=1e-5)
         np.testing.assert_array_equal(gradient[i, ..., 0] > 0, SHAPE.coverage(int(length)) > 0)
@@ -155,11 +163,11 @@ def slow_gradient(weight_hwc: np.ndarray, length: int, first_layer: int, fill: s
 )
 def test_the_gradient_of_every_prefix_goes_to_the_words_that_are_shown(first_layer, fill):
     z, codebook, weight = jnp.asarray(normal(64, 4, 4, 3)), jnp.asarray(normal(9, 3)), normal(64, 4, 4, 3)
-    averages = streaming_average(z, codebook, SHAPE, fill=fill).averages
+    averages = averaged(z, codebook, fill)
     lengths = np.arange(64) % 3 + 1
 
     def total(z, lengths):
-        return jnp.sum(weight * losses.show_prefix(z, averages, SHAPE, lengths, first_layer, fill))
+        return jnp.sum(weight * show_prefix(z, averages, SHAPE, lengths, first_layer, fill))
 
     gradient = jax.grad(total)(z, lengths)
     for i, length in enumerate(lengths):

@@ -11,11 +11,11 @@ from tokenizer_train.loop import train
 from tokenizer_train.summaries import Summaries
 
 
-def test_nothing_recompiles_in_a_run_that_validates_and_saves(tiny_config, monkeypatch) -> None:
+def test_nothing_recompiles_in_a_run_that_validates_and_saves(linear_config, monkeypatch) -> None:
     config = dataclasses.replace(
-        tiny_config,
-        optimizer=dataclasses.replace(tiny_config.optimizer, steps=8),
-        run=dataclasses.replace(tiny_config.run, evaluate_every=2, checkpoint_every=3),
+        linear_config,
+        optimizer=dataclasses.replace(linear_config.optimizer, steps=8),
+        run=dataclasses.replace(linear_config.run, evaluate_every=2, checkpoint_every=3),
     )
     compiled: list[str] = []
     after: dict[int, list[str]] = {}
@@ -40,12 +40,12 @@ def test_nothing_recompiles_in_a_run_that_validates_and_saves(tiny_config, monke
     assert {step: events for step, events in after.items() if step > 4} == {6: [], 8: []}
 
 
-def test_a_forgotten_transfer_is_an_error(tiny_config, monkeypatch) -> None:
+def test_a_forgotten_transfer_is_an_error(linear_config, monkeypatch) -> None:
     make_step = preparation.make_step
 
     def careless(*arguments):
         step = make_step(*arguments)
-        words = Vocabulary.load(tiny_config.vocabulary.path).codebook("appearance")
+        words = Vocabulary.load(linear_config.vocabulary.path).codebook("appearance")
 
         class Careless:
             func, keywords = step.func, step.keywords
@@ -58,4 +58,4 @@ def test_a_forgotten_transfer_is_an_error(tiny_config, monkeypatch) -> None:
 
     monkeypatch.setattr(preparation, "make_step", careless)
     with pytest.raises(Exception, match=r"Disallowed host-to-device transfer"):
-        train(tiny_config)
+        train(linear_config)

@@ -94,7 +94,9 @@ def test_less_memory_for_more_operations_by_the_dry_run() -> None:
     base = load_config(CONFIGS / "vqgan128.py", "tiny")
     base = dataclasses.replace(
         base,
-        tokenizer=dataclasses.replace(base.tokenizer, blocks=3),
+        tokenizer=dataclasses.replace(
+            base.tokenizer, image_size=32, multipliers=(1, 1, 2), downsamplings=3, blocks=3
+        ),
         vocabulary=dataclasses.replace(base.vocabulary, codes=16),
         loss=dataclasses.replace(base.loss, adversarial=0.0, lecam=0.0),
     )

@@ -121,8 +121,8 @@ def measured(bundle: str, options: Options) -> dict[str, Any]:
     """All figures of one bundle on `options.data`, and what they were measured with.
 
     Raises:
-        InputError: The data holds no image, or a part needs weights that are not there.
-        BundleError: The bundle is damaged or none.
+        InputError: the data holds no image, or a part needs weights that are not there.
+        BundleError: the bundle is damaged or none.
     """
     started = time.monotonic()
     tokenizer = spae.load(bundle)
@@ -140,72 +140,98 @@ def evaluate(tokenizer: Tokenizer, source: Source, options: Options) -> dict[str
     """All figures of a tokenizer on a source, as JSON-able data.
 
     Raises:
-        InputError: The source is empty, or a part needs weights that are not there.
+        InputError: the source is empty, or a part needs weights that are not there.
     """
-    indices = _drawn(source, options)
-    count, size, shape = len(indices), tokenizer.image_size, tokenizer.shape
-    not_measured = _without_words(tokenizer, options)
-    # Drawn first: what cannot be measured should not show after hours of work.
-    wanted = OF_CLASSES.keys() - not_measured.keys()
-    labelled = indices[:LABELLED_IMAGES]
-    classes = Classes(source, labelled, options.data, wanted, options.episodes, options.seed)
-    # For the same reason networks are loaded now.
-    pairs, missing = pair_measures(size, options.lpips, "stlpips" not in options.skip)
-    sets = SetMeasures(count * tokenizer.frames, len(shape), options.inception, "frechet" not in options.skip)
-    not_measured = missing | sets.missing | not_measured | classes.not_measured
-    conse = clip = None
-    if "conse_score" not in not_measured:
-        conse = WordFit(Conse(), tokenizer.vocabulary, count)
-    if options.clip is not None and "clip_score" not in not_measured:
-        clip = WordFit(load_clip(options.clip), tokenizer.vocabulary, count)
+    evaluation = _Evaluation(tokenizer, source, options)
+    evaluation.look(source)
+    return evaluation.figures()
 
-    reconstruction = Reconstruction(tokenizer, pairs, sets)
-    words = Words(count, shape, len(tokenizer.vocabulary))
-    codec_images = 0 if "codecs" in not_measured else options.codec_images
-    kept = min(count, max(codec_images, LABELLED_IMAGES if classes.episodes else 0))
-    clip_or_image = (size, size, 3) if tokenizer.frames == 1 else (tokenizer.frames, size, size, 3)
-    first_images = np.empty((kept, *clip_or_image), np.uint8)
-    for places_b, squares in read(source, indices, tokenizer.square, options.batch_size, "images"):
-        pyramids = tokenizer.encode(squares)
-        # What is decoded is compared at its own size.
-        images = np.stack(squares if tokenizer.frames > 1 else [to_array(one, size) for one in squares])
-        reconstruction.add(len(places_b), images, pyramids)
-        words.add(places_b, pyramids)
-        for fit in (conse, clip):
-            if fit is not None:
-                fit.add(places_b, squares)
-        early_b = places_b < kept
-        first_images[places_b[early_b]] = images[: len(places_b)][early_b]
 
-    originals, prefixes = reconstruction.results()
-    layers = words.layers()
-    if codec_images:
-        budgets = [prefix["bits"] for prefix in prefixes]
-        coded = codecs(first_images[:codec_images], budgets, pairs, options)
-        for prefix, figures in zip(prefixes, coded, strict=True):
-            prefix.update(figures)
-    result: dict[str, Any] = {
-        "images": count,
-        "frames": tokenizer.frames,
-        "image_size": size,
-        "vocabulary": len(tokenizer.vocabulary),
-        "originals": originals,
-        "prefixes": prefixes,
-        "layers": layers,
-        "all_layers": words.all_layers(),
-    }
-    if conse is not None:
-        result["guidance"] = conse.guidance.name
-        conse.add_figures(words.ids_nk, prefixes, layers, percentiles=True)
-        if classes.episodes:
+class _Evaluation:
+    """What is measured of a tokenizer, and what of the images that takes: each is read once."""
+
+    def __init__(self, tokenizer: Tokenizer, source: Source, options: Options) -> None:
+        """Drawn and loaded now: what cannot be measured should not show after hours of work."""
+        self.tokenizer, self.options = tokenizer, options
+        self.indices = _drawn(source, options)
+        count, size, shape = len(self.indices), tokenizer.image_size, tokenizer.shape
+        not_measured = _without_words(tokenizer, options)
+        wanted = OF_CLASSES.keys() - not_measured.keys()
+        labelled = self.indices[:LABELLED_IMAGES]
+        self.classes = Classes(source, labelled, options.data, wanted, options.episodes, options.seed)
+        self.pairs, missing = pair_measures(size, options.lpips, "stlpips" not in options.skip)
+        sets = SetMeasures(
+            count * tokenizer.frames, len(shape), options.inception, "frechet" not in options.skip
+        )
+        self.not_measured = missing | sets.missing | not_measured | self.classes.not_measured
+        self.conse = self.clip = None
+        if "conse_score" not in self.not_measured:
+            self.conse = WordFit(Conse(), tokenizer.vocabulary, count)
+        if options.clip is not None and "clip_score" not in self.not_measured:
+            self.clip = WordFit(load_clip(options.clip), tokenizer.vocabulary, count)
+        self.reconstruction = Reconstruction(tokenizer, self.pairs, sets)
+        self.words = Words(count, shape, len(tokenizer.vocabulary))
+        self.codec_images = 0 if "codecs" in self.not_measured else options.codec_images
+        kept = min(count, max(self.codec_images, LABELLED_IMAGES if self.classes.episodes else 0))
+        clip_or_image = (size, size, 3) if tokenizer.frames == 1 else (tokenizer.frames, size, size, 3)
+        self.first_images = np.empty((kept, *clip_or_image), np.uint8)
+
+    def look(self, source: Source) -> None:
+        """Every image once."""
+        tokenizer, size, kept = self.tokenizer, self.tokenizer.image_size, len(self.first_images)
+        for places_b, squares in read(
+            source, self.indices, tokenizer.square, self.options.batch_size, "images"
+        ):
+            pyramids = tokenizer.encode(squares)
+            # What is decoded is compared at its own size.
+            images = np.stack(squares if tokenizer.frames > 1 else [to_array(one, size) for one in squares])
+            self.reconstruction.add(len(places_b), images, pyramids)
+            self.words.add(places_b, pyramids)
+            for fit in (self.conse, self.clip):
+                if fit is not None:
+                    fit.add(places_b, squares)
+            early_b = places_b < kept
+            self.first_images[places_b[early_b]] = images[: len(places_b)][early_b]
+
+    def figures(self) -> dict[str, Any]:
+        """What it comes to."""
+        originals, prefixes = self.reconstruction.results()
+        layers = self.words.layers()
+        if self.codec_images:
+            budgets = [prefix["bits"] for prefix in prefixes]
+            coded = codecs(self.first_images[: self.codec_images], budgets, self.pairs, self.options)
+            for prefix, figures in zip(prefixes, coded, strict=True):
+                prefix.update(figures)
+        result: dict[str, Any] = {
+            "images": len(self.indices),
+            "frames": self.tokenizer.frames,
+            "image_size": self.tokenizer.image_size,
+            "vocabulary": len(self.tokenizer.vocabulary),
+            "originals": originals,
+            "prefixes": prefixes,
+            "layers": layers,
+            "all_layers": self.words.all_layers(),
+        }
+        if self.conse is not None:
+            result["guidance"] = self.conse.guidance.name
+            self.conse.add_figures(self.words.ids_nk, prefixes, layers, percentiles=True)
+            result |= self._of_classes(self.conse)
+        if self.clip is not None:
+            result["clip"] = self.clip.guidance.fingerprint
+            self.clip.add_figures(self.words.ids_nk, prefixes, layers, percentiles=False)
+        return result | {"not_measured": self.not_measured}
+
+    def _of_classes(self, conse: WordFit) -> dict[str, Any]:
+        """The few-shot check, naming and mosaics: what of them the labels allow."""
+        result: dict[str, Any] = {}
+        if self.classes.episodes:
+            shape = self.tokenizer.shape
             upper = [shape.tokens(n) for n in UPPER_LAYERS if n <= len(shape)]
-            drawn = first_images[:LABELLED_IMAGES]
-            result["few_shot"] = conse.few_shot(words.ids_nk, upper, drawn, classes.episodes, options.seed)
-        result |= classes.named(tokenizer, conse, words.ids_nk)
-    if clip is not None:
-        result["clip"] = clip.guidance.fingerprint
-        clip.add_figures(words.ids_nk, prefixes, layers, percentiles=False)
-    return result | {"not_measured": not_measured}
+            drawn = self.first_images[:LABELLED_IMAGES]
+            result["few_shot"] = conse.few_shot(
+                self.words.ids_nk, upper, drawn, self.classes.episodes, self.options.seed
+            )
+        return result | self.classes.named(self.tokenizer, conse, self.words.ids_nk)
 
 
 def _without_words(tokenizer: Tokenizer, options: Options) -> dict[str, str]:

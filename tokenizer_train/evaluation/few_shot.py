@@ -30,7 +30,7 @@ def draw_episodes(
     """Indices of the images of each episode; the last of each class is the query, never among its support.
 
     Raises:
-        InputError: Fewer than `ways` classes have `shots` + 1 images.
+        InputError: fewer than `ways` classes have `shots` + 1 images.
     """
     classes, counts = np.unique(labels_n, return_counts=True)
     members = [np.flatnonzero(labels_n == c) for c in classes[counts > shots]]

@@ -100,11 +100,15 @@ class SetMeasures:
 
 
 def _inception(file: str) -> Embed:
-    run = nnx.jit(inception.load(file))
+    network = inception.load(file)
+
+    @nnx.jit
+    def run(network, images_bhwc):
+        return network(images_bhwc)
 
     def embed(images_bhwc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with jax.default_matmul_precision("highest"):
-            features, logits = run(jnp.asarray(images_bhwc))
+            features, logits = run(network, jnp.asarray(images_bhwc))
         return np.asarray(features), np.asarray(logits)
 
     return embed

@@ -58,7 +58,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """The devices of all processes (or those given) as `data` x `fsdp`.
 
     Raises:
-        InputError: The axes do not multiply to the number of devices.
+        InputError: the axes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     data = len(devices) // config.fsdp if config.data == -1 else config.data

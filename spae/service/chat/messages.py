@@ -14,6 +14,9 @@ wrote it, and the picture itself is beside it in `images`, in the shape of an im
 `images` is what OpenRouter, LiteLLM and Vercel's gateway return, so it is where clients look; `content` is a string
 for every client. The words stay in it because most clients send back nothing else: so a picture stays in the
 conversation, exactly. (Where a message comes back with `images` and no words, its images are read like others.)
+
+An image part may name regions of its image, `"spae": {"regions": [[x, y, width, height], ..]}` in pixels: behind the
+words of the image stands a line for each, `Region 1: cat fur ..`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +25,7 @@ from typing import Any
 
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
+from spae.service.boxes import Box, read_boxes
 from spae.service.errors import short
 from spae.service.marks import CLOSE, OPEN
 
@@ -31,6 +35,7 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image_url", "input_image")
 _MOST_PARTS = 10_000  # messages, and parts of messages
 Message = Mapping[str, Any]
+Regions = tuple[str, tuple[Box, ...]]  # an image's address, and boxes on it
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Options:
 def read_options(body: Mapping[str, Any], shape: PyramidShape, preamble: str | None = None) -> Options:
     """The options in the request's `spae` and `modalities`; `preamble` is for those that have none of their own.
 
-    Raises InputError: others than there are.
+    Raises:
+        InputError: others than there are.
     """
     if not isinstance(body.get("stream"), bool | None):
         raise InputError(f"stream: wanted true or false; got {short(body['stream'])}")
@@ -83,7 +89,11 @@ def for_upstream(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_messages(messages: Any) -> list[Message]:
-    """`messages` of a request. Raises InputError: what is no list of messages of the OpenAI shape."""
+    """`messages` of a request.
+
+    Raises:
+        InputError: what is no list of messages of the OpenAI shape.
+    """
     if not isinstance(messages, list) or not messages:
         raise InputError(f"messages: wanted a list of at least one message; got {short(messages)}")
     left = _MOST_PARTS
@@ -104,6 +114,16 @@ def image_places(messages: Sequence[Message]) -> dict[str, str]:
     return places
 
 
+def region_places(messages: Sequence[Message]) -> dict[Regions, str]:
+    """Of checked messages every image's address with regions of it, and the place where those stand first."""
+    places: dict[Regions, str] = {}
+    for place, message in enumerate(messages):
+        for name, part in _parts(message):
+            if _is_image(part) and (boxes := _boxes(part, name)):
+                places.setdefault((_url(part, name), boxes), f"messages[{place}].{name}.spae.regions")
+    return places
+
+
 def images_size(messages: Sequence[Message]) -> int:
     """How many characters of checked messages are images in them."""
     size = 0
@@ -114,12 +134,15 @@ def images_size(messages: Sequence[Message]) -> int:
     return size
 
 
-def to_text(messages: Sequence[Message], words: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The messages with text instead of images: `words` has those of every address of `image_places`."""
+def to_text(
+    messages: Sequence[Message], words: Mapping[str, str], regions: Mapping[Regions, Sequence[Sequence[str]]]
+) -> list[dict[str, Any]]:
+    """The messages with text instead of images: `words` has those of every address of `image_places`, `regions` those
+    of each region of `region_places`."""
     converted = []
     for message in messages:
         plain = {key: value for key, value in message.items() if key not in ("images", "spae")}
-        parts = [_as_text(part, words) for _, part in _parts(message)]
+        parts = [_as_text(part, words, regions) for _, part in _parts(message)]
         if all(part["type"] == "text" for part in parts):
             if parts or message.get("content") == []:
                 plain["content"] = "\n".join(part["text"] for part in parts if part["text"])
@@ -130,8 +153,8 @@ def to_text(messages: Sequence[Message], words: Mapping[str, str]) -> list[dict[
     return converted
 
 
-def preamble(shape: PyramidShape, options: Options) -> str:
-    """What tells the model, in a few sentences, how pictures are written."""
+def preamble(shape: PyramidShape, options: Options, regions: bool = False) -> str:
+    """What tells the model, in a few sentences, how pictures are written, and `regions` of them."""
     if options.preamble is not None:
         return options.preamble
     grids = [" x ".join(map(str, grid)) for grid in shape.layers[: options.layers]]
@@ -145,6 +168,8 @@ def preamble(shape: PyramidShape, options: Options) -> str:
         "The words say what is seen there. "
         f"To show a picture, write its {shape.tokens(options.layers)} words between the same marks."
     )
+    if regions:
+        text += " Regions of a picture stand behind it, each with words of what is seen there."
     if not options.draw:
         return text
     return text + (" End your answer with a picture." if options.text else " Answer with a picture alone.")
@@ -180,12 +205,32 @@ def _parts(message: Message) -> list[tuple[str, Mapping[str, Any]]]:
     return parts + [(f"images[{i}]", part) for i, part in enumerate(images)]
 
 
-def _as_text(part: Mapping[str, Any], words: Mapping[str, str]) -> Mapping[str, Any]:
+def _as_text(
+    part: Mapping[str, Any],
+    words: Mapping[str, str],
+    regions: Mapping[Regions, Sequence[Sequence[str]]],
+) -> Mapping[str, Any]:
     if _is_image(part):
-        return {"type": "text", "text": f"{OPEN} {words[_url(part, 'image')]} {CLOSE}"}
+        url, boxes = _url(part, "image"), _boxes(part, "image")
+        lines = [f"{OPEN} {words[url]} {CLOSE}"]
+        if boxes:
+            lines += [
+                f"Region {n}: {' '.join(of_box)}" for n, of_box in enumerate(regions[url, boxes], start=1)
+            ]
+        return {"type": "text", "text": "\n".join(lines)}
     if part["type"] in TEXT_PARTS and part["type"] != "text":
         return {"type": "text", "text": part["text"]}
     return part
+
+
+def _boxes(part: Mapping[str, Any], name: str) -> tuple[Box, ...]:
+    """The regions that an image part names. Raises InputError."""
+    own = part.get("spae")
+    if own is None:
+        return ()
+    if not isinstance(own, Mapping) or own.keys() != {"regions"}:
+        raise InputError(f'{name}.spae: wanted {{"regions": [[x, y, width, height], ..]}}; got {short(own)}')
+    return read_boxes(own["regions"], f"{name}.spae.regions")
 
 
 def _is_image(part: Mapping[str, Any]) -> bool:
@@ -193,7 +238,11 @@ def _is_image(part: Mapping[str, Any]) -> bool:
 
 
 def _check_message(message: Any, name: str) -> int:
-    """How many parts it is, itself among them. Raises InputError."""
+    """How many parts it is, itself among them.
+
+    Raises:
+        InputError: it is none.
+    """
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InputError(f'{name}: wanted an object with a "role"; got {short(message)}')
     content = message.get("content")
@@ -207,6 +256,7 @@ def _check_message(message: Any, name: str) -> int:
         raise InputError(f"{name}.images: wanted a list of image parts; got {short(images)}")
     for place, part in enumerate(images or []):
         _url(part, f"{name}.images[{place}]")
+        _boxes(part, f"{name}.images[{place}]")
     return 1 + len(parts) + len(images or [])
 
 
@@ -218,6 +268,7 @@ def _check_part(part: Any, name: str) -> None:
         raise InputError(f"{name}: {wanted}; got {short(part)}, text being {short(part.get('text'))}")
     if _is_image(part):
         _url(part, name)
+        _boxes(part, name)
 
 
 def _url(part: Any, name: str) -> str:

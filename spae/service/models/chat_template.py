@@ -28,7 +28,8 @@ _PROBE = "What comes first"
 class ChatTemplate:
     """How a model writes conversations.
 
-    Raises InputError: the model has no template, or one that cannot be read.
+    Raises:
+        InputError: the model has no template, or one that cannot be read.
     """
 
     def __init__(self, model: FrozenLM):
@@ -62,7 +63,8 @@ class ChatTemplate:
         Args:
             messages: of each "role" (system, user, assistant) and "content".
 
-        Raises InputError: the template refuses them, an order of roles that it does not know, say.
+        Raises:
+            InputError: the template refuses them, an order of roles that it does not know, say.
         """
         turns = [{"role": one["role"], "content": self._marked(one["content"])} for one in messages]
         if not self._takes_system:

@@ -1,6 +1,7 @@
 """The embedded frozen language model behind OpenAI's chat interface: no other server is needed."""
 
 import asyncio
+import logging
 import secrets
 import threading
 import time
@@ -18,9 +19,11 @@ from spae.service.fields import check_fields, number, refused, stops
 from spae.service.models.chat_template import ChatTemplate
 from spae.service.models.names import check_model
 from spae.service.models.upstream import PictureFormat
-from spae.service.models.writer import End, PictureWords, Request, Writer
+from spae.service.models.writer import End, Request, Writer
 from spae.service.settings import Settings
 from spae.vocabulary import Vocabulary
+
+LOG = logging.getLogger("spae.service")
 
 _MAX_TOKENS = (
     256  # of a conversation's answer, unless the request says; a picture of more words fits all the same
@@ -40,9 +43,12 @@ class EmbeddedModel:
 
     It writes greedily unless the request has a temperature, at most 256 tokens unless it says how many, and one
     answer at a time; where the time is up it gives what there is, with the reason "length". A picture that it begins
-    (or must end with) is held to words of the vocabulary, exactly as many as it has, and to the closing mark.
+    (or must end with) is held to words of the vocabulary that are one token of the model, exactly as many as it has,
+    and to the closing mark.
 
-    Raises InputError: the model has no chat template, or one that cannot be read.
+    Raises:
+        InputError: the model has no chat template, or one that cannot be read; or no word of the vocabulary is one
+            token of it.
     """
 
     def __init__(
@@ -53,16 +59,22 @@ class EmbeddedModel:
         self._model = model
         self._names = (model.name, *names)
         self._timeout_s = 0.9 * timeout_s  # sooner than the whole request's time is up
-        self._words = PictureWords(vocabulary.words, model.tokenizer)
+        self._words = model.writable(vocabulary.words)
         self._created = int(time.time())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spae-lm")
         self._answers = 0  # being written or waiting for it
 
     @classmethod
     def load(cls, settings: Settings, vocabulary: Vocabulary) -> "EmbeddedModel":
-        """The model that the settings name, compiled for conversations of a usual length. Raises InputError."""
+        """The model that the settings name, compiled for conversations of a usual length.
+
+        Raises:
+            InputError: it is not there, or is none that chats.
+        """
         model = frozen_lm.load(settings.lm)
         upstream = cls(model, vocabulary, settings.timeout_s, settings.names)
+        facts = {"model": model.name, "source": model.source, "revision": model.revision}
+        LOG.info("model loaded", extra={"facts": facts | {"words_left_out": len(upstream._words.left_out)}})
         model.generate([model.encode(" word" * _WARM_UP)], 2)
         return upstream
 
@@ -221,7 +233,11 @@ class EmbeddedModel:
         self._answers -= 1
 
     def _read(self, body: Mapping[str, Any], pictures: PictureFormat) -> Request:
-        """Raises ApiError: turns that the template does not take, or more than the model's context holds."""
+        """What is asked of a chat.
+
+        Raises:
+            ApiError: turns that the template does not take, or more than the model's context holds.
+        """
         turns = [{"role": _ROLES[one["role"]], "content": one["content"]} for one in body["messages"]]
         try:
             prompt = self._template.prompt(turns)
@@ -232,7 +248,11 @@ class EmbeddedModel:
         return Request(prompt=prompt, pictures=pictures, **settings)
 
     def _read_completion(self, body: Mapping[str, Any]) -> list[Request]:
-        """Raises ApiError: more than the model's context holds, or nothing to go on from."""
+        """What is asked of each text.
+
+        Raises:
+            ApiError: more than the model's context holds, or nothing to go on from.
+        """
         requests = []
         for place, text in _prompts(body["prompt"]):
             prompt = self._model.encode(text)
@@ -243,7 +263,11 @@ class EmbeddedModel:
         return requests
 
     def _room(self, tokens: int, place: str, remedy: str) -> int:
-        """For an answer. Raises ApiError: there is none."""
+        """For an answer.
+
+        Raises:
+            ApiError: there is none.
+        """
         room = self._model.context_length - tokens
         if room < 1:
             raise refused(
@@ -265,7 +289,11 @@ class EmbeddedModel:
             )
 
     def _check_turn(self, message: Mapping[str, Any], place: str) -> int:
-        """The letters of a client's message. Raises ApiError: one that is not of text and images."""
+        """The letters of a client's message.
+
+        Raises:
+            ApiError: one that is not of text and images.
+        """
         name = self._model.name
         if message["role"] not in _ROLES:
             wanted = f"{place}.role: wanted one of {', '.join(_ROLES)}"
@@ -313,7 +341,11 @@ def _continued(index: int, text: str, reason: str | None) -> dict[str, Any]:
 
 
 def _prompts(prompt: Any) -> list[tuple[str, str]]:
-    """The prompts of a completion with their places. Raises ApiError."""
+    """The prompts of a completion with their places.
+
+    Raises:
+        ApiError: 400 they are neither a text nor some, or too many.
+    """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not all(isinstance(one, str) for one in prompts):
         raise refused(f"prompt: wanted a text or a list of texts; got {short(prompt)}", "prompt")
@@ -327,7 +359,8 @@ def _prompts(prompt: Any) -> list[tuple[str, str]]:
 def _settings(body: Mapping[str, Any], usual: int, room: int | None = None) -> dict[str, Any]:
     """How an answer is drawn and where it ends; `usual`: tokens, unless the body says; `room`: for so many.
 
-    Raises ApiError: a setting of another type, or out of range.
+    Raises:
+        ApiError: a setting of another type, or out of range.
     """
     most = [number(body, name, int, 1, None) for name in ("max_completion_tokens", "max_tokens")]
     asked = next((one for one in most if one is not None), usual)

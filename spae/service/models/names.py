@@ -7,7 +7,11 @@ from spae.service.errors import ApiError, short
 
 
 def check_model(model: Any, known: Sequence[str]) -> None:
-    """Raises ApiError: 404 a model that is not there, 400 what is no name. None at all is the one there is."""
+    """Refuse another model than there is; none at all stands for the one there is.
+
+    Raises:
+        ApiError: 404 a model that is not there, 400 what is no name.
+    """
     if model is None or model in known:
         return
     if not isinstance(model, str):

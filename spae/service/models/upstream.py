@@ -219,7 +219,8 @@ class RemoteModel:
 def open_upstream(settings: Settings, vocabulary: Vocabulary) -> Upstream:
     """The model that the settings name; `vocabulary`: the words of pictures. It may take seconds.
 
-    Raises InputError: the embedded model is not there, or is none that chats.
+    Raises:
+        InputError: the embedded model is not there, or is none that chats.
     """
     if settings.upstream is not None:
         return RemoteModel(settings)
@@ -229,7 +230,11 @@ def open_upstream(settings: Settings, vocabulary: Vocabulary) -> Upstream:
 
 
 def _check(response: httpx2.Response) -> None:
-    """Raises the upstream's error, if its answer is one."""
+    """Pass on the upstream's error, if its answer is one.
+
+    Raises:
+        ApiError: what the upstream says, with its status.
+    """
     if response.is_success:
         return
     if response.status_code < 400:

@@ -4,11 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from spae.frozen_lm import FrozenLM
-from spae.frozen_lm.constraint import Constraint, TokenSet, Trie, encode_behind
-from spae.frozen_lm.tokenizer import TextTokenizer
+from spae.frozen_lm.constraint import Constraint, encode_behind
+from spae.frozen_lm.writable import WritableWords
 from spae.service.marks import CLOSE, OPEN
 from spae.service.models.upstream import PictureFormat
 
@@ -36,32 +34,13 @@ class End:
     tokens: int
 
 
-class PictureWords:
-    """The words a picture may be written in, as tokens of the model."""
-
-    def __init__(self, words: Sequence[str], tokenizer: TextTokenizer):
-        tokens = [encode_behind(f" {word}", tokenizer) for word in words]
-        self._longest = max(map(len, tokens))
-        self._ids = np.array([one[0] for one in tokens]) if self._longest == 1 else None
-        # A bundle made for another model: some of its words are several tokens of this one.
-        self._trie = Trie([f" {word}" for word in words], tokenizer) if self._longest > 1 else None
-
-    def stretch(self, most: int) -> tuple[Constraint, int, int]:
-        """The constraint of the next words, at most so many; how many they are, and how many tokens at most."""
-        if self._trie is not None:
-            return self._trie, 1, self._longest
-        assert self._ids is not None
-        count = min(_STRIDE, most)
-        return TokenSet(self._ids, max(count, 1)), count, count
-
-
 class Writer:
     """Writes one answer, a few tokens at a time."""
 
     def __init__(
         self,
         model: FrozenLM,
-        words: PictureWords,
+        words: WritableWords,
         request: Request,
         tell: Callable[[str | End], None],
         unwanted: threading.Event,
@@ -158,12 +137,13 @@ class Writer:
         while left and not self._unwanted.is_set():
             ids = self._ids()
             room = min(self._left, self._model.context_length - len(ids))
-            constraint, words, tokens = self._words.stretch(min(left, room))
-            if not 0 < tokens <= room:
+            count = min(_STRIDE, left, room)
+            if count < 1:
                 return False
-            self._text += self._model.tokenizer.decode(self._generate(ids, tokens, constraint).ids)
+            written = self._generate(ids, count, self._words.constraint(count))
+            self._text += self._model.tokenizer.decode(written.ids)
             self._show(len(self._text))
-            left -= words
+            left -= count
         self._text += f" {CLOSE}"
         return True
 

@@ -7,10 +7,11 @@ const USUAL_LAYERS = 2;
 
 export class Chat {
   /** `needKey`: asked with an error whether a key is what is missing; `words`: gives those of so many layers as they
-   * are now, and how many of them were changed. */
-  constructor(needKey, words) {
+   * are now, and how many of them were changed; `regions`: a line for each region that is drawn on the photograph. */
+  constructor(needKey, words, regions) {
     this.needKey = needKey;
     this.words = words;
+    this.regions = regions;
     this.messages = []; // without the picture
     element("chat-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -123,9 +124,12 @@ export class Chat {
   /** The messages, the first of them with the picture: its words as the other tab shows them now. */
   async #withPicture([first, ...others], layers) {
     const { words, changed } = await this.words(layers);
-    const sent = `${this.name}, sent as ${count(words.length, "word")}`;
-    this.caption.textContent = changed ? `${sent}, ${changed} of them changed` : sent;
-    return [{ ...first, content: `<image> ${words.join(" ")} </image>\n${first.content}` }, ...others];
+    const regions = this.regions(), sent = [`${this.name}, sent as ${count(words.length, "word")}`];
+    if (changed) sent.push(`${changed} of them changed`);
+    if (regions.length) sent.push(`with those of ${count(regions.length, "region")}`);
+    this.caption.textContent = sent.join(", ");
+    const content = [`<image> ${words.join(" ")} </image>`, ...regions, first.content].join("\n");
+    return [{ ...first, content }, ...others];
   }
 
   #bubble(role, ...before) {

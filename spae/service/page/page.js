@@ -2,6 +2,7 @@
 
 import { Chat } from "./chat.js";
 import { Pyramid } from "./pyramid.js";
+import { Regions } from "./regions.js";
 import { Refused, element, fail, make, progress, touch } from "./say.js";
 import { models, tokenize, useKey } from "./service.js";
 import { Words, made, showRepairs } from "./words.js";
@@ -11,7 +12,8 @@ const LARGEST_SIDE = 1024; // pixels of the photograph as the page shows it
 const BEGINNINGS = [[0xff, 0xd8, 0xff], [0x89, 0x50, 0x4e, 0x47], [0x52, 0x49, 0x46, 0x46]]; // of JPEG, PNG and WebP
 
 const pyramid = new Pyramid();
-const chat = new Chat(needKey, (layers) => pyramid.words(layers));
+const regions = new Regions(needKey);
+const chat = new Chat(needKey, (layers) => pyramid.words(layers), () => regions.lines());
 const words = new Words(takeWords, needKey);
 let layers = 0; // that the tokenizer has
 let running = new AbortController(); // what is done for the photograph that is shown
@@ -91,6 +93,7 @@ async function take(name, get) {
     element("work").hidden = false;
     document.body.classList.add("working");
     chat.show(photograph);
+    regions.show(photograph);
     const repaired = showRepairs(found);
     progress(`${said}. Making pictures from them …`);
     await pyramid.show(photograph, found, running.signal);
@@ -124,8 +127,9 @@ async function read(file, name) {
   context.drawImage(
     bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, square.width, square.width,
   );
+  const part = { left: Math.floor((bitmap.width - side) / 2), top: Math.floor((bitmap.height - side) / 2), side };
   bitmap.close();
-  return { file, name, square };
+  return { file, name, square, part };
 }
 
 function takeFirst(files, where) {

@@ -32,6 +32,17 @@ export async function tokenize(file, rivals) {
   return (await json("v1/tokenize", { method: "POST", body: form })).data[0];
 }
 
+/** The words of a box [x, y, width, height] of a file, in its pixels. */
+export async function regions(file, box) {
+  const image = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(new ServiceError("the photograph can no longer be read: choose it again", 0));
+    reader.readAsDataURL(file);
+  });
+  return (await json("v1/regions", posted({ image, regions: [box] }))).data[0].words;
+}
+
 /** Pyramids, each as `{ids}`, `{words}` or `{text}`, to pictures: `url`, `layers` and `repairs` of each. */
 export async function detokenize(inputs, signal) {
   return (await json("v1/detokenize", { ...posted({ inputs }), signal })).data;

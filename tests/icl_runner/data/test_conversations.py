@@ -13,7 +13,7 @@ from icl_runner.data.conversations import (
     read_questions,
     write_conversations,
 )
-from icl_runner.regions import Box
+from icl_runner.data.polygons import Box
 from spae.errors import InputError
 
 RING = (((0, 0), (9, 0), (9, 9), (0, 9)), ((3, 3), (3, 6), (6, 6), (6, 3)))

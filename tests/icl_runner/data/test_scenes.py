@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from icl_runner.data import sets
+from icl_runner.data.polygons import box_of
 from icl_runner.data.scenes import Composition, compose, mosaic
 from icl_runner.data.sprites import STAMPS, Sprite, SpriteSet, of_examples, openmoji, tuxpaint
-from icl_runner.regions import box_of
 from spae.errors import InputError
 
 COLOURS = {

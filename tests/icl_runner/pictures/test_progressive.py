@@ -10,6 +10,7 @@ from icl_runner.pictures.progressive import (
     Answer,
     Pair,
     Segment,
+    agreement,
     approximate_tokens,
     check_fits,
     choose,
@@ -214,6 +215,59 @@ def test_the_likeliest_of_several_answers_is_taken(vocabulary):
 def test_a_likely_refusal_does_not_win(vocabulary):
     answers = [Answer("I cannot do that", -0.1), Answer("pale", -5.0), Answer("snow", -4.0)]
     assert choose(answers, 1, vocabulary) == (["snow"], {})
+
+
+def test_the_answer_that_agrees_most_with_its_condition_is_taken(vocabulary):
+    """ "black" is what the model likes best, whatever is asked; "snow" is what a cat makes likelier."""
+    answers = iter(["black", "snow", "snow", "pale"])
+    log_p = {
+        "a cat": {"black": -1.0, "snow": -2.0, "pale": -6.0},
+        "a dog": {"black": -1.0, "snow": -5.0, "pale": -5.0},
+    }
+    weighed = []
+
+    async def ask(prompt, count, seed):
+        return Answer(next(answers), -1.0)
+
+    async def weigh(prompt, texts):
+        weighed.append((prompt.text, texts))
+        return [log_p[prompt.query.split("\n")[0].removeprefix("In: ")][text] for text in texts]
+
+    pairs = [Pair("a dog", WORDS[:1] * 21), Pair("a cat", WORDS[1:2] * 21), Pair("a dog", WORDS[2:3] * 21)]
+    plan = make_plan(SHAPE, 1)
+    decoded = run(plan, ask, vocabulary, pairs, samples=4, weigh=weigh)
+    assert decoded.words == ("snow",)
+    # Equal answers once; behind the condition and behind the only other one.
+    assert [texts for _, texts in weighed] == [["black", "snow", "pale"]] * 2
+    assert [text.rpartition("In: ")[2] for text, _ in weighed] == ["a cat\nOut:", "a dog\nOut:"]
+
+
+def test_agreement_is_log_p_less_log_of_the_mean_p():
+    rows = [[-1.0, -2.0], [-3.0, -1.0], [-2.0, -2.5]]
+
+    async def weigh(prompt, texts):
+        assert texts == ["snow", "pale"]
+        return rows[int(prompt.query)]
+
+    given = [Answer("snow", -9.0), Answer(" pale\n"), Answer("", -0.1), Answer("snow")]
+    found = anyio.run(agreement, given, [Prompt("", str(i)) for i in range(3)], weigh)
+    wanted = np.array(rows[0]) - np.log(np.exp(rows).mean(0))
+    assert [found[0].log_prob, found[1].log_prob, found[3].log_prob] == pytest.approx([*wanted, wanted[0]])
+    assert found[2].log_prob is None
+
+
+def test_a_weighing_that_fails_fails_the_picture(vocabulary):
+    answers = iter(["black", "snow"])
+
+    async def ask(prompt, count, seed):
+        return Answer(next(answers))
+
+    async def weigh(prompt, texts):
+        raise OSError("cut off")
+
+    decoded = run(make_plan(SHAPE, 1), ask, vocabulary, samples=2, weigh=weigh)
+    [(segment, error)] = decoded.failures
+    assert (segment.count, str(error)) == (1, "cut off")
 
 
 def test_without_log_probabilities_the_first_with_fewest_repairs_is_taken(vocabulary):

@@ -17,7 +17,10 @@ from inspect_ai.model import ChatMessageSystem, ChatMessageUser, GenerateConfig,
 from misbehaving_server import completion, refuse, reply, serve
 
 import icl_runner.providers  # noqa: F401, where the package was installed before it had this entry point
-from icl_runner.constraints import Choices, Words
+from icl_runner import together as calls_together
+from icl_runner.cells import Call
+from icl_runner.constraints import LOG_PROBS, Choices, Likelihoods, Words
+from icl_runner.prompts import Prompt
 from icl_runner.providers import dialects, embedded
 from icl_runner.providers.dialects import fields, pattern
 from icl_runner.providers.retries import Attempts, EndpointError, RetryPolicy, retry_after
@@ -25,6 +28,7 @@ from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import Generation
 from spae.frozen_lm.constraint import encode_behind
+from spae.frozen_lm.writable import WritableWords
 
 VARIABLES = (
     "SPAE_COMPLETIONS_BASE_URL",
@@ -122,6 +126,73 @@ def test_choices_in_each_dialect(server, dialect, wanted):
 
 def test_an_unconstrained_answer_says_nothing_of_constraints(server):
     assert ask(completions(server)).metadata is None
+
+
+def tokens(*pairs) -> dict:
+    """Of a chat's shape, as llama.cpp sends it."""
+    return {"content": [{"token": token, "logprob": value} for token, value in pairs]}
+
+
+def test_likelihoods_are_asked_for_one_text_after_the_other(server):
+    """Each text is the only one allowed, up to the end of its line; what an endpoint tells of its end is left out."""
+    server.script = [
+        completion(" hot dog\n", logprobs=tokens((" hot", -3.0), (" dog", -1.0), ("\n", -0.5), ("", -9.0))),
+        completion(" cat\n", logprobs={"tokens": [" cat", "\n"], "token_logprobs": [-2.0, -0.25]}),
+    ]
+    body = Likelihoods(("hot dog", "cat")).extra_body()
+    asked = {"max_tokens": 9, "stop_seqs": ["\n"], "extra_body": body}
+    output = ask(completions(server, dialect="llama.cpp"), **asked)
+    assert output.metadata == {"constrained": True, LOG_PROBS: [-4.5, -2.25]}
+    assert output.completion == " cat\n"
+    assert output.usage.input_tokens == 14
+    grammars = ['root ::= " hot dog\\n"\n', 'root ::= " cat\\n"\n']
+    assert [one["grammar"] for one in server.bodies] == grammars
+    assert all(one["logprobs"] == 1 and "stop" not in one for one in server.bodies)
+
+
+def test_likelihoods_that_are_not_told(server):
+    body = Likelihoods(("cat",)).extra_body()
+    with pytest.raises(InputError, match=r"dialect=llama\.cpp or"):
+        ask(completions(server), extra_body=body)
+    assert not server.bodies
+    for told in ({}, {"logprobs": tokens((" dog", -1.0), ("\n", -1.0))}):
+        server.script = [completion(" cat\n", **told)] * 3
+        with pytest.raises(EndpointError, match=r"without the log-probabilities.* wanted those of ' cat"):
+            ask(completions(server, dialect="vllm"), extra_body=body)
+
+
+TOGETHER = [
+    Call("open", Prompt("context ", "query"), 5),
+    Call("constrained", Prompt("context ", "query", ("\n",)), 6, ("dog", "cat")),
+    Call("likeliest", Prompt("other ", "query"), 7, ("cat",), likelihoods=True),
+]
+
+
+def test_calls_of_a_sample_travel_together(server):
+    """Each has an answer of its own, and is tried again by itself."""
+    told = completion(" cat\n", logprobs=tokens((" cat", -2.0), ("\n", -0.5)))
+    server.script = [completion(" dog"), refuse(503), completion(" cat"), told]
+    output = ask(
+        completions(server, dialect="llama.cpp"), "?", extra_body=calls_together.extra_body(TOGETHER)
+    )
+    assert [one.completion for one in calls_together.parted(output)] == [" dog", " cat", " cat\n"]
+    metadata = [one.metadata for one in calls_together.parted(output)]
+    assert metadata == [None, {"constrained": True}, {"constrained": True, LOG_PROBS: [-2.5]}]
+    assert output.usage.input_tokens == 21
+    prompts = [body["prompt"] for body in server.bodies]
+    assert prompts == ["context query", "context query", "context query", "other query"]
+    assert [body["max_tokens"] for body in server.bodies] == [5, 6, 6, 7]
+    assert [body.get("stop") for body in server.bodies] == [["\n", "###"], ["\n"], ["\n"], None]
+    assert ["grammar" in body for body in server.bodies] == [False, True, True, True]
+    assert not any("spae" in body for body in server.bodies)
+
+
+def test_one_of_several_calls_that_fails_for_good(server):
+    server.script = [completion(" dog")]
+    server.usual = refuse(400, "no such grammar")
+    with pytest.raises(EndpointError, match=r"no such grammar \(the same 3 times\)"):
+        ask(completions(server), extra_body=calls_together.extra_body(TOGETHER[:2]))
+    assert len(server.asked) == 1 + 3
 
 
 def test_words_in_each_dialect(monkeypatch):
@@ -405,6 +476,9 @@ class MadeUpModel:
     def encode(self, text):
         return self.tokenizer.encode(text)
 
+    def writable(self, words):
+        return WritableWords.of(words, self.tokenizer, self.name)
+
     def generate(self, prompts, max_tokens, *, stop, temperature, top_p, seed, constraints):
         self.given += len(prompts)
         assert self.go_on.wait(60)
@@ -481,10 +555,16 @@ def test_words_are_tokens_of_the_vocabulary(made_up, monkeypatch):
     assert output.stop_reason == "max_tokens"
 
 
-def test_words_of_another_models_vocabulary_are_refused(made_up, monkeypatch):
-    monkeypatch.setattr(embedded, "vocabulary_words", lambda bundle: ["cat", "hot dog"])
-    with pytest.raises(InputError, match=r"1 of 2 words .*'hot dog'.* not single tokens of made-up"):
-        ask(spae_lm(), extra_body=Words(3, "tiny").extra_body())
+def test_words_that_are_several_tokens_of_the_model_are_left_out_and_counted(made_up, monkeypatch, caplog):
+    bundles = {"some": ["hot dog", "cat"], "none": ["hot dog", "big cat"]}
+    monkeypatch.setattr(embedded, "vocabulary_words", bundles.__getitem__)
+    model = spae_lm()
+    output = ask(model, "Output:", extra_body=Words(3, "some").extra_body())
+    assert output.completion == " cat cat cat"
+    assert output.metadata == {"constrained": True, "words_left_out": 1}
+    assert "1 of 2 words ('hot dog', ..) are not single tokens of made-up and left out" in caplog.text
+    with pytest.raises(InputError, match=r"none of the 2 words .* is a single token of made-up"):
+        ask(model, extra_body=Words(3, "none").extra_body())
 
 
 def together(model, prompts):
@@ -573,6 +653,21 @@ def test_a_real_model_chooses_what_is_likelier():
     (wanted,) = lm.generate([lm.encode(prompt)], 4)
     assert free.completion == wanted.text
     assert free.usage.input_tokens == len(lm.encode(prompt))
+
+
+def test_a_real_model_tells_how_likely_each_text_is():
+    path = Path(__file__).parents[2] / "golden" / "frozen_lm" / "llama"
+    lm = frozen_lm.load(path)
+    prompt, texts = "the quick brown", ("fox", "lazy dog")
+    output = ask(
+        get_model(f"spae-lm/{path}", memoize=False), prompt, extra_body=Likelihoods(texts).extra_body()
+    )
+    wanted = []
+    for text in texts:
+        ids, behind = lm.encode(prompt), encode_behind(f" {text}\n", lm.tokenizer)
+        wanted.append(lm.log_probs(ids + behind)[len(ids) - 1 :].sum())
+    np.testing.assert_allclose(output.metadata[LOG_PROBS], wanted, atol=1e-4)
+    assert output.completion == f" {texts[int(np.argmax(wanted))]}"
 
 
 def test_several_choices_have_seeds_of_their_own(made_up):

@@ -105,8 +105,8 @@ def images_of(tokenizer, examples) -> Images:
     return images
 
 
-def digit_cell(tokenizer, *, shots=3, layers=3, judge=judge, **options):
-    task = Generate(model="fake/m", data="digits", **options)
+def digit_cell(tokenizer, *, shots=3, layers=3, judge=judge, model="fake/m", **options):
+    task = Generate(model=model, data="digits", **options)
     return task.cell(images_of(tokenizer, digits()), shots, layers, judge)
 
 
@@ -162,6 +162,7 @@ def test_captions_as_conditions(tokenizer):
         ({"condition": "colour"}, "wanted the condition"),
         ({"condition": "caption", "shots": 39, "classes": 2}, "39 captioned images"),
         ({"layers": 9}, "layers"),
+        ({"layers": 3, "segments": (1, 4)}, "one for each of 3 layers"),
         (
             {"context_tokens": 600},
             r"wanted prompts of at most 600 tokens; 30 .* \d+ examples fit",
@@ -171,6 +172,32 @@ def test_captions_as_conditions(tokenizer):
 def test_what_cannot_be_is_refused(tokenizer, options, message):
     with pytest.raises(InputError, match=message):
         digit_cell(tokenizer, **options)
+
+
+def test_segments_layer_by_layer(tokenizer):
+    cell = digit_cell(tokenizer, classes=1, layers=4, autoregressive=1, segments=(1, 2, 16, 64))
+    keys = [call.key for call in cell.calls()]
+    assert keys == [
+        "layer 1, words 1 to 1",
+        "layer 2, words 2 to 3",
+        "layer 2, words 4 to 5",
+        "layer 3, words 6 to 21",
+        "layer 4, words 22 to 85",
+    ]
+    assert cell.setting["segment_words"] == "1 2 16 64"
+
+
+def test_choice_by_agreement_is_counted_and_refused_where_it_cannot_be(tokenizer):
+    chosen = {"choose": "agreement", "samples": 3, "temperature": 1.0}
+    with pytest.raises(InputError, match="wants a model that tells how likely"):
+        digit_cell(tokenizer, layers=2, **chosen)
+    with pytest.raises(InputError, match="several samples to choose by agreement"):
+        Generate(model="spae-lm/default", data="digits", choose="agreement").decoding(4)
+    cell = digit_cell(tokenizer, model="spae-lm/default", classes=2, layers=1, autoregressive=1, **chosen)
+    # Of each of two pictures three samples; then its own condition and the only other one.
+    assert [call.likelihoods for call in cell.calls()] == ([False] * 3 + [True] * 2) * 2
+    assert {len(call.choices) for call in cell.calls() if call.likelihoods} == {3}
+    assert cell.setting["choose"] == "agreement"
 
 
 @pytest.mark.parametrize("options", [{"samples": 2}, {"temperature": -1.0}])

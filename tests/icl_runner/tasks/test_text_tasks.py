@@ -7,12 +7,13 @@ import pytest
 from icl_runner import prompts
 from icl_runner.cells import TextCell, shuffled
 from icl_runner.data.examples import Example
+from icl_runner.episodes import calls
 from icl_runner.episodes.draw import Episode, Shot
-from icl_runner.tasks import classify
 from icl_runner.tasks.caption import Caption
 from icl_runner.tasks.classify import Classify
 from icl_runner.tasks.interpret import Interpret
 from icl_runner.tasks.vqa import Vqa
+from icl_runner.texts import choosing
 from spae.errors import InputError
 from spae.frozen_lm.constraint import encode_behind
 from spae.frozen_lm.gguf_file import read_gguf
@@ -34,7 +35,7 @@ def a_cell(items) -> TextCell:
 
 
 def test_classify_asks_both_rules_and_the_control():
-    (item,) = classify.items([EPISODE], WORDS, constrains=True)
+    (item,) = calls.items([EPISODE], WORDS, calls.Asked(constrains=True))
     assert item.id == "e1"
     assert item.target == "beagle"
     assert [call.key for call in item.calls] == ["open", "constrained", "open_other", "constrained_other"]
@@ -51,7 +52,7 @@ def test_classify_asks_both_rules_and_the_control():
 
 
 def test_classify_tells_chat_models_the_names_under_another_key():
-    (item,) = classify.items([EPISODE], WORDS, constrains=False)
+    (item,) = calls.items([EPISODE], WORDS, calls.Asked(constrains=False))
     assert [call.key for call in item.calls] == ["open", "instructed", "open_other", "instructed_other"]
     assert item.calls[0].system == prompts.CHAT
     assert item.calls[1].system.endswith("one of: beagle, fishing boat.")
@@ -59,7 +60,7 @@ def test_classify_tells_chat_models_the_names_under_another_key():
 
 def test_classify_without_control_and_with_repeats():
     episode = dataclasses.replace(EPISODE, induction=False, repeats=1)
-    (item,) = classify.items([episode], WORDS, constrains=True, control=False)
+    (item,) = calls.items([episode], WORDS, calls.Asked(constrains=True, control=False))
     assert [call.key for call in item.calls] == ["open", "constrained"]
     assert item.calls[0].prompt.context.count("Input: boat sea") == 2
     assert "one of" not in item.calls[0].prompt.context
@@ -67,7 +68,7 @@ def test_classify_without_control_and_with_repeats():
 
 @pytest.mark.parametrize("names", [["beagle"], ["a", "chocolate sauce"], ["dax", "blicket"]])
 def test_the_answer_has_room_for_the_longest_name(names):
-    assert classify.max_tokens(names) >= max(len(name) for name in names) / 2 + 2
+    assert choosing.max_tokens(names) >= max(len(name) for name in names) / 2 + 2
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +83,18 @@ def smollm2() -> HuggingFaceTokenizer:
     "name", ["beagle", "201500001234", "n02099601", "ブルドッグ犬種", "斗牛犬", "крокодил"]
 )
 def test_the_answer_has_room_for_the_tokens_of_any_name_and_its_end(smollm2, name):
-    assert classify.max_tokens([name]) > len(encode_behind(f" {name}", smollm2))
+    assert choosing.max_tokens([name]) > len(encode_behind(f" {name}", smollm2))
 
 
 def test_all_answers_have_the_same_room():
     # Calls with equal settings can be answered side by side.
     longer = dataclasses.replace(EPISODE, id="e2", names={"n01": "beagle", "n02": "deep-sea fishing boat"})
-    cell = a_cell(classify.items([EPISODE, longer], WORDS, constrains=True))
+    cell = a_cell(calls.items([EPISODE, longer], WORDS, calls.Asked(constrains=True)))
     assert len({call.max_tokens for call in cell.calls()}) == 1
 
 
 def test_classify_scores_each_answer_by_the_rule_of_its_key():
-    (item,) = classify.items([EPISODE], WORDS, constrains=True)
+    (item,) = calls.items([EPISODE], WORDS, calls.Asked(constrains=True))
     answers = {
         "open": " beagle dog\n",  # goes on behind the name
         "constrained": " beagle",
@@ -168,7 +169,7 @@ def test_no_control_on_request():
 
 
 def test_a_cell_lists_its_calls():
-    cell = a_cell(classify.items([EPISODE], WORDS, constrains=True))
+    cell = a_cell(calls.items([EPISODE], WORDS, calls.Asked(constrains=True)))
     assert cell.ids == ["e1"]
     assert [call.key for call in cell.calls()] == ["open", "constrained", "open_other", "constrained_other"]
 

@@ -67,14 +67,7 @@ def write_gguf(name: str, path: Path, **changes) -> Path:
         writer.add_sliding_window(config.window)
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config.rope_scaling.factor)
-    words = [files.tokenizer.decode([i]) for i in range(config.vocabulary)]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*words[:-2], "ab", "Ġ"])
-    writer.add_token_types([3, 3, 3] + [1] * (config.vocabulary - 3))
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
+    write_tokenizer(writer, files.tokenizer, config.vocabulary)
     writer.add_add_bos_token(name == "gemma3")
     tops = {"embed": "token_embd.weight", "norm": "output_norm.weight", "head": "output.weight"}
     for ours, array in {**files.tensors, **changes}.items():
@@ -97,6 +90,18 @@ def write_gguf(name: str, path: Path, **changes) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_tokenizer(writer: gguf.GGUFWriter, tokenizer, vocabulary: int) -> None:
+    """That of the tiny models."""
+    words = [tokenizer.decode([i]) for i in range(vocabulary)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*words[:-2], "ab", "Ġ"])
+    writer.add_token_types([3, 3, 3] + [1] * (vocabulary - 3))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
 
 
 def frequencies(config) -> np.ndarray:

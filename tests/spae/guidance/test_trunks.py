@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from drawn import drawn
 from flax import nnx
 
 from spae import bundle
@@ -29,7 +30,7 @@ SIZES = ImageSizes(
 
 @pytest.fixture(scope="module")
 def clip() -> ClipImageTower:
-    return ClipImageTower(SIZES, rngs=nnx.Rngs(1))
+    return drawn(lambda rngs: ClipImageTower(SIZES, rngs=rngs), 1)
 
 
 def config(kind: str) -> AutoencoderConfig:
@@ -53,7 +54,7 @@ def tokenizer(trunk) -> Tokenizer:
     views = {"meaning": View.raw(), "appearance": View.raw()}
     words = tuple(a + b for a in "abcd" for b in "klmno")
     vocabulary = Vocabulary(words, np.arange(20), embeddings, views, {"model": "random"})
-    model = Autoencoder(chosen, 4, 4, trunk.width, rngs=nnx.Rngs(0))
+    model = drawn(lambda rngs: Autoencoder(chosen, 4, 4, trunk.width, rngs=rngs))
     return Tokenizer(chosen, vocabulary, model, trunk, {"note": "kept"})
 
 
@@ -63,7 +64,7 @@ def arrays(module: nnx.Module) -> dict:
 
 @pytest.mark.parametrize("kind", ["clip", "conse"])
 def test_a_bundle_holds_its_trunk(kind, clip, tmp_path) -> None:
-    trunk = clip if kind == "clip" else ConseImageTower(rngs=nnx.Rngs(1))
+    trunk = clip if kind == "clip" else drawn(lambda rngs: ConseImageTower(rngs=rngs), 1)
     tokenizer(trunk).save(tmp_path / "b")
     loaded = Tokenizer.load(tmp_path / "b")
     before, after = arrays(trunk), arrays(loaded.trunk)
@@ -100,7 +101,7 @@ def test_a_bundle_that_tells_other_sizes(change, message, clip, tmp_path) -> Non
 
 def test_a_trunk_of_another_kind(clip) -> None:
     made = tokenizer(clip)
-    model = Autoencoder(made.config, 4, 4, 6, rngs=nnx.Rngs(0))
+    model = drawn(lambda rngs: Autoencoder(made.config, 4, 4, 6, rngs=rngs))
     with pytest.raises(InputError, match="of kind 'clip', got NoneType"):
         Tokenizer(made.config, made.vocabulary, model)
     for kind in ("conse", "none"):

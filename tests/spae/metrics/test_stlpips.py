@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -41,10 +42,12 @@ def compiled(metric: Stlpips):
     """(distances, gradient of their sum with respect to the first images), each compiled."""
     graph, state = nnx.split(metric)
 
-    def distances(first, second):
+    def distances(state, first, second):
         return nnx.merge(graph, state)(first, second)
 
-    return jax.jit(distances), jax.jit(jax.grad(lambda first, second: distances(first, second).sum()))
+    # The weights are an argument: what is closed over is compiled in, a hundred megabytes of constants.
+    gradients = jax.grad(lambda *given: distances(*given).sum(), argnums=1)
+    return partial(jax.jit(distances), state), partial(jax.jit(gradients), state)
 
 
 @needs_weights

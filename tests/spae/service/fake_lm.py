@@ -4,6 +4,7 @@ import threading
 from typing import ClassVar
 
 from spae.frozen_lm import Generation
+from spae.frozen_lm.writable import WritableWords
 
 TEMPLATE = """\
 {% if messages[0].role != "system" %}<|im_start|>system
@@ -47,6 +48,7 @@ class FakeLM:
     """Writes `script`, behind the last turn of the prompt; words where it is held to them: the first allowed."""
 
     name, context_length, chat_template = "fake", 2000, TEMPLATE
+    source = revision = None
     special_tokens: ClassVar = {"eos_token": "<|im_end|>"}
 
     def __init__(self, script="", words=()):
@@ -61,7 +63,10 @@ class FakeLM:
     def encode(self, text):
         return self.tokenizer.encode(text)
 
-    def generate(self, prompts, max_tokens, *, temperature, top_p, seed, constraints):
+    def writable(self, words):
+        return WritableWords.of(words, self.tokenizer, self.name)
+
+    def generate(self, prompts, max_tokens, *, temperature=0.0, top_p=1.0, seed=0, constraints=(None,)):
         self.asked += 1
         assert self.room.acquire(timeout=PATIENCE_S)
         if self.error is not None:

@@ -123,6 +123,40 @@ def test_layers_and_preamble_of_a_request(client, upstream):
     assert sent(upstream)["messages"] == [{"role": "user", "content": "<image> black </image>"}]
 
 
+def test_regions_beside_an_image_part(client, upstream):
+    regions = [[0, 0, 20, 20], [3, 4, 5.5, 1]]
+    ask(client, user(text("What is region 2?"), grey(255) | {"spae": {"regions": regions}}, grey(255)))
+    system, question = sent(upstream)["messages"]
+    line = "white snow pale mist grey"
+    assert question["content"] == (f"What is region 2?\n{WHITE}\nRegion 1: {line}\nRegion 2: {line}\n{WHITE}")
+    assert "Regions of a picture stand behind it" in system["content"]
+    ask(client, user(grey(255) | {"spae": {"regions": []}}))
+    system, question = sent(upstream)["messages"]
+    assert question["content"] == WHITE
+    assert "Regions" not in system["content"]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"regions": [[0, 0, 20, 21]]}, "messages[0].content[0].spae.regions[0]: wanted a box"),
+        ({"regions": [[0, 0, 9, 9], [5, 5, 0, 0]]}, "messages[0].content[0].spae.regions[1]: wanted a box"),
+        ({"regions": [[9, 9, -5, 5]]}, "spae.regions[0]: wanted a box"),
+        ({"regions": [[0, 0, 9]]}, "spae.regions[0]: wanted a box of four numbers"),
+        ({"regions": [["a", 0, 9, 9]]}, "spae.regions[0]: wanted a box of four numbers"),
+        ({"regions": "all"}, "spae.regions: wanted a list of boxes"),
+        ({"regions": [[0, 0, 9, 9]] * 50}, "wanted at most 32 regions"),
+        ({"layers": 2}, 'spae: wanted {"regions"'),
+        ("regions", 'spae: wanted {"regions"'),
+    ],
+)
+def test_regions_that_are_none(client, upstream, own, message):
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        ask(client, user(grey(255) | {"spae": own}))
+    assert message in refused.value.message
+    assert upstream.asked == []
+
+
 def test_a_few_shot_conversation(client, upstream):
     ask(
         client,

@@ -14,6 +14,7 @@ from spae.pyramid import PyramidShape
 from spae.service.errors import ApiError
 from spae.service.models.embedded import EmbeddedModel
 from spae.service.models.upstream import PictureFormat
+from spae.service.settings import Settings
 
 WORDS = ("dog", "park", "grass")
 FIVE = PictureFormat(5)
@@ -23,8 +24,8 @@ class FakeVocabulary:
     words = WORDS
 
 
-def model(script="", single=True, **more):
-    lm = FakeLM(script, WORDS if single else ())
+def model(script="", **more):
+    lm = FakeLM(script, WORDS)
     return EmbeddedModel(lm, FakeVocabulary(), **more), lm
 
 
@@ -88,11 +89,21 @@ def test_stop_strings_wherever_they_fall(end):
     assert "".join(pieces) == "x" * end
 
 
-@pytest.mark.parametrize("single", [True, False])
-def test_a_picture_has_exactly_its_words(single):
-    upstream, _ = model("Look: <image> There.", single)
+def test_a_picture_has_exactly_its_words():
+    upstream, _ = model("Look: <image> There.")
     content, reason, _ = ask(upstream)
     assert (content, reason) == ("Look: <image> dog dog dog dog dog </image> There.", "stop")
+
+
+def test_words_that_are_several_tokens_of_the_model_are_left_out_and_counted(caplog, monkeypatch):
+    lm = FakeLM("<image>", WORDS[1:])
+    monkeypatch.setattr(frozen_lm, "load", lambda name: lm)
+    with caplog.at_level("INFO", "spae.service"):
+        upstream = EmbeddedModel.load(Settings(), FakeVocabulary())
+    assert [one.facts["words_left_out"] for one in caplog.records if one.msg == "model loaded"] == [1]
+    assert ask(upstream)[0] == "<image> park park park park park </image>"
+    with pytest.raises(InputError, match="none of the 3 words"):
+        EmbeddedModel(FakeLM(), FakeVocabulary())
 
 
 def test_a_picture_that_is_asked_for():
@@ -272,7 +283,7 @@ def test_a_failure_is_told_to_who_waits():
 
 @pytest.mark.parametrize("template", [None, "{% if messages %}[INST]"])
 def test_a_model_that_does_not_chat(template):
-    lm = FakeLM()
+    lm = FakeLM("", WORDS)
     lm.chat_template = template
     with pytest.raises(InputError, match="--upstream"):
         EmbeddedModel(lm, FakeVocabulary())

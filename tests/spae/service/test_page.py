@@ -709,6 +709,96 @@ def test_on_a_phone(visit, dogs):
     fine(page)
 
 
+def drawn_box(page: Page, one: tuple[float, float], other: tuple[float, float]) -> tuple[list[int], dict]:
+    """The box in pixels of the photograph between two points of the plane, given as shares of it; and where these are
+    on the screen."""
+    width, height = open_image(DOGS).size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    x1, y1, x2, y2 = (share * side for share in (*one, *other))
+    plane = page.locator("#plane").bounding_box()
+    points = [
+        {"x": plane["x"] + x * plane["width"], "y": plane["y"] + y * plane["height"]} for x, y in (one, other)
+    ]
+    return [left + x1, top + y1, x2 - x1, y2 - y1], points
+
+
+def asked_for(page: Page, draw) -> list[float]:
+    """The box that the page asks about when something is drawn."""
+    with page.expect_request("**/v1/regions") as request:
+        draw()
+    (box,) = request.value.post_data_json["regions"]
+    return box
+
+
+def test_regions_of_the_photograph(visit, api, upstream):
+    page = opened(visit())
+    page.click("#draw-region")
+    expect(page.locator("#draw-region")).to_have_text("Done")
+    wanted, (start, end) = drawn_box(page, (0.75, 0.8), (0.25, 0.4))
+
+    def draw():
+        page.mouse.move(**start)
+        page.mouse.down()
+        page.mouse.move(**end, steps=3)
+        page.mouse.up()
+
+    box = asked_for(page, draw)
+    # From whichever corner it is drawn; no more than what a pixel of the screen covers away.
+    x, y, width, height = wanted
+    np.testing.assert_allclose(box, [x + width, y + height, -width, -height], atol=3)
+    url = f"data:image/jpeg;base64,{base64.b64encode(DOGS.read_bytes()).decode()}"
+    answer = api.post("/v1/regions", json={"image": url, "regions": [box]}).json()
+    words = " ".join(answer["data"][0]["words"])
+    expect(page.locator("#region-list li span")).to_have_text([words])
+    expect(page.locator("#status")).to_have_text(f"Region 1: {words}")
+    frame, plane = page.locator(".region").bounding_box(), page.locator("#plane").bounding_box()
+    assert frame["width"] == pytest.approx(plane["width"] / 2, abs=2)
+    # A slip draws nothing; behind "Done" the pointer points at words again.
+    page.mouse.click(**start)
+    expect(page.locator(".region")).to_have_count(1)
+    page.keyboard.press("Escape")
+    layer(page, 2)
+    page.mouse.click(**start)
+    expect(page.locator("#places .chosen")).to_have_count(1)
+    page.click("#tab-chat")
+    page.fill("#question", "What is region 1?")
+    page.press("#question", "Enter")
+    expect(page.locator(".message.assistant .text")).not_to_be_empty()
+    assert upstream.asked[-1][0]["messages"][-1]["content"].endswith(
+        f" </image>\nRegion 1: {words}\nWhat is region 1?"
+    )
+    page.click("#tab-words")
+    page.get_by_label("Remove region 1").click()
+    expect(page.locator(".region")).to_have_count(0)
+    # Words alone have no photograph to draw on.
+    page.fill("#words-in", WORDS)
+    page.press("#words-in", "Enter")
+    written(page)
+    expect(page.locator("#draw-region")).to_be_hidden()
+    fine(page)
+
+
+def test_regions_drawn_with_a_finger(visit):
+    page = opened(visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True))
+    page.tap("#draw-region")
+    page.locator("#plane").scroll_into_view_if_needed()
+    wanted, (start, end) = drawn_box(page, (0.2, 0.2), (0.6, 0.5))
+    finger = page.context.new_cdp_session(page)
+    before = page.locator("#plane").bounding_box()
+
+    def draw():
+        for kind, points in (("touchStart", [start]), ("touchMove", [end]), ("touchEnd", [])):
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    np.testing.assert_allclose(asked_for(page, draw), wanted, atol=5)
+    expect(page.locator("#region-list li span")).to_have_text(re.compile(r"^(\S+ ){4}\S+$"))
+    # The finger drew, and scrolled nothing away.
+    assert page.locator("#plane").bounding_box()["y"] == pytest.approx(before["y"], abs=2)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    fine(page)
+
+
 def test_many_words(visit, dogs):
     page = opened(visit())
     for number in (4, 5):

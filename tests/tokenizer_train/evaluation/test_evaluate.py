@@ -188,7 +188,7 @@ def test_every_figure(brightness, image_folder, tmp_path, capsys, hash_guidance,
     pyramids = brightness.encode(images)
     decoded = [brightness.decode(pyramids, n) for n in (1, 2, 3)]
     features, logits = Colours()(jnp.asarray(images))
-    distance = nnx.jit(Lpips("alex", network, heads))
+    distance = partial(nnx.jit(lambda lpips, *images: lpips(*images)), Lpips("alex", network, heads))
     guidances = {"hash": hash_guidance, "clip": Clip(GOLDEN / "clip_openai")}
     words = {
         name: np.stack(

@@ -66,7 +66,6 @@ def live(config: Config, log: Path) -> int:
     # Of its own: a kill may leave half of a function there.
     jax.config.update("jax_compilation_cache_dir", str(log.parent / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_disable_most_optimizations", True)
     try:
         train(config)
     finally:

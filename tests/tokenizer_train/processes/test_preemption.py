@@ -22,8 +22,8 @@ from tokenizer_train.cli import main
 from tokenizer_train.processes.preemption import Stopped, listen
 from tokenizer_train.summaries import Summaries
 
-# 20, half of them during a save. More with this variable, for whoever has the time.
-TRIALS = int(os.environ.get("SPAE_KILLS", "20"))
+# 6, half of them during a save. More with this variable, for whoever has the time.
+TRIALS = int(os.environ.get("SPAE_KILLS", "6"))
 
 
 def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_losses(
@@ -60,7 +60,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_losses(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
 def test_asked_to_stop_it_saves_and_goes_on_later(
-    tiny_config, monkeypatch, capsys, number: signal.Signals, status: int
+    linear_config, monkeypatch, capsys, number: signal.Signals, status: int
 ) -> None:
     logged: dict[str, list[int]] = {"train": [], "speed": [], "validation": []}
 
@@ -70,12 +70,12 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Summaries, "scalars", scalars)
-    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: tiny_config)
+    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: linear_config)
     before = signal.getsignal(number)
     assert main(["config.py"]) == status
     out, err = capsys.readouterr()
     # Step 4 was under way when the losses of step 3 were read.
-    folder = Path(tiny_config.run.output) / "checkpoints"
+    folder = Path(linear_config.run.output) / "checkpoints"
     line = f"stopped by {number.name} after step 4, saved in {folder}: the same command goes on from there"
     assert (out.splitlines()[-1], err) == (line, "")
     assert logged == {"train": [1, 2, 3, 4], "speed": [1, 2, 3, 4], "validation": []}
@@ -88,7 +88,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
 
 
 def test_asked_to_stop_while_features_are_made_it_keeps_whole_files_of_them(
-    tiny_config, hash_guidance, monkeypatch, capsys
+    linear_config, hash_guidance, monkeypatch, capsys
 ) -> None:
     embed, calls = hash_guidance.images, []
 
@@ -100,14 +100,14 @@ def test_asked_to_stop_while_features_are_made_it_keeps_whole_files_of_them(
 
     monkeypatch.setattr(hash_guidance, "images", images)
     monkeypatch.setattr("spae.guidance.cache.SHARD_ROWS", 8)  # 30 images in four files
-    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: tiny_config)
+    monkeypatch.setattr("tokenizer_train.cli.load_config", lambda file, variant: linear_config)
     assert main(["config.py"]) == 0
     out = capsys.readouterr().out
     assert out == (
         "stopped by SIGTERM before the first step: whole files of features are kept, and the same command goes on "
         "from there\n"
     )
-    assert len(list((Path(tiny_config.run.output) / "guidance").glob("*.safetensors"))) == 2
+    assert len(list((Path(linear_config.run.output) / "guidance").glob("*.safetensors"))) == 2
     monkeypatch.setattr("tokenizer_train.preparation.create", lambda *arguments: 1 / 0)  # that is far enough
     with pytest.raises(ZeroDivisionError):
         main(["config.py"])
@@ -212,14 +212,14 @@ class Pair:
             "tokenizer_train.cli",
             str(root / "configs" / "imagenet128.py"),
         ]
-        self._command += ["--variant", "tiny"]
+        # Without the networks, which take long to compile.
+        self._command += ["--variant", "tiny", "--tokenizer.network", "linear", "--tokenizer.skip"]
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(root),
             "XLA_FLAGS": "",
             "SPAE_CACHE": str(folder),
         }
-        self._environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
     @contextlib.contextmanager
     def start(self) -> Iterator[list[subprocess.Popen]]:

@@ -104,7 +104,6 @@ class Runs:
         environment = os.environ | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "PYTHONPATH": os.pathsep.join(
                 [str(ROOT), str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
             ),

@@ -75,7 +75,7 @@ class Mark:
         import numpy as np
         from PIL import Image
 
-        from icl_runner import visual_prompts
+        from icl_runner.marks import visual_prompts
         from spae.commands.pictures import picture_format, save_picture
         from spae.images import open_image
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from icl_runner import cli
 from icl_runner.dice import Dice
-from icl_runner.mark_shapes import SHAPES, Place
-from icl_runner.visual_prompts import COLOURS, blend, contact_sheet, mark, mark_all, point_out
+from icl_runner.marks.shapes import SHAPES, Place
+from icl_runner.marks.visual_prompts import COLOURS, blend, contact_sheet, mark, mark_all, point_out
 from spae.errors import InputError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)

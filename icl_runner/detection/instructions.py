@@ -1,7 +1,7 @@
 """Instructions in VisionLLM's manner (arXiv 2305.11175, section 3.1): task, class set, range and format, in words.
 
 The format that an instruction names is also the skeleton of its answer: texts, and choices between them. A model that
-can be held to a choice fills one after the other; `icl_runner.detections` reads what any other model writes.
+can be held to a choice fills one after the other; `icl_runner.detection.detections` reads what any other model writes.
 """
 
 import json
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from icl_runner.constraints import Choices
-from icl_runner.locations import Locations, Points, Size
-from icl_runner.regions import Box, Polygon, area, with_corners
+from icl_runner.data.polygons import Box, Polygon, area, with_corners
+from icl_runner.detection.locations import Locations, Points, Size
 from spae.errors import InputError
 
 IMAGE = "<image>"
@@ -71,6 +71,16 @@ class Located(Protocol):
 
     @property
     def polygons(self) -> tuple[Polygon, ...]: ...
+
+
+class Layout(Protocol):
+    """What is known of an image: its size, and what lies where. A scene is one."""
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def objects(self) -> Sequence[Located]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +171,11 @@ class Instruction:
         return self.locations.limits(self.corners)
 
     def check_located(self) -> None:
-        """Raises InputError: the task is answered in words, not in tuples."""
+        """That the task is answered in tuples.
+
+        Raises:
+            InputError: it is answered in words.
+        """
         if self.task not in _LOCATED:
             raise InputError(f"{self.task} is answered in words, not in tuples")
 

@@ -1,13 +1,14 @@
 """What a model says is where: tuples read from its answer, strictly, with a reason for each that is refused."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from icl_runner.instructions import Instruction
-from icl_runner.locations import Size
-from icl_runner.regions import Box, Polygon, area
+from icl_runner.data.polygons import Box, Polygon, area
+from icl_runner.detection.instructions import Instruction
+from icl_runner.detection.locations import Size
 
 # Reason codes of faults -> what they mean.
 REASONS = {
@@ -20,6 +21,8 @@ REASONS = {
     "inverted": "a box whose second corner is not right of and below the first",
     "flat": "an outline that encloses nothing",
 }
+# Behind an answer's key: the log-probabilities of its tokens, JSON of [[token, log-probability], ..].
+LOG_PROBS = " log-probabilities"
 _TUPLE = re.compile(r"\(([^()]*)\)")
 _BETWEEN = re.compile(r"[\s,;\[\]]*")
 
@@ -63,14 +66,13 @@ class Answer:
         return {"read": len(self.detections), **Counter(fault.reason for fault in self.faults)}
 
 
-def parse_rate(answers: Iterable[Answer]) -> float | None:
-    """The share of tuples that were accepted, of these and all faults; None where there is neither (a model that finds
-    nothing says nothing)."""
-    read = faults = 0
-    for answer in answers:
-        read += len(answer.detections)
-        faults += len(answer.faults)
-    return read / (read + faults) if read + faults else None
+def parse_rate(counts: Iterable[Mapping[str, int]]) -> float | None:
+    """The share of tuples that were accepted, of these and all faults, given `Answer.counts`; None where there is
+    neither (a model that finds nothing says nothing)."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return total["read"] / sum(total.values()) if sum(total.values()) else None
 
 
 def parse(text: str, instruction: Instruction, size: Size) -> Answer:
@@ -106,6 +108,25 @@ def parse(text: str, instruction: Instruction, size: Size) -> Answer:
             detections.append(Detection(name, box, polygon, span=found.span()))
     between(len(text))
     return Answer(tuple(detections), tuple(faults))
+
+
+def scores(answer: str, log_probs: str | None, spans: Sequence[tuple[int, int]]) -> list[float] | None:
+    """Of each part of an answer the sum of its tokens' log-probabilities; None where they are not known, or are of
+    another text.
+
+    A token that begins before a part and ends in it counts with it.
+    """
+    if log_probs is None:
+        return None
+    tokens = json.loads(log_probs)
+    start = "".join(token for token, _ in tokens).find(answer)
+    if start < 0:
+        return None
+    ends, at = [], -start
+    for token, value in tokens:
+        at += len(token)
+        ends.append((at - len(token), at, value))
+    return [sum(value for begin, end, value in ends if begin < stop and end > first) for first, stop in spans]
 
 
 def _tuple(inside: str, instruction: Instruction, size: Size) -> tuple[str, Box, Polygon | None] | str:

@@ -1,6 +1,6 @@
 """Visual prompts: marks drawn over a region of an image, and the phrase that points at them.
 
-ViP-LLaVA's (arXiv 2312.00784, section 3.1): its shapes (`icl_runner.mark_shapes`), colours and transparencies. All is
+ViP-LLaVA's (arXiv 2312.00784, section 3.1): its shapes (`icl_runner.marks.shapes`), colours and transparencies. All is
 drawn by `icl_runner.dice`: the same seed gives the same bytes.
 """
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps
 
 from icl_runner.dice import Dice
-from icl_runner.mark_shapes import LINES, SHAPES, Place
+from icl_runner.marks.shapes import LINES, SHAPES, Place
 from spae import draw
 from spae.errors import InputError
 from spae.images import to_rgb

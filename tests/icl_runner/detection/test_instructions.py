@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from icl_runner.constraints import Choices
+from icl_runner.data.polygons import Box, rectangle
 from icl_runner.data.scenes import SceneObject
-from icl_runner.detections import REASONS, parse, parse_rate
-from icl_runner.instructions import TASKS, WORDINGS, Instruction, fill
-from icl_runner.locations import Locations
-from icl_runner.regions import Box, rectangle
+from icl_runner.detection.detections import REASONS, parse, parse_rate
+from icl_runner.detection.instructions import TASKS, WORDINGS, Instruction, fill
+from icl_runner.detection.locations import Locations
 from spae.errors import InputError
 
 SIZE = (640, 480)
@@ -131,10 +131,10 @@ def test_nothing_is_an_answer():
     for text in ("", " \n", "[]"):
         answer = parse(text, DETECT, SIZE)
         assert answer.counts() == {"read": 0}
-        assert parse_rate([answer]) is None
+        assert parse_rate([answer.counts()]) is None
     good = parse("(1, 10, 20, 30, 40)", DETECT, SIZE)
     assert good.detections[0].box == pytest.approx((6.4, 9.6, 12.8, 9.6))
-    assert parse_rate([good, parse("nothing", DETECT, SIZE)]) == 0.5
+    assert parse_rate([good.counts(), parse("nothing", DETECT, SIZE).counts()]) == 0.5
     offsets = replace(DETECT, locations=Locations(bins=100, offsets=True))
     assert parse("(0, 90, 50, -10, -10, 20, 10)", offsets, SIZE).counts() == {"read": 0, "range": 1}
     flat = Instruction(task="segment", classes=("cat",))

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw
 
+from icl_runner.data.polygons import Box, box_of, outlines
 from icl_runner.dice import Dice
-from icl_runner.regions import Box, box_of, outlines
 from spae.errors import InputError
 from spae.region import Region, check
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_runner.regions import area, box_of, fill, outlines, rectangle, with_corners
+from icl_runner.data.polygons import area, box_of, fill, outlines, rectangle, with_corners
 from spae.errors import InputError
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from icl_runner.data.scenes import Scene
-from icl_runner.detections import Answer, Detection, parse
+from icl_runner.data.polygons import Box, Polygon, fill
+from icl_runner.detection.detections import Answer, Detection, parse
+from icl_runner.detection.instructions import Instruction, Layout
+from icl_runner.detection.locations import Size
 from icl_runner.dice import Dice
-from icl_runner.instructions import Instruction
-from icl_runner.regions import Box, Polygon, fill
 from spae.errors import InputError
 
 MOST = 100  # detections of one scene that count, as COCO has it
@@ -45,7 +45,7 @@ class Precision:
 
 
 def average_precision(
-    scenes: Sequence[Scene], found: Sequence[Sequence[Detection]], instruction: Instruction
+    scenes: Sequence[Layout], found: Sequence[Sequence[Detection]], instruction: Instruction
 ) -> Precision:
     """Of the detections in each scene, in answer to `instruction`: by boxes, of segment by masks. Things whose name is
     not in its class set are not asked for, and a class of which there is nothing in any scene does not count, as in
@@ -94,21 +94,60 @@ def average_precision(
     return Precision(ap, ap50, ap75, ar, scored, dropped)
 
 
-def oracle(scenes: Sequence[Scene], instruction: Instruction) -> list[Answer]:
+def oracle(scenes: Sequence[Layout], instruction: Instruction) -> list[Answer]:
     """The right answers, written and read back: their average precision is the ceiling of these locations."""
     return [parse(instruction.answer(scene.objects, scene.size), instruction, scene.size) for scene in scenes]
 
 
-def random_answers(scenes: Sequence[Scene], instruction: Instruction, seed: int) -> list[Answer]:
+def random_answers(scenes: Sequence[Layout], instruction: Instruction, seed: int) -> list[Answer]:
+    """Of each scene a `random_answer`."""
+    return [random_answer(scene, instruction, seed, number) for number, scene in enumerate(scenes)]
+
+
+def random_answer(scene: Layout, instruction: Instruction, *seed: int | str) -> Answer:
     """As many tuples as there are things that were asked for, of random classes at random places: a model that knows
     the format and the count, and sees nothing."""
-    answers = []
-    for number, scene in enumerate(scenes):
-        dice = Dice("random answer", seed, number)
-        count = sum(thing.name in instruction.classes for thing in scene.objects)
-        text = "\n".join(_random_tuple(instruction, dice, place) for place in range(count))
-        answers.append(parse(text, instruction, scene.size))
-    return answers
+    dice = Dice("random answer", *seed)
+    count = sum(thing.name in instruction.classes for thing in scene.objects)
+    text = "\n".join(_random_tuple(instruction, dice, place) for place in range(count))
+    return parse(text, instruction, scene.size)
+
+
+def f1(scene: Layout, found: Sequence[Detection], instruction: Instruction) -> float:
+    """Of one scene, 0..1: 2 x hits / (detections + things asked for). A hit is the detection of a thing's class that
+    overlaps most with it of those that no other thing has, with an IoU of .5 at least: of boxes, of segment by pixels.
+
+    Scores play no part, so models with and without compare. 1 where nothing is there and nothing found.
+    """
+    asked = [thing for thing in scene.objects if thing.name in instruction.classes]
+    masks = instruction.task == "segment"
+    left = list(found)
+    hits = 0
+    for thing in asked:
+        overlaps = [
+            _iou_of_masks(thing.polygons, one.polygon or (), scene.size)
+            if masks
+            else _iou(thing.box, one.box)
+            if one.name == thing.name
+            else 0.0
+            for one in left
+        ]
+        best = max(range(len(left)), key=overlaps.__getitem__, default=None)
+        if best is not None and overlaps[best] >= 0.5:
+            hits += 1
+            del left[best]
+    return 2 * hits / (len(found) + len(asked)) if found or asked else 1.0
+
+
+def _iou(one: Box, other: Box) -> float:
+    (x1, y1, x2, y2), (x3, y3, x4, y4) = one.corners, other.corners
+    shared = max(0.0, min(x2, x4) - max(x1, x3)) * max(0.0, min(y2, y4) - max(y1, y3))
+    return shared / (one.width * one.height + other.width * other.height - shared)
+
+
+def _iou_of_masks(one: Sequence[Polygon], other: Polygon, size: Size) -> float:
+    first, second = fill(one, *size), fill([other] if other else [], *size)
+    return float((first & second).sum() / max(1, (first | second).sum()))
 
 
 def _random_tuple(instruction: Instruction, dice: Dice, place: int) -> str:
@@ -131,7 +170,7 @@ def _random_tuple(instruction: Instruction, dice: Dice, place: int) -> str:
     return f"({', '.join([locations.spell_class(index), *numbers])})"
 
 
-def _check(scenes: Sequence[Scene], found: Sequence[Sequence[Detection]], instruction: Instruction) -> bool:
+def _check(scenes: Sequence[Layout], found: Sequence[Sequence[Detection]], instruction: Instruction) -> bool:
     """Whether the detections have scores."""
     instruction.check_located()
     if len(scenes) != len(found):
@@ -151,7 +190,7 @@ def _check(scenes: Sequence[Scene], found: Sequence[Sequence[Detection]], instru
 
 
 def _annotation(
-    number: int, scene: Scene, name: str, box: Box, polygons: Sequence[Polygon], instruction: Instruction
+    number: int, scene: Layout, name: str, box: Box, polygons: Sequence[Polygon], instruction: Instruction
 ) -> dict[str, Any]:
     """Of a thing, or of a detection, as COCO has it."""
     annotation = {
@@ -171,7 +210,7 @@ def _annotation(
     return annotation
 
 
-def _coco(kind: Any, scenes: Sequence[Scene], annotations: Sequence[dict[str, Any]]) -> Any:
+def _coco(kind: Any, scenes: Sequence[Layout], annotations: Sequence[dict[str, Any]]) -> Any:
     """pycocotools' index of annotations, ids from 1 (0 stands for no match)."""
     coco = kind()
     coco.dataset = {

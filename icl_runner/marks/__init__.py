@@ -1,0 +1,1 @@
+"""Marks over regions of an image: visual prompts, and the command that draws one."""

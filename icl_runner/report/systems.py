@@ -1,0 +1,118 @@
+"""The systems that are compared: which one answered, what it is honest to claim of it, and what it took to train.
+
+All of it is read from the bundles that the logs name, none from what somebody calls a run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from icl_runner.report.labels import WORD_COUNT
+from icl_runner.results import CellResult
+from spae import bundle
+from spae.errors import InputError
+
+CONNECTOR = "spae-connector/"  # what the names of models begin with that see through a connector
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the table, whether it was measured or not.
+
+    Args:
+        name: as its authors call it.
+        label: "native" (the published method, with a frozen language model) or "stage-1 only" (the connector is the
+            published one, the language model that was tuned behind it is not).
+    """
+
+    name: str
+    label: str
+
+
+# By what a bundle says that it is.
+SYSTEMS = {
+    "words": System("SPAE words", "native"),
+    "lqae": System("LQAE", "native"),
+    "frozen": System("Frozen", "native"),
+    "linear": System("LLaVA, linear", "stage-1 only"),
+    "mlp": System("LLaVA, MLP", "stage-1 only"),
+    "multilayer": System("ViP-LLaVA, several layers", "stage-1 only"),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a bundle tells of its system; "–" for what it does not.
+
+    Args:
+        kind: a key of SYSTEMS.
+        parameters: that were trained.
+        tokens: for each image.
+        training: how long on what, and on how many images.
+    """
+
+    kind: str
+    parameters: str
+    tokens: str
+    training: str
+
+
+def facts(cell: CellResult) -> Facts:
+    """Of the system that answered.
+
+    Raises:
+        BundleError: its bundle is not there.
+        InputError: it is another than that of the log, or of a system that has no row here.
+    """
+    connected = cell.model.startswith(CONNECTOR)
+    name = cell.model.removeprefix(CONNECTOR) if connected else cell.bundle
+    if not connected and bundle.sha256(name) != cell.bundle_sha256:
+        raise InputError(
+            f"the bundle {name!r} that is here now is not the one of the logs of {cell.task}: put the one the run "
+            "was made with in its place"
+        )
+    info, parameters = _read(name)
+    config = info["config"]
+    kind = config.get("kind") if connected else _tokenizer_kind(config)
+    tokens = _connector_tokens(info) if connected else str(cell.setting.get(WORD_COUNT, "–"))
+    if kind not in SYSTEMS:
+        raise InputError(
+            f"{name} is of a system that the comparison has no row for ({kind}): leave its logs out"
+        )
+    return Facts(kind, f"{parameters:,}", tokens, _training(info.get("training")))
+
+
+@cache
+def _read(name: str) -> tuple[dict[str, Any], int]:
+    """What a bundle says, and how many parameters were trained; the words and their vectors were not."""
+    info, files = bundle.read(name)
+    trained = (files[file] for file in ("params.safetensors", "connector.safetensors") if file in files)
+    return info, sum(tensor.size for tensors in trained for tensor in tensors.values())
+
+
+def _tokenizer_kind(config: Mapping[str, Any]) -> str:
+    if len(config["pyramid"]) > 1 and config["codebook"] != "learned":
+        return "words"
+    return "lqae" if config.get("language_model") == "masked" else "a tokenizer of one layer"
+
+
+def _connector_tokens(info: Mapping[str, Any]) -> str:
+    config = info.get("config", {})
+    if config.get("kind") == "frozen":
+        return "2"
+    return str(config["grid"] ** 2) if config.get("grid") else str(info.get("tokens_per_image", "–"))
+
+
+def _training(training: Mapping[str, Any] | None) -> str:
+    """Of the run that made the bundle, and of those that it went on from."""
+    seconds, images, devices = 0.0, 0, "–"
+    while training:
+        seconds += training.get("seconds", 0)
+        images += training.get("images", 0)
+        devices = " ".join(map(str, training.get("devices", []))) if devices == "–" else devices
+        training = training.get("initial")
+    if not seconds:
+        return "–"
+    time = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+    return f"{time} on {devices or 'an unknown device'}, {images:,} images"
