@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_runner import constraints
-from icl_runner.cells import EMBEDDED, IN_PROCESS
+from icl_runner.cells import IN_PROCESS
 from icl_runner.endpoint import ATTEMPT_SECONDS, input_errors, load_model, quiet
 from icl_runner.episodes import files
 from icl_runner.episodes.draw import Episode
@@ -99,7 +99,7 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
 def _log_buffer(plan: Plan, in_flight: int) -> int:
     """After how many finished samples a log is written, which is written anew each time: at once where few are in the
     air, or they take long; else an eighth of those in the air, or a hundredth of the largest cell."""
-    if plan.task.model.startswith(EMBEDDED):
+    if plan.task.model.startswith(IN_PROCESS):
         return 1
     return max(1, in_flight // 8, max((len(cell.ids) for cell in plan.cells), default=0) // 100)
 

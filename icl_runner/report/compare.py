@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from icl_runner import tasks
+from icl_runner.cells import CONNECTOR
 from icl_runner.figures import Control, Figure, Measure, difference, finite
 from icl_runner.report.labels import WORD_COUNT, describe_setting, is_ceiling
 from icl_runner.report.report import markdown_table, notes
-from icl_runner.report.systems import CONNECTOR, SYSTEMS, Facts, facts
+from icl_runner.report.systems import SYSTEMS, Facts, facts
 from icl_runner.report.table import Row, Table, without_empty
 from icl_runner.results import CellResult
 from spae.errors import InputError

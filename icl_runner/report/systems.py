@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from icl_runner.cells import CONNECTOR
 from icl_runner.report.labels import WORD_COUNT
 from icl_runner.results import CellResult
 from spae import bundle
 from spae.errors import InputError
-
-CONNECTOR = "spae-connector/"  # what the names of models begin with that see through a connector
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def facts(cell: CellResult) -> Facts:
     info, parameters = _read(name)
     config = info["config"]
     kind = config.get("kind") if connected else _tokenizer_kind(config)
-    tokens = _connector_tokens(info) if connected else str(cell.setting.get(WORD_COUNT, "–"))
+    tokens = str(info.get("tokens", "–")) if connected else str(cell.setting.get(WORD_COUNT, "–"))
     if kind not in SYSTEMS:
         raise InputError(
             f"{name} is of a system that the comparison has no row for ({kind}): leave its logs out"
@@ -95,13 +94,6 @@ def _tokenizer_kind(config: Mapping[str, Any]) -> str:
     if len(config["pyramid"]) > 1 and config["codebook"] != "learned":
         return "words"
     return "lqae" if config.get("language_model") == "masked" else "a tokenizer of one layer"
-
-
-def _connector_tokens(info: Mapping[str, Any]) -> str:
-    config = info.get("config", {})
-    if config.get("kind") == "frozen":
-        return "2"
-    return str(config["grid"] ** 2) if config.get("grid") else str(info.get("tokens_per_image", "–"))
 
 
 def _training(training: Mapping[str, Any] | None) -> str:

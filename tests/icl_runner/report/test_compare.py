@@ -24,7 +24,7 @@ def bundles(tmp_path):
     ten = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.float32)}
     for name, info in (("words", {**WORDS, "training": TRAINING}), ("lqae", LQAE)):
         bundle.write(tmp_path / name, info, {"params.safetensors": ten, "vocabulary.safetensors": ten})
-    info = {"kind": "connector", "config": {"kind": "linear", "grid": 4}}
+    info = {"kind": "connector", "config": {"kind": "linear"}, "tokens": 16}
     bundle.write(tmp_path / "linear", info, {"connector.safetensors": ten})
     return tmp_path
 
