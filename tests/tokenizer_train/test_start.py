@@ -132,7 +132,7 @@ def test_a_run_begins_as_the_floor(config, image_folder, block) -> None:
         made = tokenizer(modules, state, one, vocabulary, None, mesh)
         pyramids = made.encode(images)
         results.append(
-            (pyramids, made._compiled._decode(made._params, jnp.asarray(zhat(made, pyramids)), (), None))
+            (pyramids, made._compiled._decode(made._params, jnp.asarray(zhat(made, pyramids)), (), None, 4))
         )
     (first, seen), (second, floor) = results
     assert first == second

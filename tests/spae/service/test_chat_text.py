@@ -32,7 +32,7 @@ def text(words):
 
 def converted(messages):
     urls = image_places(check_messages(messages))
-    return to_text(messages, {url: f"words of {url}" for url in urls})
+    return to_text(messages, {url: f"words of {url}" for url in urls}, {})
 
 
 def test_an_image_becomes_words_in_its_place():
@@ -202,7 +202,7 @@ def test_any_json_is_a_conversation_or_an_input_error(messages):
         checked = check_messages(messages)
     except InputError:
         return
-    text = to_text(checked, {url: "words" for url in image_places(checked)})
+    text = to_text(checked, {url: "words" for url in image_places(checked)}, {})
     with_preamble(text, "P")
     assert len(text) == len(messages)
     assert not any("images" in message for message in text)
