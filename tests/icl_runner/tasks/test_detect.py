@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from inspect_ai.model import Logprob, Logprobs, ModelOutput
@@ -120,7 +121,7 @@ def test_a_skeleton_is_filled_choice_by_choice(monkeypatch):
 
     monkeypatch.setattr(spelling, "generate", generate)
     instruction = records.instruction(item.shown["instruction"])
-    text, log_probs = asyncio.run(asking._fill(None, item.calls[0], instruction.skeleton(2)))
+    text, log_probs = asyncio.run(asking._fill(None, item.calls[0], None, instruction.skeleton(2)))
     assert text == "(3, 9, 9, 9, 9)\n(3, 9, 9, 9, 9)"
     assert asked[0] == ("(", ["0,", "1,", "2,", "3,"])
     assert asked[4] == ("(3, 9, 9, 9, ", [f"{number})" for number in range(10)])
@@ -144,7 +145,7 @@ def test_the_embedded_model_has_no_grammar():
     from icl_runner.providers.embedded import EmbeddedAPI
 
     with pytest.raises(InputError, match="no grammar"):
-        EmbeddedAPI._constraint(None, Pattern("a"), "")
+        EmbeddedAPI._constraint(SimpleNamespace(provider="spae-lm"), Pattern("a"), "")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from spae.frozen_lm import blocks as blocks_file
 from spae.frozen_lm import config as configs
 from spae.frozen_lm.blocks import BlockMatrix, Blocks
 from spae.frozen_lm.gguf_blocks import FORMATS, read_blocks
-from spae.frozen_lm.weights import HF_BLOCK, HF_NAMES, _shapes, read_model
+from spae.frozen_lm.weights import HF_BLOCK, HF_NAMES, read_model, tensor_shapes
 
 # Where the two halves (scale and offset) of a block's own scale lie, in bytes.
 HALVES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
@@ -106,7 +106,7 @@ def quantised_file(config, tokenizer, path):
     tops = {"embed": "token_embd.weight", "norm": "output_norm.weight"}
     kinds = ["Q4_K", "Q6_K", "Q5_0", "Q8_0"]
     rng = np.random.default_rng(0)
-    for i, (name, shape) in enumerate(_shapes(config).items()):
+    for i, (name, shape) in enumerate(tensor_shapes(config).items()):
         part = name.split(".")[-1]
         theirs = tops[name] if name in tops else f"blk.{name.split('.')[1]}.{NAMES[part]}"
         if len(shape) == 1:

@@ -29,7 +29,7 @@ import jax
 import pytest
 from one_process import config_of
 
-from tokenizer_train import loop
+from tokenizer_train import loop, preparation
 from tokenizer_train.processes.mesh import make_mesh
 from tokenizer_train.summaries import Summaries
 
@@ -168,7 +168,7 @@ def test_two_processes_train_as_one_and_go_on_from_each_others_checkpoints(
 
     monkeypatch.setattr(Summaries, "scalars", scalars)
     monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-    monkeypatch.setattr(loop, "validate", lambda *arguments: None)
+    monkeypatch.setattr(preparation, "validate", lambda *arguments: None)
     runs.copy_checkpoint("fsdp", 2 * SAVES, "back")
     loop.train(config_of(runs.run("back")["fields"]))
     same(back, expected, 2 * SAVES + 1)
