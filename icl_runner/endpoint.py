@@ -67,8 +67,11 @@ class Question:
         return [*found, ChatMessageUser(content=self.text)]
 
 
-def load_model(name: str, base_url: str | None, arguments: Mapping[str, Any]) -> "Model":
+def load_model(name: str, base_url: str | None, arguments: Mapping[str, Any], shared: bool = True) -> "Model":
     """The model "provider/name" of inspect-ai's, or of ours.
+
+    Args:
+        shared: the one that inspect-ai keeps for all who ask, which nobody may close; else one of one's own.
 
     Raises:
         InputError: it cannot be had.
@@ -79,7 +82,7 @@ def load_model(name: str, base_url: str | None, arguments: Mapping[str, Any]) ->
         from icl_runner import providers  # noqa: F401  (registers ours, installed or not)
 
         try:
-            return get_model(name, base_url=base_url, **arguments)
+            return get_model(name, base_url=base_url, memoize=shared, **arguments)
         except InputError:
             raise
         except (ValueError, TypeError, ImportError) as error:

@@ -71,7 +71,7 @@ class Judge:
 
         asked = questions(cases, bench.system, bench.examples, self.runs)
         heading = {"format": "spae-icl-judge", "judge": self.by, "model_args": dict(self.model_args)}
-        model = load_model(self.by, self.base_url, self.model_args)
+        model = load_model(self.by, self.base_url, self.model_args, shared=False)
         file = self.output or self.answers.with_name(f"{self.answers.name}.judged")
         with AnswerFile(file, heading) as answers:
             failures = ask(
