@@ -63,7 +63,7 @@ def shaped_step(config: ConnectorExperiment, mesh: Mesh) -> tuple[dict[str, Any]
 
     def decoder() -> Decoder:
         shapes = tensor_shapes(lm_config).items()
-        return Decoder(lm_config, {name: nnx.Param(jnp.zeros(shape)) for name, shape in shapes})  # type: ignore[misc]
+        return Decoder(lm_config, {name: nnx.Param(jnp.zeros(shape)) for name, shape in shapes})
 
     cells, width_in = features_shape(trunk, config.connector.look, config.connector.grid)
     build = partial(ConnectorNetwork, config.connector, width_in, lm_config.width)
