@@ -135,7 +135,7 @@ def write_folder(path: Path, folder: Path) -> None:
         array = weights.float32() if isinstance(weights, Blocks) else weights
         places[theirs] = f"{name}.safetensors"
         save_file({theirs: array}, folder / places[theirs], {"format": "pt"})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     settings = {
         "model_type": config.architecture,
         "architectures": [classes[config.architecture]],

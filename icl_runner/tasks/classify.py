@@ -181,15 +181,12 @@ class Classify(TextTask):
             for column, found in drawn:
                 setting = self._setting(column, found, kind_of_names, images, layers)
                 cells.append(
-                    TextCell(
-                        name=_name(setting),
-                        task=self.name,
-                        setting=setting,
-                        items=items(found, words, asked),
-                        score=self.score,
-                        photograph=images.photograph,
-                        picture=images.picture,
-                        episodes=tuple(found),
+                    self.cell(
+                        _name(setting),
+                        setting,
+                        items(found, words, asked),
+                        images,
+                        tuple(found),
                     )
                 )
         return cells

@@ -82,16 +82,13 @@ class Corners(TextTask):
             else:
                 setting["tokens_per_image"] = len(CORNERS) * self.region_words
             made.append(
-                TextCell(
-                    name="-".join(
+                self.cell(
+                    "-".join(
                         ["corners", asked, words, f"{shots}shot"] + [f"layers{layers}"] * (words == "image")
                     ),
-                    task=self.name,
-                    setting=setting,
-                    items=self._items(images, asked, self._words(images, words, layers), shots),
-                    score=self.score,
-                    photograph=images.photograph,
-                    picture=images.picture,
+                    setting,
+                    self._items(images, asked, self._words(images, words, layers), shots),
+                    images,
                 )
             )
         return made

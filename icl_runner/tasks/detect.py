@@ -54,14 +54,11 @@ class Detect(DetectionTask):
         made = []
         for shots, layers in itertools.product(self.shots, self.layers):
             made.append(
-                TextCell(
-                    name=f"detect-{self.mode}-{self.answers}-{shots}shot-layers{layers}",
-                    task=self.name,
-                    setting=self._setting(shots, layers, images),
-                    items=self._items(images, shots, layers),
-                    score=self.score,
-                    photograph=images.photograph,
-                    picture=images.picture,
+                self.cell(
+                    f"detect-{self.mode}-{self.answers}-{shots}shot-layers{layers}",
+                    self._setting(shots, layers, images),
+                    self._items(images, shots, layers),
+                    images,
                 )
             )
         return made

@@ -54,14 +54,11 @@ class Propose(DetectionTask):
                 "tokens_per_image": images.tokens(layers),
             }
             made.append(
-                TextCell(
-                    name=f"propose-{count}words-{shots}shot-layers{layers}",
-                    task=self.name,
-                    setting=setting,
-                    items=self._items(images, count, shots, layers),
-                    score=self.score,
-                    photograph=images.photograph,
-                    picture=images.picture,
+                self.cell(
+                    f"propose-{count}words-{shots}shot-layers{layers}",
+                    setting,
+                    self._items(images, count, shots, layers),
+                    images,
                 )
             )
         return made

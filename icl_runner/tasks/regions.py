@@ -95,14 +95,11 @@ class Regions(TextTask):
             if pointing == "words":
                 setting["words_of_a_region"] = self.region_words
             made.append(
-                TextCell(
-                    name=f"regions-{pointing}-{shots}shot-layers{layers}",
-                    task=self.name,
-                    setting=setting,
-                    items=self._items(_Pointed(self, images, pointing, layers), shots),
-                    score=self.score,
-                    photograph=images.photograph,
-                    picture=images.picture,
+                self.cell(
+                    f"regions-{pointing}-{shots}shot-layers{layers}",
+                    setting,
+                    self._items(_Pointed(self, images, pointing, layers), shots),
+                    images,
                 )
             )
         return made

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from icl_runner.cells import Call, Item, TextCell, shuffled
 from icl_runner.data.examples import Example
 from icl_runner.data.images import Images
+from icl_runner.episodes.draw import Episode
 from icl_runner.figures import OTHER, Control
 from icl_runner.options import Count
 from icl_runner.prompts import Prompt
@@ -34,6 +35,27 @@ class TextTask(Task):
         shown: Mapping[str, Any], answers: Mapping[str, str]
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """What an item shows and the answers by key -> values by key, and metadata to show with them."""
+
+    def cell(
+        self,
+        name: str,
+        setting: Mapping[str, Any],
+        items: tuple[Item, ...],
+        images: Images,
+        episodes: tuple[Episode, ...] = (),
+    ) -> TextCell:
+        """A cell of this task: scored by its rule, and with images for those who read its log, and for models that
+        see."""
+        return TextCell(
+            name=name,
+            task=self.name,
+            setting=setting,
+            items=items,
+            score=self.score,
+            photograph=images.photograph,
+            picture=images.picture,
+            episodes=episodes,
+        )
 
     @classmethod
     def scored_again(cls, metadata: Mapping[str, Any]) -> dict[str, float] | None:
@@ -92,14 +114,11 @@ class QuestionTask(TextTask):
             words = images.words([one.image_key for one in (*support, *queries)] + others, layers)
             setting = {"layers": layers, "tokens_per_image": images.tokens(layers)}
             cells.append(
-                TextCell(
-                    name=f"{self.name}-{f'{count}shot-' if count else ''}layers{layers}",
-                    task=self.name,
-                    setting={"shots": count, **setting} if count else setting,
-                    items=self.items(support, queries, others, words, examples.class_names),
-                    score=self.score,
-                    photograph=images.photograph,
-                    picture=images.picture,
+                self.cell(
+                    f"{self.name}-{f'{count}shot-' if count else ''}layers{layers}",
+                    {"shots": count, **setting} if count else setting,
+                    self.items(support, queries, others, words, examples.class_names),
+                    images,
                 )
             )
         return cells

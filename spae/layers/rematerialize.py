@@ -1,5 +1,6 @@
 """Blocks whose activations are made again for the gradient instead of being kept (Chen et al., arXiv 1604.06174)."""
 
+from abc import abstractmethod
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ class Rematerializable(nnx.Module):
 
     rematerialized = False
 
+    @abstractmethod
     def forward(self, *inputs: Any) -> Any:
-        raise NotImplementedError
+        """What the block computes."""
 
     def __call__(self, *inputs: Any) -> Any:
         return jax.checkpoint(self.forward)(*inputs) if self.rematerialized else self.forward(*inputs)

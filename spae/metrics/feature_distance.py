@@ -5,6 +5,7 @@ d(x, x0) = sum over layers l of 1/(H_l W_l) sum over h, w of ||w_l * (y_lhw - y0
 activations with channel vectors of length 1. As in the published code, the heads hold w_l^2.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -70,9 +71,9 @@ class FeatureDistance(nnx.Module):
         ]
         return sum(distances[1:], distances[0])
 
+    @abstractmethod
     def features(self, images_bhwc: Float[Array, "b h w 3"]) -> list[Float[Array, "b _h _w _c"]]:
         """The activations of each layer, for images that are shifted and scaled."""
-        raise NotImplementedError
 
 
 def _unit(x_bhwc: Array) -> Array:

@@ -82,6 +82,9 @@ def test_transformers_gets_the_same_weights(tmp_path):
     for file in tmp_path.glob("*.safetensors"):
         theirs |= load_file(file)
     assert len(theirs) == len(ours)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert set(index) == {"metadata", "weight_map"}  # transformers reads no index without either
+    assert set(index["weight_map"]) == set(theirs)
     np.testing.assert_array_equal(theirs["model.embed_tokens.weight"], ours["embed"])
     np.testing.assert_array_equal(theirs["model.layers.3.self_attn.q_proj.weight"], ours["blocks.3.q"])
     np.testing.assert_array_equal(theirs["model.layers.29.mlp.down_proj.weight"], ours["blocks.29.down"])
