@@ -106,7 +106,7 @@ def tiny() -> Config:
     return dataclasses.replace(
         base,
         tokenizer=AutoencoderConfig(
-            image_size=16, pyramid=(1, 2, 4, 4), filters=8, multipliers=(1, 2), blocks=1, downsamplings=2
+            image_size=32, pyramid=(1, 2, 4, 4), filters=8, multipliers=(1, 1, 2), blocks=1, downsamplings=3
         ),
         vocabulary=VocabularyConfig(path="build/vocabulary128"),
         data=dataclasses.replace(base.data, validation_split=None, batch_size=8, threads=1, buffer=16),

@@ -79,6 +79,20 @@ def test_twenty_steps_through_the_command_line(
     assert tokenizer.decode(pyramid).shape == (32, 32, 3)
 
 
+def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, kill_after) -> None:
+    """With networks, and a rate that changes with every step: the rest of the run begins where it was in its course."""
+    config = changed(tiny_config, optimizer={"warmup_steps": 2, "decay": "cosine"})
+    train(changed(config, run={"output": config.run.output + "-whole"}))
+    whole = dict(losses)
+    assert sorted(whole) == list(range(1, 11))
+    losses.clear()
+    kill_after(config, 7)
+    losses.clear()
+    train(config)
+    assert sorted(losses) == [6, 7, 8, 9, 10]
+    assert losses == {step: whole[step] for step in losses}
+
+
 def test_what_is_done_is_done(finished, monkeypatch, capsys) -> None:
     """The same command only writes the bundle again."""
     bundle = Path(finished.run.output) / "bundle"

@@ -22,8 +22,8 @@ from tokenizer_train.cli import main
 from tokenizer_train.processes.preemption import Stopped, listen
 from tokenizer_train.summaries import Summaries
 
-# 6, half of them during a save. More with this variable, for whoever has the time.
-TRIALS = int(os.environ.get("SPAE_KILLS", "6"))
+# 20, half of them during a save. More with this variable, for whoever has the time.
+TRIALS = int(os.environ.get("SPAE_KILLS", "20"))
 
 
 def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_losses(
@@ -212,8 +212,7 @@ class Pair:
             "tokenizer_train.cli",
             str(root / "configs" / "imagenet128.py"),
         ]
-        # Without the networks, which take long to compile.
-        self._command += ["--variant", "tiny", "--tokenizer.network", "linear", "--tokenizer.skip"]
+        self._command += ["--variant", "tiny"]
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(root),
