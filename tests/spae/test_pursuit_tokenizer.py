@@ -314,3 +314,19 @@ def test_a_bundle_of_the_first_generation_is_what_it_was(tmp_path):
     loaded = Tokenizer.load(tmp_path / "old")
     assert loaded.fingerprint == tokenizer.fingerprint
     assert loaded.encode(PICTURES["larger"]) == tokenizer.encode(PICTURES["larger"])
+
+
+def test_prefixes_of_words_apart_show_colours_alone():
+    apart = tokenizer_of(dataclasses.replace(CONFIG, meaning_words="apart"))
+    pyramid = apart.encode(PICTURES["larger"])
+    model = nnx.merge(apart._compiled._graph, apart.parameters)
+    ids = [grid[None] for grid in pyramid.ids]
+    averages = streaming_average.prefix_averages(ids, apart._codebooks["appearance"], apart.shape, apart=2)
+    for layers, zhat in enumerate(averages, start=1):
+        whole = np.asarray(model.decoder(zhat))[0]
+        colours = whole.reshape(4, 2, 4, 2, 3).mean(axis=(1, 3))
+        smooth = jax.image.resize(colours, whole.shape, "linear")
+        wanted = np.clip(np.asarray(smooth if layers <= 2 else whole), 0, 1) * 255
+        shown = apart.decode(pyramid, layers=layers).astype(np.float64)
+        assert np.abs(shown - wanted).max() <= 1, layers
+    assert np.abs(smooth - whole).max() > 0.01  # what is left out is to be seen
