@@ -138,9 +138,8 @@ async def _ask(
         for question in waiting:
             try:
                 answer = await _put(model, question, max_retries)
-            except (
-                Exception
-            ) as error:  # whatever a provider's client raises: the others are asked all the same
+            # Whatever a provider's client raises: the others are asked all the same.
+            except Exception as error:
                 failures[question.key] = " ".join(str(error).split()) or type(error).__name__
             else:
                 answers.add(question.key, question.digest, answer)

@@ -37,9 +37,8 @@ class VocabularyConfig:
 
     # Folder written by `spae vocab build`, or a copy of it at gs:// or s3://; or a bundle, whose words are taken.
     path: str | None = dataclasses.field(default=None, metadata=place(1))
-    codes: Annotated[int, Range(2)] | None = (
-        None  # instead of a folder: so many codes, which stand for no words
-    )
+    # Instead of a folder: so many codes, which stand for no words.
+    codes: Annotated[int, Range(2)] | None = None
     width: Positive = 256  # c, of the codes
     # What the folder will hold, for `--dry-run` before it is there; a folder that is there is looked at instead.
     words: Positive | None = None  # V

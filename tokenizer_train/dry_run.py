@@ -74,16 +74,7 @@ def estimate(
     Raises:
         InputError: an unknown device, too few of them, or a shape that neither the config nor a file tells.
     """
-    if device not in (*DEVICES, CPU):
-        raise InputError(f"--device must be one of {', '.join((*DEVICES, CPU))}, got {device!r}")
-    if not 0 < utilisation <= 1:
-        raise InputError(f"--utilisation must be above 0 and at most 1, got {utilisation}")
-    if not 1 <= devices <= jax.device_count():
-        raise InputError(f"--devices must be 1 .. {jax.device_count()} here, got {devices}")
-    if device == CPU and devices > 1:
-        raise InputError(
-            f"--device cpu is this machine, of which there is one: leave out --devices {devices}"
-        )
+    _check(devices, device, utilisation)
     mesh = make_mesh(config.mesh, jax.devices()[:devices])
     check_batch_size(config.data.batch_size, mesh)
     if isinstance(config, ConnectorExperiment):
@@ -115,6 +106,19 @@ def estimate(
         "device_hours": hours * devices,
         "missing": missing(config),
     }
+
+
+def _check(devices: int, device: str, utilisation: float) -> None:
+    if device not in (*DEVICES, CPU):
+        raise InputError(f"--device must be one of {', '.join((*DEVICES, CPU))}, got {device!r}")
+    if not 0 < utilisation <= 1:
+        raise InputError(f"--utilisation must be above 0 and at most 1, got {utilisation}")
+    if not 1 <= devices <= jax.device_count():
+        raise InputError(f"--devices must be 1 .. {jax.device_count()} here, got {devices}")
+    if device == CPU and devices > 1:
+        raise InputError(
+            f"--device cpu is this machine, of which there is one: leave out --devices {devices}"
+        )
 
 
 def _shaped_connector_step(

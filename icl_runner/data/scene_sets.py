@@ -8,14 +8,12 @@ from jaxtyping import UInt8
 from icl_runner.data import sets
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.scenes import Composition, Scene, compose, mosaic
-from icl_runner.data.sprites import SpriteSet, of_examples, openmoji, tuxpaint
+from icl_runner.data.sprites import SPRITES, SpriteSet, of_examples
 from spae.errors import InputError
 from spae.progress import Progress
 
 # Of a scene a picture that is looked at in its place, or beside it.
 View = Callable[[Scene], UInt8[np.ndarray, "h w 3"]]
-
-_INSTALLED = {"openmoji": openmoji, "tuxpaint": tuxpaint}
 
 
 class SceneSet(ExampleSet):
@@ -62,11 +60,11 @@ def sprites(data: str, split: str | None) -> SpriteSet:
     Raises:
         InputError: they are not installed, or are none; a split of what has none.
     """
-    if data not in _INSTALLED:
+    if data not in SPRITES:
         return of_examples(sets.labelled(data, split))
     if split is not None:
         raise InputError(f"{data} has no splits, got {split}: leave it out")
-    return _INSTALLED[data]()
+    return SPRITES[data]()
 
 
 def make_scenes(

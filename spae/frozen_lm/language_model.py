@@ -3,7 +3,6 @@
 import hashlib
 import threading
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from spae.frozen_lm.chunks import BATCHES, CHUNKS, capacity_for, chunks, groups
 from spae.frozen_lm.constraint import Constraint, encode_behind
 from spae.frozen_lm.model import Cache, Decoder, empty_cache, parameter
 from spae.frozen_lm.prefixes import Prefix, Prefixes
+from spae.frozen_lm.programs import Programs, place
 from spae.frozen_lm.soft import SoftPrompt, vectors_by_name
 from spae.frozen_lm.weights import ModelFiles
 from spae.frozen_lm.writable import WritableWords
@@ -24,7 +24,6 @@ from spae.frozen_lm.writing import Generation, Rules, Writing, log_sum_exp
 from spae.progress import counted
 from spae.weights.hub import Located
 
-_POSITIONS = 32  # whose logits are in memory at once where probabilities are asked for
 _BATCH_BYTES = 1 << 29  # of caches of texts that are generated side by side
 _PREFIX_BYTES = 1 << 30  # of caches of recent prompts
 
@@ -69,47 +68,7 @@ class FrozenLM:
         self._graph, state = nnx.split(Decoder(files.config, parameters))
         # A flat list, because a jitted function is much quicker to call with it.
         self._params, self._treedef = jax.tree.flatten(state)
-
-        def model(params: list[Array]) -> Decoder:
-            return nnx.merge(self._graph, jax.tree.unflatten(self._treedef, params))
-
-        @partial(jax.jit, donate_argnums=2)
-        def read(params, ids_bn, cache, start_b, positions_bn, segments_bn):
-            decoder = model(params)
-            return decoder(decoder.embed(ids_bn), cache, start_b, positions_bn, segments_bn)
-
-        @partial(jax.jit, donate_argnums=4)
-        def read_soft(params, ids_bn, soft_bnd, is_soft_bn, cache, start_b, positions_bn, segments_bn):
-            decoder = model(params)
-            x_bnd = jnp.where(is_soft_bn[..., None], soft_bnd, decoder.embed(ids_bn))
-            return decoder(x_bnd, cache, start_b, positions_bn, segments_bn)
-
-        @jax.jit
-        def read_vectors(params, x_nd):
-            n = x_nd.shape[0]
-            nothing = jnp.zeros((1, n), jnp.int32)
-            return model(params)(x_nd[None], None, nothing[:, 0], jnp.arange(n)[None], nothing)[0][0]
-
-        @jax.jit
-        def log_probs(params, hidden_nd, targets_n):
-            # A few positions at a time: for all of them the logits would take more memory than anything else.
-            @jax.checkpoint
-            def log_prob(position):
-                hidden_d, target = position
-                logits_v = model(params).logits(hidden_d)
-                return logits_v[target] - jax.nn.logsumexp(logits_v)
-
-            return jax.lax.map(log_prob, (hidden_nd, targets_n), batch_size=_POSITIONS)
-
-        @jax.jit
-        def logits_at(params, hidden_bnd, at_b):
-            """At one place of each row."""
-            return model(params).logits(jnp.take_along_axis(hidden_bnd, at_b[:, None, None], 1)[:, 0])
-
-        self._read, self._read_soft, self._read_vectors = read, read_soft, read_vectors
-        self._log_probs, self._logits_at = log_probs, logits_at
-        self._logits = jax.jit(lambda params, hidden_nd: model(params).logits(hidden_nd))
-        self._embed = jax.jit(lambda params, ids_n: model(params).embed(ids_n))
+        self._run = Programs(self._graph, self._treedef)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text from its beginning: with the model's BOS in front, if it has one."""
@@ -236,14 +195,14 @@ class FrozenLM:
 
     def embed(self, ids: Sequence[int]) -> Float[np.ndarray, "n d"]:
         """float32 (n, d): what the first layer takes for these ids, the rows of the model's table (Gemma: scaled)."""
-        return np.asarray(self._embed(self._params, np.array(self._checked(ids, "ids"), np.int32)))
+        return np.asarray(self._run.embed(self._params, np.array(self._checked(ids, "ids"), np.int32)))
 
     def soft_logits(self, vectors: Float[Array, "n d"]) -> Float[Array, "n v"]:
         """Logits behind each of n input vectors that stand in the place of tokens; differentiable.
 
         Raises InputError: vectors of another width, none, or more than the context length.
         """
-        return self._logits(self._params, self._read_vectors(self._params, self._vectors(vectors)))
+        return self._run.logits(self._params, self._run.read_vectors(self._params, self._vectors(vectors)))
 
     def soft_log_probs(self, vectors: Float[Array, "n d"], targets: Int[Array, " n"]) -> Float[Array, " n"]:
         """log p of the id `targets[i]` behind the input vectors 0 .. i, float32 (n,); 0 where it is -1.
@@ -258,8 +217,8 @@ class FrozenLM:
         targets_n = jnp.asarray(targets, jnp.int32)
         if targets_n.shape != x_nd.shape[:1]:
             raise InputError(f"targets: wanted one id for each of {len(x_nd)} vectors; got {targets_n.shape}")
-        hidden_nd = self._read_vectors(self._params, x_nd)
-        found_n = self._log_probs(self._params, hidden_nd, jnp.maximum(targets_n, 0))
+        hidden_nd = self._run.read_vectors(self._params, x_nd)
+        found_n = self._run.log_probs(self._params, hidden_nd, jnp.maximum(targets_n, 0))
         return jnp.where(targets_n >= 0, found_n, 0.0)
 
     def _checked(self, ids: Sequence[int], name: str, most: int | None = None) -> list[int]:
@@ -302,7 +261,7 @@ class FrozenLM:
 
     def _copy(self, cache: Cache, capacity: int | None = None) -> Cache:
         batch, _, now, _ = cache[0][0].shape
-        return _place(empty_cache(self.config, batch, capacity or now), cache, 0)
+        return place(empty_cache(self.config, batch, capacity or now), cache, 0)
 
     def _prefill(self, ids: list[int]) -> Prefix:
         """The cache of these ids and the logits behind them; kept, so its cache must not be donated."""
@@ -315,7 +274,7 @@ class FrozenLM:
         for begin, end, size in chunks(start, len(ids), capacity):
             hidden_bnd, cache = self._read_one(ids[begin:end], begin, size, cache)
         last = np.array([end - begin - 1], np.int32)
-        logits_v = np.asarray(self._logits_at(self._params, hidden_bnd, last)[0])
+        logits_v = np.asarray(self._run.logits_at(self._params, hidden_bnd, last)[0])
         prefix = Prefix(np.array(ids), cache, logits_v)
         self._prefixes.add(prefix)
         return prefix
@@ -330,11 +289,11 @@ class FrozenLM:
         where = (np.array([begin], np.int32), positions, np.zeros_like(positions))
         soft = [place for place, id_ in enumerate(ids) if id_ < 0]
         if not soft:
-            return self._read(self._params, padded, cache, *where)
+            return self._run.read(self._params, padded, cache, *where)
         vectors = np.zeros((1, size, self.config.width), np.float32)
         vectors[0, soft] = [self._soft[ids[place]] for place in soft]
         is_soft = np.isin(np.arange(size), soft)[None]
-        return self._read_soft(self._params, padded, vectors, is_soft, cache, *where)
+        return self._run.read_soft(self._params, padded, vectors, is_soft, cache, *where)
 
     def _score_in_order(self, ids: list[int], start: int, cache: Cache) -> Float[np.ndarray, " n-1"]:
         """log p of all ids but the first, which stand behind the first `start` tokens of a cache (used up)."""
@@ -343,7 +302,7 @@ class FrozenLM:
             hidden_bnd, cache = self._read_one(ids[begin:end], start + begin, size, cache)
             targets = np.zeros(size, np.int32)
             targets[: end - begin] = ids[begin + 1 : end + 1]
-            found = self._log_probs(self._params, hidden_bnd[0], targets)
+            found = self._run.log_probs(self._params, hidden_bnd[0], targets)
             scores[begin:end] = np.asarray(found)[: end - begin]
         return scores
 
@@ -363,10 +322,10 @@ class FrozenLM:
             at = slice(end - len(one) + 1, end)
             ids[at], targets[at], segments[at] = one[:-1], one[1:], i
             positions[at] = start + np.arange(len(one) - 1)
-        hidden_bnd, cache = self._read(
+        hidden_bnd, cache = self._run.read(
             self._params, ids[None], cache, np.array([start], np.int32), positions[None], segments[None]
         )
-        found = np.asarray(self._log_probs(self._params, hidden_bnd[0], targets))
+        found = np.asarray(self._run.log_probs(self._params, hidden_bnd[0], targets))
         return np.split(found[:count], ends[:-1]), cache
 
     def _write(self, texts: Sequence[Writing], max_tokens: int) -> None:
@@ -382,7 +341,7 @@ class FrozenLM:
         capacity = capacity_for(max(len(text.prompt) for text in texts) + 1)
         cache = empty_cache(self.config, batch, capacity)
         for row, i in enumerate(left):
-            cache = _place(cache, prefixes[i].cache, row)
+            cache = place(cache, prefixes[i].cache, row)
         del prefixes
         ids, lengths, one = (
             np.zeros((batch, 1), np.int32),
@@ -402,20 +361,10 @@ class FrozenLM:
                 capacity *= 2
                 cache = self._copy(cache, capacity)
             ids[open_rows, 0] = [texts[row].ids[-1] for row in open_rows]
-            hidden_bnd, cache = self._read(
+            hidden_bnd, cache = self._run.read(
                 self._params, ids, cache, lengths, lengths[:, None], np.zeros_like(ids)
             )
-            logits_bv = np.asarray(self._logits_at(self._params, hidden_bnd, one))
+            logits_bv = np.asarray(self._run.logits_at(self._params, hidden_bnd, one))
             lengths[open_rows] += 1
             for row in open_rows:
                 texts[row].take(logits_bv[row])
-
-
-@partial(jax.jit, donate_argnums=0)
-def _place(target: Cache, source: Cache, row: int) -> Cache:
-    """`source` from a row of `target` on, with as many tokens as fit."""
-
-    def place(into: Array, part: Array) -> Array:
-        return jax.lax.dynamic_update_slice(into, part[:, :, : into.shape[2]], (row, 0, 0, 0))
-
-    return jax.tree.map(place, target, source)

@@ -34,7 +34,7 @@ def toys(monkeypatch) -> str:
         return np.full((20, 30, 4), (*COLOURS[name], 255), np.uint8)
 
     sprites = SpriteSet("toys", [Sprite(n, n, "toy", f"a {n}") for n in COLOURS], picture, lambda: "toys")
-    monkeypatch.setitem(scene_sets._INSTALLED, "toys", lambda: sprites)
+    monkeypatch.setitem(scene_sets.SPRITES, "toys", lambda: sprites)
     monkeypatch.setattr(Images, "tokenizer", _Eyes())
     monkeypatch.setattr(
         Images, "words", lambda self, keys, layers: {key: seen(self.examples.image(key)) for key in keys}

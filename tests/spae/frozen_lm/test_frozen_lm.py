@@ -116,13 +116,13 @@ def test_a_shared_beginning_changes_nothing(name):
 def test_a_kept_beginning_is_not_read_again(monkeypatch):
     lm = tiny("llama")
     monkeypatch.setattr(lm, "_prefixes", Prefixes(1 << 30))
-    read, counts = lm._read, []
+    read, counts = lm._run.read, []
 
     def counting(params, ids, *rest):
         counts.append(ids.shape[1])
         return read(params, ids, *rest)
 
-    monkeypatch.setattr(lm, "_read", counting)
+    monkeypatch.setattr(lm._run, "read", counting)
     context = random_ids(200)
     lm.generate([[*context, 5]], 1)
     assert counts == [256]
