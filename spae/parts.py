@@ -28,7 +28,8 @@ FROZEN = ("trunk", "pursuit", "language_model")
 class Parts:
     """What a `Tokenizer` is made of; its own names. The trunk may be None where a package ships its weights.
 
-    Raises InputError: a part is missing, too much, or of another kind or size than the config says.
+    Raises:
+        InputError: a part is missing, too much, or of another kind or size than the config says.
     """
 
     config: AutoencoderConfig
@@ -65,7 +66,8 @@ class Parts:
 def read_parts(name: Any) -> Parts:
     """The parts in a bundle: a shipped one's name, a folder, or a remote path.
 
-    Raises BundleError: no bundle is there, or it is damaged or of another version.
+    Raises:
+        BundleError: no bundle is there, or it is damaged or of another version.
     """
     info, files = bundle.read(name)
     if "kind" in info:

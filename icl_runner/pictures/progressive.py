@@ -249,32 +249,18 @@ async def decode(
     async def write_segment(segment: Segment, index: int) -> None:
         given = complete(words[: segment.given], plan.shape, vocabulary)
         prompt = prompt_for(segment, pairs, condition, given, write)
-        answers: dict[int, Answer] = {}
-
-        async def sample(number: int) -> None:
-            try:
-                answers[number] = await ask(prompt, segment.count, seed + index * samples + number)
-            except Exception as error:  # kept, and raised by whoever called `decode`
-                failures.append((segment, error))
-
-        async with anyio.create_task_group() as group:
-            for number in range(samples):
-                group.start_soon(sample, number)
-        if answers:
-            found, counted = await choose_words(segment, prompt, given, [answers[n] for n in sorted(answers)])
-            words[segment.start : segment.stop] = found
-            repairs.update(counted)
-
-    async def choose_words(
-        segment: Segment, prompt: Prompt, given: Sequence[str], answers: Sequence[Answer]
-    ) -> tuple[list[str | None], Counter[str]]:
+        first = seed + index * samples
+        answers, errors = await _sample(ask, prompt, segment.count, range(first, first + samples))
         if weigh is not None and len(answers) > 1:
             others = [prompt_for(segment, pairs, one, given, write) for one in others_of(pairs, condition)]
             try:
                 answers = await agreement(answers, [prompt, *others], weigh)
             except Exception as error:  # kept, as that of a call for words
-                failures.append((segment, error))
-        return choose(answers, segment.count, vocabulary)
+                errors.append(error)
+        failures.extend((segment, error) for error in errors)
+        if answers:
+            words[segment.start : segment.stop], counted = choose(answers, segment.count, vocabulary)
+            repairs.update(counted)
 
     for wave in plan.waves:
         async with anyio.create_task_group() as group:
@@ -285,6 +271,25 @@ async def decode(
     repairs["missing"] += words.count(None)
     filled = tuple(complete(words, plan.shape, vocabulary))
     return Decoded(filled, {kind: count for kind, count in sorted(repairs.items()) if count}, tuple(failures))
+
+
+async def _sample(
+    ask: Ask, prompt: Prompt, count: int, seeds: Sequence[int]
+) -> tuple[list[Answer], list[Exception]]:
+    """An answer for each seed, in their order, asked for at the same time; and what was raised in place of others."""
+    answers: dict[int, Answer] = {}
+    errors: list[Exception] = []
+
+    async def one(seed: int) -> None:
+        try:
+            answers[seed] = await ask(prompt, count, seed)
+        except Exception as error:  # kept, and raised by whoever called `decode`
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        for seed in seeds:
+            group.start_soon(one, seed)
+    return [answers[seed] for seed in seeds if seed in answers], errors
 
 
 def others_of(pairs: Sequence[Pair], condition: str | tuple[str, ...]) -> list[str | tuple[str, ...]]:

@@ -97,7 +97,7 @@ class Detect(DetectionTask):
         return scored(shown, texts, instruction, found, faults)
 
     def _check(self) -> None:
-        """Raises InputError: a way of answering that the model does not have."""
+        """Refuses a way of answering that the model does not have."""
         endpoint = self.model.startswith("completions/")
         dialect = self.model_args.get("dialect", "none") if endpoint else None
         if self.answers == "skeleton" and (not constraints.supports(self.model) or dialect == "none"):

@@ -39,19 +39,20 @@ def build(
 ) -> Vocabulary:
     """Builds a vocabulary from a frozen model (default SmolLM2-135M); see `read_word_source` for `model`.
 
-    Kept are tokens that are one space and letters; of at least `min_length` letters; in lower case (a word
-    that exists only capitalised is a name, and its lower-case form would not be one token: dropped); real
-    English words by `wordfreq` with a Zipf frequency of at least `min_zipf` and no fragments (None: no such
-    filter); that survive being written in sequences; that are one token of every tokenizer in `also` too, in
-    sequences too (see `read_tokenizer`; only the token ids of `model` are kept); that are not vulgar (see
-    `vulgar_words`). At most `max_size` words, the most frequent first: that is their order, ties by token id
-    (without the frequency filter: by token id). None of the words in the file `block`, one a line, in any case.
-    The provenance tells every filter and how many words it left, and what each of those lists and tokenizers was.
+    Kept are tokens that are one space and letters; of at least `min_length` letters; in lower case (a word that exists
+    only capitalised is a name, and its lower-case form would not be one token: dropped); real English words by
+    `wordfreq` with a Zipf frequency of at least `min_zipf` and no fragments (None: no such filter); that survive being
+    written in sequences; that are one token of every tokenizer in `also` too, in sequences too (see `read_tokenizer`;
+    only the token ids of `model` are kept); that are not vulgar (see `vulgar_words`). At most `max_size` words, the
+    most frequent first: that is their order, ties by token id (without the frequency filter: by token id). None of the
+    words in the file `block`, one a line, in any case. The provenance tells every filter and how many words it left,
+    and what each of those lists and tokenizers was.
 
     `view`: "two" = centred for meaning, `appearance_components` whitened components for appearance;
     "raw" and the others: that one view for both ("raw" is the paper's form). Deterministic.
 
-    Raises InputError: the model, a tokenizer or the file `block` cannot be read, or no word is left.
+    Raises:
+        InputError: the model, a tokenizer or the file `block` cannot be read, or no word is left.
     """
     if min_length < 1 or max_size < 1:
         raise InputError(f"build: wanted min_length and max_size from 1; got {min_length} and {max_size}")
@@ -94,7 +95,11 @@ class _Filters:
         self.passed_by: list[dict[str, Any]] = []
 
     def passed(self, name: str, left: Words) -> Words:
-        """Notes how many words the filter has left, and gives them back. Raises InputError: it left none."""
+        """Notes how many words the filter has left, and gives them back.
+
+        Raises:
+            InputError: it left none.
+        """
         self.passed_by.append({"filter": name, "left": len(left)})
         if not left:
             counts = ", ".join(f"{f['filter']}: {f['left']}" for f in self.passed_by)

@@ -98,7 +98,8 @@ def from_gguf(
 ) -> LMConfig:
     """The config in GGUF metadata; `vocabulary`, `tied` and `rope_factors` (() if none) are in its tensors.
 
-    Raises InputError: an architecture that is not known here, or a key that is missing.
+    Raises:
+        InputError: an architecture that is not known here, or a key that is missing.
     """
     name = str(metadata.get("general.architecture"))
     architecture = _architecture(name)
@@ -151,8 +152,9 @@ def from_gguf(
 def from_hugging_face(settings: Mapping[str, Any]) -> LMConfig:
     """The config in a Hugging Face config.json, of transformers 4 or 5.
 
-    Raises InputError: an architecture that is not known here, a key that is missing, or one set to what this
-    model does not do.
+    Raises:
+        InputError: an architecture that is not known here, a key that is missing, or one set to what this model does
+            not do.
     """
     architecture = _architecture(settings.get("model_type"))
     _check_plain(settings, "gelu_pytorch_tanh" if architecture == "gemma3" else "silu")
@@ -191,7 +193,7 @@ def from_hugging_face(settings: Mapping[str, Any]) -> LMConfig:
 
 
 def _check_plain(settings: Mapping[str, Any], activation: str) -> None:
-    """Raises InputError: a key is set to what this model does not do."""
+    """Refuses a key that is set to what this model does not do."""
     plain = {
         "attention_bias": False,
         "mlp_bias": False,

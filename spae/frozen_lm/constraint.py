@@ -44,7 +44,8 @@ class Trie:
     `generate` was given no stop strings). Greedily, the text ends if that is at least the probability of the
     likeliest token that goes on; in sampling it is one more outcome beside those tokens.
 
-    Raises InputError: no strings, or an empty one.
+    Raises:
+        InputError: no strings, or an empty one.
     """
 
     def __init__(self, strings: Iterable[str], tokenizer: TextTokenizer):
@@ -74,7 +75,8 @@ class Trie:
 class TokenSet:
     """Exactly `count` tokens of the set `ids`, in any order, repeated or not.
 
-    Raises InputError: no ids, or a count below 1.
+    Raises:
+        InputError: no ids, or a count below 1.
     """
 
     def __init__(self, ids: Sequence[int] | Int[np.ndarray, " n"], count: int):

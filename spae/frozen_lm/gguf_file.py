@@ -83,7 +83,8 @@ class GGUFFile:
 def read_gguf(path: Path) -> GGUFFile:
     """Opens a GGUF file; its tensors stay on disk until they are asked for.
 
-    Raises InputError: it is none, damaged, cut short, or of another version; or the package gguf is missing.
+    Raises:
+        InputError: it is none, damaged, cut short, or of another version; or the package gguf is missing.
     """
     gguf = _import_gguf()
     if path.stat().st_size < 24:

@@ -89,14 +89,16 @@ class FrozenLM:
     def writable(self, words: Sequence[str]) -> WritableWords:
         """Those of a vocabulary's words that are one token of this model behind a space, and those that are not.
 
-        Raises InputError: none is.
+        Raises:
+            InputError: none is.
         """
         return WritableWords.of(words, self.tokenizer, self.name)
 
     def log_probs(self, ids: Sequence[int]) -> Float[np.ndarray, " n-1"]:
         """float32 (n - 1,): the natural logarithm of the probability of every id after those before it.
 
-        Raises InputError: fewer than two ids, more than the context length, or an id that does not exist.
+        Raises:
+            InputError: fewer than two ids, more than the context length, or an id that does not exist.
         """
         ids = self._checked(ids, "ids")
         if len(ids) < 2:
@@ -112,8 +114,9 @@ class FrozenLM:
 
         The context is read once, and short continuations many at a time; none sees another.
 
-        Raises InputError: an empty context or continuation, one that is longer than the context length together
-            with the context, or an id that does not exist.
+        Raises:
+            InputError: an empty context or continuation, one that is longer than the context length together with the
+                context, or an id that does not exist.
         """
         ids = self._checked_prompt(context, "context", self.context_length)
         checked = [self._checked(one, "continuation") for one in continuations]
@@ -162,8 +165,9 @@ class FrozenLM:
                 from the seed anew, so a prompt given twice gives the same text twice.
             constraints: for each prompt what its text may be, or None; see `spae.frozen_lm.constraint`.
 
-        Raises InputError: a prompt that is empty or fills the context, an id that does not exist, vectors of another
-            width, or numbers out of range.
+        Raises:
+            InputError: a prompt that is empty or fills the context, an id that does not exist, vectors of another
+                width, or numbers out of range.
         """
         checked = [self._checked_prompt(prompt, "prompt", self.context_length - 1) for prompt in prompts]
         constraints = [None] * len(checked) if constraints is None else list(constraints)
@@ -200,7 +204,8 @@ class FrozenLM:
     def soft_logits(self, vectors: Float[Array, "n d"]) -> Float[Array, "n v"]:
         """Logits behind each of n input vectors that stand in the place of tokens; differentiable.
 
-        Raises InputError: vectors of another width, none, or more than the context length.
+        Raises:
+            InputError: vectors of another width, none, or more than the context length.
         """
         return self._run.logits(self._params, self._run.read_vectors(self._params, self._vectors(vectors)))
 
@@ -210,8 +215,8 @@ class FrozenLM:
         `vectors` stand in the place of tokens (`embed`); `jax.grad` with respect to them goes through, and the
         model stays as it is.
 
-        Raises InputError: vectors of another width, none, or more than the context length; another number of
-            targets.
+        Raises:
+            InputError: vectors of another width, none, or more than the context length; another number of targets.
         """
         x_nd = self._vectors(vectors)
         targets_n = jnp.asarray(targets, jnp.int32)

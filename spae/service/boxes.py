@@ -12,7 +12,8 @@ MOST_REGIONS = 32  # of a request
 def read_boxes(value: Any, name: str) -> tuple[Box, ...]:
     """The boxes of a request, as yet on no image.
 
-    Raises InputError: no list of boxes of four numbers, or more than MOST_REGIONS.
+    Raises:
+        InputError: no list of boxes of four numbers, or more than MOST_REGIONS.
     """
     if not isinstance(value, list):
         raise InputError(f"{name}: wanted a list of boxes [x, y, width, height]; got {short(value)}")

@@ -54,8 +54,9 @@ def open_image_of(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], list[Box]]:
     """An encoded image, reduced to LARGEST_SIDE, and the boxes on it; runs in a thread, it is work.
 
-    Raises ApiError: as `images_in.open_square`; 422 a box, named by its place, that is empty, inverted or not on the
-    image.
+    Raises:
+        ApiError: as `images_in.open_square`; 422 a box, named by its place, that is empty, inverted or not on the
+            image.
     """
     settings = service.settings
     check_file(data, settings)

@@ -43,7 +43,8 @@ class Located:
 def locate(name: str | Path) -> Located:
     """The files of a model: `hf:ORG/REPO/FILE` (one file), `hf:ORG/REPO` (a folder), or a path as it is.
 
-    Raises InputError: no such repository or file on the hub, or the hub cannot be reached and its cache has none.
+    Raises:
+        InputError: no such repository or file on the hub, or the hub cannot be reached and its cache has none.
     """
     if not str(name).startswith(HUB):
         path = Path(name)

@@ -74,7 +74,11 @@ class Pairs(Records):
         return self._damage.first(self.record, chain([index], others))
 
     def record(self, index: int) -> Record:
-        """That of an image, as it is. Raises InputError: it cannot be read."""
+        """That of an image, as it is.
+
+        Raises:
+            InputError: it cannot be read.
+        """
         image = to_array(self._source[index].image, self._side)
         return {"images": image, **self._placed[self.texts[index]]}
 
