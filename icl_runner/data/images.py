@@ -14,8 +14,8 @@ from spae.progress import Progress
 
 # JAX takes seconds to import.
 if TYPE_CHECKING:
-    from icl_runner.data.polygons import Box
     from icl_runner.data.pyramids import Pyramids
+    from spae.polygons import Box
     from spae.tokenizer import Tokenizer
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from icl_runner.data.polygons import Box, Polygon, box_of, fill, outlines, rectangle
 from icl_runner.data.sprites import OPAQUE, Sprite, SpriteSet
 from icl_runner.dice import Dice
 from spae.errors import InputError
 from spae.images import to_array
+from spae.polygons import Box, Polygon, box_of, fill, outlines, rectangle
 
 PLACES = 100  # tried for each object before a scene is begun anew
 SCENES = 20  # begun before giving up

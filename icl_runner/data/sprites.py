@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.layouts import content
-from icl_runner.data.polygons import box_of
 from spae.errors import InputError
 from spae.images import MAX_PIXELS
+from spae.polygons import box_of
 from spae.weights.packages import package_file
 
 OPAQUE = 128  # alpha from which a pixel is of the thing

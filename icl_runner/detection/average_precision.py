@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from icl_runner.data.polygons import Box, Polygon, fill
 from icl_runner.detection.detections import Answer, Detection, parse
 from icl_runner.detection.instructions import Instruction, Layout
 from icl_runner.detection.locations import Size
 from icl_runner.dice import Dice
 from spae.errors import InputError
+from spae.polygons import Box, Polygon, fill
 
 MOST = 100  # detections of one scene that count, as COCO has it
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from icl_runner.data.polygons import Box, Polygon, area
 from icl_runner.detection.instructions import Instruction
 from icl_runner.detection.locations import Size
+from spae.polygons import Box, Polygon, area
 
 # Reason codes of faults -> what they mean.
 REASONS = {

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from icl_runner.constraints import Choices
-from icl_runner.data.polygons import Box, Polygon, area, with_corners
 from icl_runner.detection.locations import Locations, Points, Size
 from spae.errors import InputError
+from spae.polygons import Box, Polygon, area, with_corners
 
 IMAGE = "<image>"
 MAX_CLASSES = 512  # VisionLLM's <c0> .. <c511>

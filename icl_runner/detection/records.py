@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from icl_runner.data.polygons import Box, Polygon, rectangle
 from icl_runner.detection.detections import Detection
 from icl_runner.detection.instructions import Instruction, Located
 from icl_runner.detection.locations import Locations, Size
+from spae.polygons import Box, Polygon, rectangle
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import re
 from collections import Counter
 
-from icl_runner.data.conversations import IMAGE, Turn
 from icl_runner.endpoint import Answer
+from spae.conversations import IMAGE, Turn
 
 # Reason codes -> what is wrong.
 REASONS = {

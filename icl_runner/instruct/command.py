@@ -50,10 +50,10 @@ class Instruct:
 
     def __call__(self) -> int:
         from icl_runner.answer_file import AnswerFile
-        from icl_runner.data.conversations import write_conversations
         from icl_runner.endpoint import ask, calls_failed, load_model
         from icl_runner.instruct.described import open_images
         from icl_runner.instruct.factory import drafts, make
+        from spae.conversations import write_conversations
 
         images = open_images(self.scenes, self.split, self.count, self.seed, self.output.with_suffix(""))
         wanted = drafts(images, self.kinds, self.seed)

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from icl_runner.answer_file import AnswerFile
-from icl_runner.data.conversations import Conversation
 from icl_runner.dice import Dice
 from icl_runner.endpoint import Question
 from icl_runner.instruct import check
 from icl_runner.instruct.described import Described, DescribedImages
 from icl_runner.instruct.prompts import DETAIL_QUESTIONS, KINDS, told
+from spae.conversations import Conversation
 from spae.progress import counted
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from icl_runner.answer_file import Answer, AnswerFile
-from icl_runner.data.conversations import Reading, Reply
 from icl_runner.endpoint import Question
+from spae.conversations import Reading, Reply
 from spae.errors import InputError
 from spae.files import file_size
 

@@ -12,10 +12,10 @@ from operator import attrgetter
 from pathlib import Path
 
 from icl_runner.answer_file import Answer
-from icl_runner.data.conversations import read_answers, read_contexts, read_questions
 from icl_runner.figures import Figure, Measure, ratio_of_means
 from icl_runner.judge.bench import Bench
 from icl_runner.judge.cases import Case, Judged, Unreadable, by_id
+from spae.conversations import read_answers, read_contexts, read_questions
 from spae.errors import InputError
 
 SYSTEM = (

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw
 
-from icl_runner.data.polygons import Box, box_of, outlines
 from icl_runner.dice import Dice
 from spae.errors import InputError
+from spae.polygons import Box, box_of, outlines
 from spae.region import Region, check
 
 # Shape -> the word before it in a phrase.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from spae.errors import InputError
 from spae.sources.fields import EXTENSIONS
-from spae.sources.folder import FolderSource
+from spae.sources.folder import FileSource, FolderSource
 from spae.sources.parquet import ParquetSource
 from spae.sources.source import Record, Source
 from spae.sources.tar import TarSource
 from spae.sources.tfds import TfdsSource
 
-__all__ = ["EXTENSIONS", "Record", "Source", "open_source"]
+__all__ = ["EXTENSIONS", "FileSource", "Record", "Source", "open_source"]
 
 _WANTED = "a folder of images, .tar or .parquet files, or a TFDS directory"
 

@@ -1,7 +1,7 @@
 """A folder of image files, and what the names of files say: which are images, and of which class."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from spae.errors import InputError
@@ -40,13 +40,8 @@ class FolderSource(Source):
         return self.names[index]
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
-        file = self.files[index]
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise unreadable(file, error) from error
         caption = caption_of(lambda field: self._field(index, field))
-        return content, self.label(index), caption, self.names[index]
+        return _read_bytes(self.files[index]), self.label(index), caption, self.names[index]
 
     def _field(self, index: int, field: str) -> bytes | None:
         # Most folders have none at all: then no file is looked for.
@@ -59,6 +54,40 @@ class FolderSource(Source):
             except OSError as error:
                 raise unreadable(file, error) from error
         return None
+
+
+class FileSource(Source):
+    """Image files that a list names, from a folder on; without labels and captions.
+
+    Raises:
+        InputError: a file is not there.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], size: int | None = None) -> None:
+        super().__init__([folder / name for name in names], size)
+        self.names = list(names)
+        missing = [file for file in self.files if not file.is_file()]
+        if missing:
+            raise InputError(
+                f"nothing at {missing[0]}: wanted all {len(names):,} images that are named, {len(missing):,} of them "
+                "are not there"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def key(self, index: int) -> str:
+        return self.names[index]
+
+    def _read(self, index: int) -> tuple[bytes, None, None, str]:
+        return _read_bytes(self.files[index]), None, None, self.names[index]
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise unreadable(file, error) from error
 
 
 def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:

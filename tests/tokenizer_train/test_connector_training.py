@@ -16,7 +16,8 @@ from spae.frozen_lm.constraint import encode_behind
 from spae.sources import open_source
 from tokenizer_train.config_file import load_config
 from tokenizer_train.connector.config import ConnectorExperiment, PairsConfig
-from tokenizer_train.connector.pairs import Pairs, open_pairs
+from tokenizer_train.connector.dialogues import open_dialogues
+from tokenizer_train.connector.pairs import Pairs
 from tokenizer_train.connector.preparation import prepare
 from tokenizer_train.connector.step import nats
 from tokenizer_train.identity import provenance
@@ -87,7 +88,7 @@ def test_four_captions_are_learned_and_shuffled_images_lose(experiment, captione
     assert figures["loss"] < first - 0.5
     assert figures["loss"] + 0.5 < min(figures["loss/shuffled"], figures["loss/blind"])
     assert figures["preferred"] == 1.0
-    assert "2 images have no caption and are left out" in capsys.readouterr().out  # of both sources
+    assert capsys.readouterr().out.count("1 images have no caption and are left out") == 2  # of both sources
     # What was trained is what is loaded, and what training called its loss is the model's own probability.
     trained = connector.load(folder, lm, TRUNK)
     total, count = 0.0, 0
@@ -135,9 +136,11 @@ def test_a_killed_run_goes_on_to_the_same_losses(experiment, logged, kill_after)
 def test_a_record_is_the_text_behind_its_image(experiment, captioned) -> None:
     lm = frozen_lm.load(READER)
     config = dataclasses.replace(experiment.data, prompt="see <image>:", length=20)
-    (source, texts), _, left_out = open_pairs(config)
-    assert (texts, left_out, len(source)) == (list(CAPTIONS), 2, 4)
-    record = Pairs(source, texts, lm, 2, 16, config).record(0)
+    (source, dialogues), _, left_out = open_dialogues(config)
+    assert dialogues == [(("see <image>:", f" {caption}\n"),) for caption in CAPTIONS]
+    assert left_out == ["1 images have no caption and are left out"] * 2  # of both sources
+    assert len(source) == 4
+    record = Pairs(source, dialogues, lm, 2, 16, config).record(0)
     assert record["images"].shape == (16, 16, 3)
     given, said = lm.encode("see "), encode_behind(" red cat\n", lm.tokenizer)
     colon = encode_behind(":", lm.tokenizer)
@@ -153,11 +156,56 @@ def test_a_record_is_the_text_behind_its_image(experiment, captioned) -> None:
 
 def test_names_of_classes_are_said_too(image_folder) -> None:
     config = PairsConfig(train=str(image_folder), validation=None, text="label")
-    (source, texts), (others, _), left_out = open_pairs(config)
-    assert set(texts) == {f"class{c}" for c in range(5)}
-    assert (left_out, len(source) + len(others)) == (0, len(open_source(image_folder)))
+    (source, dialogues), (others, _), left_out = open_dialogues(config)
+    assert set(dialogues) == {(("<image>", f" class{c}\n"),) for c in range(5)}
+    assert (left_out, len(source) + len(others)) == ([], len(open_source(image_folder)))
     with pytest.raises(InputError, match="wanted images with a caption, none has one"):
-        open_pairs(dataclasses.replace(config, text="caption"))
+        open_dialogues(dataclasses.replace(config, text="caption"))
+
+
+def test_conversations_are_said_turn_by_turn(experiment, captioned, tmp_path) -> None:
+    def turns(*texts: str) -> list[dict[str, str]]:
+        return [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]
+
+    whole = {"id": "a", "image": "0.png", "conversations": turns("<image> What?", "A cat. ", "\nRed?", "yes")}
+    again = {"id": "b", "image": "0.png", "conversations": turns("<image>", "red")}
+    other = {"id": "c", "image": "1.png", "conversations": turns("<image>", "green")}
+    entries = [
+        *(whole, again, other),
+        {"id": "text alone", "conversations": turns("Who?", "I")},
+        {"id": "no answer", "image": "1.png", "conversations": turns("<image>")},
+        {"id": "two images", "image": "1.png", "conversations": turns("<image> or <image>?", "this")},
+        {"id": "broken", "image": "1.png"},
+    ]
+    file = captioned / "talk.json"
+    file.write_text(json.dumps(entries))
+    config = dataclasses.replace(
+        experiment.data, text="conversation", train=str(file), validation=None, length=30
+    )
+    (source, dialogues), (others, held_out), left_out = open_dialogues(config)
+    # By image: none is on both sides.
+    both = dict(zip([*source.keys, *others.keys], [*dialogues, *held_out], strict=False))
+    assert sorted([*source.keys, *others.keys]) == ["0.png", "0.png", "1.png"]
+    assert set(source.keys).isdisjoint(others.keys)
+    assert both["1.png"] == (("<image>", " green\n"),)
+    assert (("<image> What?", " A cat.\n"), ("\nRed?", " yes\n")) in [*dialogues, *held_out]
+    assert left_out == [
+        "talk.json: 6 read, 1 left out (1 turns; first: entry 7: wanted turns of human and gpt in alternation, human "
+        "first, each with a text)",
+        "talk.json: 3 are not about one image, shown first, and are left out",
+    ]
+    # What is said has labels, in every turn, and nothing else has.
+    lm = frozen_lm.load(READER)
+    config = dataclasses.replace(config, validation=str(file))
+    (source, dialogues), _, _ = open_dialogues(config)
+    record = Pairs(source, dialogues, lm, 2, 16, config).record(0)
+    said = [id_ for _, text in dialogues[0] for id_ in encode_behind(text, lm.tokenizer)]
+    assert [id_ for id_ in record["said"].tolist() if id_ != -1] == said
+    assert [record["ids"][at + 1] for at in record["at"][: len(said)]] == said
+    with pytest.raises(InputError, match=r"nothing at .*elsewhere/0\.png: wanted all 2 images"):
+        open_dialogues(dataclasses.replace(config, images=str(tmp_path / "elsewhere")))
+    with pytest.raises(InputError, match=r"None, but for data\.text conversation"):
+        dataclasses.replace(config, text="caption", images="photographs")
 
 
 def test_what_does_not_fit_is_refused(experiment, captioned, tmp_path) -> None:

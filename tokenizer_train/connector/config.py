@@ -21,15 +21,23 @@ class PairsConfig(FeedConfig):
     train_split: str | None = None  # of a TFDS directory: "train" if not given; None for anything else
     validation_split: str | None = None  # likewise
     # What is said: the first line of an image's caption, or the name of its class; images without are left out, and
-    # counted.
-    text: Literal["caption", "label"] = "caption"
-    prompt: str = IMAGE  # what stands before it, with <image> once
+    # counted. Or conversations: data.train and data.validation are files as LLaVA's.
+    text: Literal["caption", "label", "conversation"] = "caption"
+    # Folder from which on conversations name their images; None: that of their file.
+    images: str | None = dataclasses.field(default=None, metadata=place(2))
+    prompt: str = IMAGE  # what stands before a caption or a name, with <image> once
     length: Positive = 64  # tokens that a text may have, image and prompt left out; longer ones are an error
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(bool(self.train), "data.train", "a path or glob of images", self.train)
         check(self.validation != "", "data.validation", "a path or glob of images, or None", self.validation)
+        check(
+            self.images is None or self.text == "conversation",
+            "data.images",
+            "None, but for data.text conversation",
+            self.images,
+        )
         check(self.prompt.count(IMAGE) == 1, "data.prompt", f"a text with {IMAGE} once", self.prompt)
 
 

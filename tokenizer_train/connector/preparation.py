@@ -21,7 +21,8 @@ from spae.frozen_lm.model import Decoder
 from spae.guidance.features import Trunk, features_shape, load_trunk
 from spae.layers.rematerialize import rematerialize
 from tokenizer_train.connector.config import ConnectorExperiment
-from tokenizer_train.connector.pairs import Pairs, open_pairs, validation_batch
+from tokenizer_train.connector.dialogues import open_dialogues
+from tokenizer_train.connector.pairs import Pairs, validation_batch
 from tokenizer_train.connector.step import ConnectorState, Frozen, Networks, make_step, nats
 from tokenizer_train.processes.mesh import (
     check_same,
@@ -47,7 +48,7 @@ class PreparedConnector:
     identity: str
     batches: Stream
     images: int  # to train on
-    left_out: int  # images without a text
+    left_out: list[str]  # lines about what is not trained on
     validation: Mapping[str, np.ndarray]
     networks: Networks
     trunk: Trunk
@@ -59,8 +60,8 @@ class PreparedConnector:
         self, state: ConnectorState, say: Callable[[str], None]
     ) -> tuple[ConnectorState, dict[str, Any] | None]:
         """From random weights."""
-        if self.left_out:
-            say(f"{self.left_out:,} images have no {self.config.data.text} and are left out")
+        for line in self.left_out:
+            say(line)
         return state, None
 
     def make_step(self) -> partial[tuple[ConnectorState, Metrics]]:
@@ -112,12 +113,12 @@ def prepare(config: ConnectorExperiment, mesh: Mesh) -> tuple[PreparedConnector,
     trunk, lm = load_trunk(config.trunk), frozen_lm.load(config.language_model)
     reader = Reader.of(lm)
     cells, width_in = features_shape(trunk, config.connector.look, config.connector.grid)
-    (source, texts), (others, other_texts), left_out = open_pairs(config.data)
+    (source, said), (others, said_of_others), left_out = open_dialogues(config.data)
     rows = local_rows(config.data.batch_size, mesh)
     build = partial(ConnectorNetwork, config.connector, width_in, reader.width)
     tokens = jax.eval_shape(lambda: build(rngs=nnx.Rngs(0))(jnp.zeros((1, cells, width_in)))).shape[1]
-    pairs = Pairs(source, texts, lm, tokens, trunk.image_size, config.data)
-    held_out = Pairs(others, other_texts, lm, tokens, trunk.image_size, config.data)
+    pairs = Pairs(source, said, lm, tokens, trunk.image_size, config.data)
+    held_out = Pairs(others, said_of_others, lm, tokens, trunk.image_size, config.data)
     run_id = identity(config, reader, trunk, pairs, source.identity)
     check_same(run_id, "config, images, texts or frozen networks")
     networks, state = create(config, build, trunk, lm, mesh)
@@ -144,7 +145,7 @@ def identity(config: ConnectorExperiment, reader: Reader, trunk: Trunk, pairs: P
         (config.run.seed, config.data.batch_size, config.data.prompt, config.data.length),
         (reader.sha256, reader.tokens_sha256, trunk.sha256),
         source,
-        pairs.texts,
+        pairs.dialogues,
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

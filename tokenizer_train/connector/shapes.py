@@ -21,8 +21,8 @@ from spae.frozen_lm.weights import tensor_shapes
 from spae.guidance import efficientnet
 from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.guidance.features import CLIP_LAYERS, EFFICIENTNET_LAYERS, Trunk, features_shape, load_trunk
-from spae.sources import open_source
 from tokenizer_train.connector.config import ConnectorExperiment
+from tokenizer_train.connector.dialogues import open_said
 from tokenizer_train.connector.preparation import static_side
 from tokenizer_train.connector.step import make_step
 
@@ -91,9 +91,9 @@ def shaped_step(config: ConnectorExperiment, mesh: Mesh) -> tuple[dict[str, Any]
 def missing(config: ConnectorExperiment) -> Mapping[str, Any]:
     """Field -> what looks whether its files are there, and raises InputError or OSError if they are not."""
     data = config.data
-    looks = {"data.train": partial(open_source, data.train, split=data.train_split)}
+    looks = {"data.train": partial(open_said, data.train, data.train_split, data)}
     if data.validation is not None:
-        looks["data.validation"] = partial(open_source, data.validation, split=data.validation_split)
+        looks["data.validation"] = partial(open_said, data.validation, data.validation_split, data)
     return looks | {
         "trunk": partial(load_trunk, config.trunk),
         "language_model": partial(_there, config.language_model),

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from icl_runner.data import sets
-from icl_runner.data.polygons import box_of
 from icl_runner.data.scenes import Composition, compose, mosaic
 from icl_runner.data.sprites import STAMPS, Sprite, SpriteSet, of_examples, openmoji, tuxpaint
 from spae.errors import InputError
+from spae.polygons import box_of
 
 COLOURS = {
     "disc": (200, 0, 0),

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from icl_runner.data.polygons import Box, rectangle
 from icl_runner.data.scenes import Composition, Scene, SceneObject, compose
 from icl_runner.data.sprites import Sprite, SpriteSet
 from icl_runner.detection.average_precision import average_precision, oracle, random_answers
@@ -13,6 +12,7 @@ from icl_runner.detection.detections import Detection
 from icl_runner.detection.instructions import Instruction
 from icl_runner.detection.locations import Locations
 from spae.errors import InputError
+from spae.polygons import Box, rectangle
 
 NAMES = ("disc", "bar", "ell")
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from icl_runner.constraints import Choices
-from icl_runner.data.polygons import Box, rectangle
 from icl_runner.data.scenes import SceneObject
 from icl_runner.detection.detections import REASONS, parse, parse_rate
 from icl_runner.detection.instructions import TASKS, WORDINGS, Instruction, fill
 from icl_runner.detection.locations import Locations
 from spae.errors import InputError
+from spae.polygons import Box, rectangle
 
 SIZE = (640, 480)
 CLASSES = ("cat", 'a "big" dog', "black cat")

@@ -8,9 +8,9 @@ from PIL import Image
 
 from icl_runner import constraints
 from icl_runner.cli import main
-from icl_runner.data.conversations import read_conversations
 from icl_runner.data.sprites import SPRITES, Sprite, SpriteSet
 from icl_runner.instruct.described import open_images
+from spae.conversations import read_conversations
 from spae.errors import InputError
 
 KINDS = ("conversation", "detail", "reasoning")

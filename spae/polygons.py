@@ -1,4 +1,4 @@
-"""Boxes, masks and polygons turned into each other, exactly. (`spae.region` checks the regions that users give.)
+"""Boxes, masks and polygons turned into each other, exactly. (`region.py` checks the regions that users give.)
 
 Pixel (x, y) covers the square from (x, y) to (x + 1, y + 1); its middle says whether it is inside of a polygon. A
 region with holes, or of several parts, is several polygons, and what an odd number of them encloses is inside.

@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from icl_runner.data.polygons import Box, Polygon
 from spae.errors import InputError
 from spae.files import file_size, write_file
+from spae.polygons import Box, Polygon
 
 MAX_BYTES = 1 << 31
 IMAGE = "<image>"

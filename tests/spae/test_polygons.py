@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_runner.data.polygons import area, box_of, fill, outlines, rectangle, with_corners
 from spae.errors import InputError
+from spae.polygons import area, box_of, fill, outlines, rectangle, with_corners
 
 
 @settings(max_examples=60)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from icl_runner.data.conversations import (
+from spae.conversations import (
     Conversation,
     Question,
     Turn,
@@ -13,8 +13,8 @@ from icl_runner.data.conversations import (
     read_questions,
     write_conversations,
 )
-from icl_runner.data.polygons import Box
 from spae.errors import InputError
+from spae.polygons import Box
 
 RING = (((0, 0), (9, 0), (9, 9), (0, 9)), ((3, 3), (3, 6), (6, 6), (6, 3)))
 GOOD = [

@@ -1,0 +1,52 @@
+"""A task's questions as conversations: read back, and trained on as they are."""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from icl_runner.instruct.asked import write_asked
+from icl_runner.tasks.caption import Caption
+from icl_runner.tasks.interpret import Interpret
+from icl_runner.tasks.vqa import Vqa
+from spae.conversations import read_conversations
+from spae.errors import InputError
+from tokenizer_train.connector.config import PairsConfig
+from tokenizer_train.connector.dialogues import open_dialogues
+
+MODEL = "spae-lm/default"
+
+
+@pytest.mark.skipif(find_spec("easy_vqa") is None, reason="the package easy-vqa is not installed")
+def test_questions_and_captions_in_one_file(tmp_path) -> None:
+    captioned = tmp_path / "captioned"
+    captioned.mkdir()
+    Image.new("RGB", (9, 9), (200, 0, 0)).save(captioned / "a.png")
+    (captioned / "a.txt").write_text("a  red square")
+    output = tmp_path / "made" / "asked.json"
+    asked = Vqa(model=MODEL, split="train", count=30)
+    assert write_asked(asked, Caption(model=MODEL, data=str(captioned)), output=output) == 31
+    read = read_conversations(output)
+    assert (len(read.entries), read.faults) == (31, ())
+    *questions, caption = read.entries
+    assert [turn.text for turn in caption.turns] == ["Image: <image>\nCaption:", "a red square"]
+    np.testing.assert_array_equal(np.asarray(Image.open(output.parent / caption.image))[0, 0], (200, 0, 0))
+    examples = {example.key: example for example in asked.examples().examples}
+    for entry in questions:
+        example = examples[entry.id.removeprefix("vqa/0/")]
+        assert entry.turns[0].text == f"Image: <image>\nQuestion: {example.question}\nAnswer:"
+        assert entry.turns[1].text == example.answers[0]
+    # As training opens them.
+    config = PairsConfig(train=str(output), validation=None, text="conversation")
+    (source, dialogues), (_, held_out), left_out = open_dialogues(config)
+    assert (len(dialogues) + len(held_out), left_out) == (31, [])
+    assert len(source) == len(dialogues)
+    assert len(json.loads(output.read_text())) == 31
+
+
+def test_nothing_to_ask_is_refused(tmp_path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="wanted images with a class or a caption"):
+        write_asked(Interpret(model=MODEL, data=str(tmp_path)), output=tmp_path / "asked.json")
