@@ -42,7 +42,7 @@ def _add_build(commands: Any) -> None:
         default=[],
         metavar="TOKENIZER",
         help="only words that are one token of these too: a GGUF file, a tokenizer.json or its folder, a .tiktoken "
-        "file, or a tiktoken encoding's name",
+        "file, a tiktoken encoding's name, or hf:ORG/REPO[/FILE]",
     )
     build.add_argument("--min-length", type=positive, default=3, metavar="N", help="letters, at least (3)")
     build.add_argument(

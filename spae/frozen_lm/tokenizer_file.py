@@ -8,7 +8,7 @@ from typing import Any
 from spae.errors import InputError
 from spae.frozen_lm.gguf_file import read_gguf
 from spae.frozen_lm.tokenizer import HuggingFaceTokenizer, TextTokenizer, TiktokenTokenizer
-from spae.weights.hub import download_hint
+from spae.weights.hub import HUB, download_hint, locate
 
 _SUFFIXES = (".gguf", ".json", ".tiktoken")
 
@@ -28,12 +28,15 @@ class TokenizerFile:
 def read_tokenizer(source: str | Path) -> TokenizerFile:
     """Reads a tokenizer.
 
-    `source`: a .gguf file; a tokenizer.json or the folder that holds it; a .tiktoken file; or the name of a tiktoken
-    encoding, which tiktoken takes from TIKTOKEN_CACHE_DIR or downloads.
+    `source`: a .gguf file; a tokenizer.json or the folder that holds it; a .tiktoken file; the name of a tiktoken
+    encoding, which tiktoken takes from TIKTOKEN_CACHE_DIR or downloads; or hf:ORG/REPO, whose tokenizer.json is fetched
+    and nothing else, or hf:ORG/REPO/FILE.
 
     Raises:
         InputError: something is missing or unreadable.
     """
+    if str(source).startswith(HUB):
+        return _of_hub(str(source))
     path = Path(source)
     if path.is_dir():
         return _read_json(path / "tokenizer.json")
@@ -48,6 +51,15 @@ def read_tokenizer(source: str | Path) -> TokenizerFile:
         )
     encoding = TiktokenTokenizer(str(source))
     return TokenizerFile(encoding, _provenance("tiktoken", encoding.name, encoding.ranks(), encoding))
+
+
+def _of_hub(name: str) -> TokenizerFile:
+    found = locate(name if name.count("/") > 1 else f"{name}/tokenizer.json")
+    file = read_tokenizer(found.path)
+    repository = name.removeprefix(HUB).split("/")[1]
+    # The cache's folders are named by revisions.
+    named = {"name": repository} if found.path.name == "tokenizer.json" else {}
+    return TokenizerFile(file.tokenizer, file.provenance | named | found.provenance())
 
 
 def _read_json(path: Path) -> TokenizerFile:

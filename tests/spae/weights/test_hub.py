@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm.model_file import read_word_source
+from spae.frozen_lm.tokenizer_file import read_tokenizer
 from spae.weights.hub import locate
 
 TINY = Path(__file__).parents[2] / "golden" / "frozen_lm" / "qwen2"
@@ -101,6 +102,23 @@ def test_a_folder_and_a_file_are_fetched_once_and_their_revision_is_told(hub):
         locate("hf:org/tiny/other.gguf")
     with pytest.raises(InputError, match=r"wanted the files of org/more .* bring it"):
         locate("hf:org/more")
+
+
+def test_of_a_tokenizer_nothing_else_is_fetched(hub):
+    found = read_tokenizer("hf:org/tiny")
+    here = read_tokenizer(TINY)
+    assert found.provenance == here.provenance | {
+        "name": "tiny",
+        "hub": "hf:org/tiny/tokenizer.json",
+        "revision": COMMIT,
+    }
+    assert found.tokenizer.encode(" a dog") == here.tokenizer.encode(" a dog")
+    fetched = {path.name for path in Path(constants.HF_HUB_CACHE).glob("*/snapshots/*/*")}
+    assert fetched == {"tokenizer.json"}
+    with pytest.raises(
+        InputError, match=r"wanted the file tokenizer\.json of org/one-file; the hub has no such"
+    ):
+        read_tokenizer("hf:org/one-file")
 
 
 def test_what_the_hub_does_not_have_is_named(hub):
