@@ -41,7 +41,8 @@ export class Chat {
       ? `No language model answers at the moment: ${problem}`
       : `${name} has never seen a picture. It is given the photograph's words, the top layers first, and answers in `
         + "text; where it writes a picture in words, you see the picture, too."
-        + (models[0]?.owned_by === "spae" ? " It is a very small model: expect simple answers, often wrong ones." : "");
+        + (models[0]?.owned_by === "spae" ? " It is a small model: expect simple answers, often wrong ones. Whoever "
+          + "runs the service can choose a larger one (spae serve --lm)." : "");
   }
 
   /** Another photograph: another conversation. */
