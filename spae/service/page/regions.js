@@ -5,6 +5,8 @@ import { regions } from "./service.js";
 
 const SMALLEST = 8; // pixels of the screen; less is a slip of the finger
 const MOST = 32;
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STEP = 1 / 32; // of the plane, for a press of an arrow key
 
 export class Regions {
   /** `needKey`: asked with an error whether a key is what is missing. */
@@ -17,6 +19,7 @@ export class Regions {
     this.plane.addEventListener("pointermove", (event) => this.#pull(event));
     this.plane.addEventListener("pointerup", (event) => this.#end(event));
     this.plane.addEventListener("pointercancel", () => this.#drop());
+    this.plane.addEventListener("keydown", (event) => this.#key(event));
     document.addEventListener("keydown", ({ key }) => {
       if (key !== "Escape" || !this.#isOpen()) return;
       this.#drop();
@@ -49,6 +52,8 @@ export class Regions {
     this.plane.classList.toggle("open", open);
     element("draw-region").setAttribute("aria-pressed", open);
     element("draw-region").textContent = open ? "Done" : "Draw a region";
+    this.plane.tabIndex = open ? 0 : -1;
+    if (open) this.plane.focus({ preventScroll: true });
     this.#list();
   }
 
@@ -60,8 +65,9 @@ export class Regions {
   }
 
   #begin(event) {
-    if (!this.#isOpen() || this.pulled || !event.isPrimary || event.button) return;
+    if (!this.#isOpen() || this.pulled?.from || !event.isPrimary || event.button) return;
     event.preventDefault();
+    this.#drop();
     this.plane.setPointerCapture(event.pointerId);
     this.pulled = { from: this.#share(event), frame: make("div", { className: "region" }) };
     this.plane.append(this.pulled.frame);
@@ -69,11 +75,40 @@ export class Regions {
   }
 
   #pull(event) {
-    if (!this.pulled || !event.isPrimary) return;
-    const { from, frame } = this.pulled, to = this.#share(event);
-    const share = {
+    if (!this.pulled?.from || !event.isPrimary) return;
+    const { from } = this.pulled, to = this.#share(event);
+    this.#place({
       x: Math.min(from.x, to.x), y: Math.min(from.y, to.y), width: Math.abs(to.x - from.x), height: Math.abs(to.y - from.y),
-    };
+    });
+  }
+
+  /** Arrow keys bring a rectangle into the middle and move it, with Shift they size it; Enter is letting go. */
+  #key(event) {
+    if (!this.#isOpen() || this.pulled?.from) return; // the pointer is drawing
+    if (event.key === "Enter" && this.pulled) {
+      event.preventDefault();
+      this.#look();
+      return;
+    }
+    const [across, down] = ARROWS[event.key] ?? [];
+    if (across === undefined) return;
+    event.preventDefault();
+    const middle = { x: 3 / 8, y: 3 / 8, width: 1 / 4, height: 1 / 4 };
+    if (!this.pulled) {
+      this.pulled = { frame: make("div", { className: "region" }) };
+      this.plane.append(this.pulled.frame);
+      this.#place(middle);
+      return;
+    }
+    const { x, y, width, height } = this.pulled.share;
+    const within = (value, least, most) => Math.min(most, Math.max(least, value));
+    this.#place(event.shiftKey
+      ? { x, y, width: within(width + across * STEP, STEP, 1 - x), height: within(height + down * STEP, STEP, 1 - y) }
+      : { x: within(x + across * STEP, 0, 1 - width), y: within(y + down * STEP, 0, 1 - height), width, height });
+  }
+
+  #place(share) {
+    const { frame } = this.pulled;
     this.pulled.share = share;
     for (const [side, value] of [["left", share.x], ["top", share.y], ["width", share.width], ["height", share.height]]) {
       frame.style[side] = `${100 * value}%`;
@@ -86,12 +121,15 @@ export class Regions {
   }
 
   #end(event) {
-    if (!this.pulled || !event.isPrimary) return;
-    const { share, frame } = this.pulled, across = this.plane.clientWidth;
-    if (Math.min(share.width, share.height) * across < SMALLEST) {
-      this.#drop();
-      return;
-    }
+    if (!this.pulled?.from || !event.isPrimary) return;
+    const { width, height } = this.pulled.share;
+    if (Math.min(width, height) * this.plane.clientWidth < SMALLEST) this.#drop();
+    else this.#look();
+  }
+
+  /** At what the frame is around. */
+  #look() {
+    const { share, frame } = this.pulled;
     this.pulled = null;
     if (this.drawn.length === MOST) {
       frame.remove();
@@ -135,7 +173,7 @@ export class Regions {
   #list() {
     element("regions-note").textContent = this.drawn.length
       ? `${count(this.drawn.length, "region")}, and words of what is there. The chat is told of them, too.`
-      : this.#isOpen() ? "Drag over a part of the photograph." : "";
+      : this.#isOpen() ? "Drag over a part of the photograph; or move with the arrow keys, size with Shift, and press Enter." : "";
     element("region-list").replaceChildren(...this.drawn.map((region, i) => {
       region.frame.dataset.number = i + 1;
       const remove = make("button", { type: "button" }, "Remove");

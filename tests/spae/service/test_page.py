@@ -779,6 +779,22 @@ def test_regions_of_the_photograph(visit, api, upstream):
     fine(page)
 
 
+def test_regions_drawn_with_keys(visit):
+    page = opened(visit())
+    page.focus("#draw-region")
+    page.keyboard.press("Enter")
+
+    def draw():
+        for key in ("ArrowUp", "ArrowLeft", "ArrowDown", "Shift+ArrowRight", "Shift+ArrowUp", "Enter"):
+            page.keyboard.press(key)
+
+    # The first key brings the middle quarter; each of the others is a thirty-second of the square.
+    wanted, _ = drawn_box(page, (11 / 32, 13 / 32), (20 / 32, 20 / 32))
+    np.testing.assert_allclose(asked_for(page, draw), wanted, atol=1)
+    expect(page.locator("#region-list li span")).to_have_text(re.compile(r"^(\S+ ){4}\S+$"))
+    fine(page)
+
+
 def test_regions_drawn_with_a_finger(visit):
     page = opened(visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True))
     page.tap("#draw-region")
