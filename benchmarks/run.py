@@ -20,7 +20,7 @@ from benchmarks.bulk import bulk_engines
 from benchmarks.limits import limits
 from benchmarks.peer import Peer
 from benchmarks.quantizer import quantize_words
-from benchmarks.search import log_sum_exp_words, nearest_word
+from benchmarks.search import log_sum_exp_words, nearest_word, widths
 from benchmarks.service import under_load
 from benchmarks.start import cold_and_warm
 from benchmarks.timing import Result, table
@@ -54,6 +54,7 @@ def pieces(bundle: str, peer: Peer | None = None) -> dict[str, Callable[[int], d
             load_config(CONFIG, "cpu"), spae.load(bundle).vocabulary, repeats, peer
         ),
         "nearest": lambda repeats: searches(repeats, peer),
+        "widths": widths,
         "log_sum_exp": lambda repeats: log_sum_exp_words(*SEARCHES[0], repeats=repeats),
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.peer import Peer
 from benchmarks.timing import Result, interleaved, result
-from spae.nearest import log_sum_exp, nearest
+from spae.nearest import _nearest_narrow, _nearest_wide, log_sum_exp, nearest
 
 Function = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -33,6 +33,19 @@ def nearest_word(
         repeats,
         {} if peer is None else {"PyTorch": (peer, "nearest"), "faiss": (peer, "faiss")},
     )
+
+
+def widths(repeats: int) -> dict[str, Result]:
+    """Both ways in which `nearest` searches, from which `NARROW` was chosen; one run for each width."""
+    return {
+        f"{width} wide, {name}": entry
+        for width in (12, 16, 32, 64, 128)
+        for name, entry in _compare(
+            {"narrow": _nearest_narrow, "wide": _nearest_wide},
+            tuple(map(jax.device_put, _arrays(2_048, 16_384, width))),
+            repeats,
+        ).items()
+    }
 
 
 def log_sum_exp_words(positions: int, words: int, width: int, repeats: int) -> dict[str, Result]:
