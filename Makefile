@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check bench bench-check
 
 setup: $(VENV)/installed
 
@@ -31,3 +31,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.run --output bench.json
+
+# Whether anything has become slower than benchmarks/check.json says: a few minutes, on an otherwise idle machine.
+bench-check: setup
+	$(BIN)/python -m benchmarks.check

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.limits import work
 from benchmarks.peer import Peer
 from benchmarks.timing import Result, interleaved, rates, result, timed
 from spae.quantize import QUANTIZERS, Meaning
@@ -44,6 +45,7 @@ def quantize_words(
         calls: dict[str, Callable[[], Any]] = {
             "streaming average": partial(ids, jax.device_put(z_bhwc), codebook_vc)
         }
+        own = {"dtype": "float32", **work(ids.trace(z_bhwc, codebook_vc))}
         first = timed(calls["streaming average"])
         if peer is not None:
             for compiled in (False, True):
@@ -54,7 +56,7 @@ def quantize_words(
         seconds = interleaved(calls, repeats)
         for name in calls:
             ours = name == "streaming average"
-            facts = {} if ours or peer is None else peer.facts
+            facts = own if ours else {} if peer is None else peer.facts
             entry = result(seconds[name], first=first if ours else None, batch=batch, **facts)
             results[f"{name}, batch {batch}"] = rates(entry, batch, "images_per_s")
     return results

@@ -1,4 +1,7 @@
-"""Measure everything and write it as JSON: `python -m benchmarks.run --output bench.json`."""
+"""Measure everything and write it as JSON: `python -m benchmarks.run --output bench.json`.
+
+Where `limits` is among what is measured, every stage that tells its work also has its share of the machine's limit.
+"""
 
 import argparse
 import datetime
@@ -17,10 +20,11 @@ import jax
 
 import spae
 from benchmarks.bulk import bulk_engines
-from benchmarks.limits import limits
+from benchmarks.limits import beside_limits, limits
+from benchmarks.parts import parts
 from benchmarks.peer import Peer
 from benchmarks.quantizer import quantize_words
-from benchmarks.search import log_sum_exp_words, nearest_word
+from benchmarks.search import log_sum_exp_words, nearest_word, widths
 from benchmarks.service import under_load
 from benchmarks.start import cold_and_warm
 from benchmarks.timing import Result, table
@@ -47,6 +51,7 @@ def pieces(bundle: str, peer: Peer | None = None) -> dict[str, Callable[[int], d
         "limits": limits,
         "start": lambda repeats: cold_and_warm(bundle, min(repeats, 5)),
         "tokenizer": lambda repeats: encode_and_decode(spae.load(bundle), BATCHES, repeats, peer),
+        "parts": lambda repeats: parts(spae.load(bundle), BATCHES, repeats),
         "quantizer": lambda repeats: quantize_words(spae.load(bundle), BATCHES, repeats, peer),
         "service": lambda repeats: under_load(spae.load(bundle), bundle, min(repeats, ROUNDS), LOAD_S),
         "bulk": lambda repeats: bulk_engines(bundle, min(repeats, ROUNDS)),
@@ -54,6 +59,7 @@ def pieces(bundle: str, peer: Peer | None = None) -> dict[str, Callable[[int], d
             load_config(CONFIG, "cpu"), spae.load(bundle).vocabulary, repeats, peer
         ),
         "nearest": lambda repeats: searches(repeats, peer),
+        "widths": widths,
         "log_sum_exp": lambda repeats: log_sum_exp_words(*SEARCHES[0], repeats=repeats),
     }
 
@@ -100,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if options.only is None or name in options.only:
                     print(f"measuring {name} ..", file=sys.stderr, flush=True)
                     results[name] = measure(options.repeats)
+        if "limits" in results:
+            results = beside_limits(results, results["limits"])
         print(table(results))
         document = {"machine": machine(), "bundle": options.bundle, "results": results}
         write_file(options.output, (json.dumps(document, indent=1) + "\n").encode())

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.limits import work
 from benchmarks.peer import Peer
 from benchmarks.timing import Result, interleaved, result
-from spae.nearest import log_sum_exp, nearest
+from spae.nearest import _nearest_narrow, _nearest_wide, log_sum_exp, nearest
 
 Function = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -25,14 +26,32 @@ def nearest_word(
     """Ours; where it fits into `MATRIX_BYTES` the full matrix with XLA's argmin and with two minima; and the peer's
     PyTorch and faiss; one run."""
     functions: dict[str, Function] = {"streamed": nearest}
+    least = {
+        "flops": 2.0 * positions * words * width,
+        "bytes_moved": 4.0 * (positions * width + words * width + positions),
+    }
     if 4 * positions * words <= MATRIX_BYTES:
-        functions |= {"full matrix": _argmin, "full matrix, two minima": _two_minima}
+        functions |= {"full matrix": _argmin, "full matrix, two minima": two_minima}
     return _compare(
         functions,
         tuple(map(jax.device_put, _arrays(positions, words, width))),
         repeats,
         {} if peer is None else {"PyTorch": (peer, "nearest"), "faiss": (peer, "faiss")},
+        least,
     )
+
+
+def widths(repeats: int) -> dict[str, Result]:
+    """Both ways in which `nearest` searches, from which `NARROW` was chosen; one run for each width."""
+    return {
+        f"{width} wide, {name}": entry
+        for width in (12, 16, 32, 64, 128)
+        for name, entry in _compare(
+            {"narrow": _nearest_narrow, "wide": _nearest_wide},
+            tuple(map(jax.device_put, _arrays(2_048, 16_384, width))),
+            repeats,
+        ).items()
+    }
 
 
 def log_sum_exp_words(positions: int, words: int, width: int, repeats: int) -> dict[str, Result]:
@@ -55,8 +74,10 @@ def _compare(
     arguments: tuple[jax.Array, ...],
     repeats: int,
     peers: Mapping[str, tuple[Peer, str]] | None = None,
+    least: Mapping[str, float] | None = None,
 ) -> dict[str, Result]:
-    """`peers`: name -> who is asked, and for what."""
+    """`peers`: name -> who is asked, and for what. `least`: what any program must do, as `work` gives it; without, each
+    is held to what itself does."""
     (n, c), v = arguments[0].shape, arguments[1].shape[0]
     sizes = {"positions": n, "words": v, "width": c}
     shape: dict[str, Any] = {"dtype": "float32", **sizes}
@@ -64,16 +85,20 @@ def _compare(
     facts: dict[str, dict[str, Any]] = {}
     for name, function in functions.items():
         start = time.perf_counter()
-        compiled = jax.jit(function).lower(*arguments).compile()
+        traced = jax.jit(function).trace(*arguments)
+        compiled = traced.lower().compile()
         calls[name] = partial(compiled, *arguments)
         seconds = time.perf_counter() - start
         memory = compiled.memory_analysis()  # None where the platform does not say
-        facts[name] = {"compile_s": seconds, "temporary_bytes": memory and memory.temp_size_in_bytes}
+        temporary = memory and memory.temp_size_in_bytes
+        facts[name] = {"compile_s": seconds, "temporary_bytes": temporary, **work(traced)}
     for name, (peer, what) in (peers or {}).items():
         calls[name] = partial(peer.ask, call=what, **sizes)
         facts[name] = peer.facts
     repeated = interleaved(calls, repeats)
-    return {name: result(repeated[name], **(shape | more)) for name, more in facts.items()}
+    return {
+        name: result(repeated[name], **(shape | more | dict(least or {}))) for name, more in facts.items()
+    }
 
 
 def _arrays(positions: int, words: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +118,7 @@ def _argmin(z_nc, e_vc):
     return jnp.argmin(_scores(z_nc, e_vc), axis=1)
 
 
-def _two_minima(z_nc, e_vc):
+def two_minima(z_nc, e_vc):
     # On CPUs XLA's argmin is a slow scalar loop; this is the fastest full-matrix form we know.
     score_nv = _scores(z_nc, e_vc)
     least_n1 = jnp.min(score_nv, axis=1, keepdims=True)

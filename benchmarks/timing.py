@@ -101,6 +101,8 @@ def _notes(entry: Result) -> str:
             notes.append(f"{entry[key]['median']:.3g} {unit}")
     if entry.get("temporary_bytes") is not None:
         notes.append(f"{entry['temporary_bytes'] / 1e6:.1f} MB temporary")
+    if "of_limit" in entry:
+        notes.append(f"{entry['of_limit']:.0%} of the limit")
     if "compile_s" in entry:
         notes.append(f"compiled in {entry['compile_s']:.1f} s")
     return ", ".join(notes)

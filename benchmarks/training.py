@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.limits import work
 from benchmarks.peer import Peer
 from benchmarks.timing import Result, interleaved, rates, result, timed
 from spae.vocabulary import Vocabulary
@@ -37,6 +38,8 @@ def train_step(
     )
     step = make_step(config, modules, mesh)
 
+    must_do = work(step.trace(state, batch))
+
     def call() -> Any:
         # A step reuses the memory of the state it gets, so each goes on from the one before.
         nonlocal state
@@ -57,6 +60,7 @@ def train_step(
         "resolution": size,
         "vocabulary": len(vocabulary),
         "devices": len(jax.local_devices()),
+        **must_do,
     }
     entries = {"step": result(seconds["step"], first=first, **facts)}
     if peer is not None:

@@ -94,13 +94,18 @@ class View:
     def apply(self, embeddings: Float[np.ndarray, "v c"]) -> Float[np.ndarray, "v d"]:
         """float32 (V, d). Computed in float64, so that machines agree to the last bit of float32 unless
         a value lies exactly on the edge between two of them."""
-        shifted = embeddings.astype(np.float64) - self.shift
-        viewed = shifted * self.matrix if self.matrix.ndim == 0 else shifted @ self.matrix.astype(np.float64)
+        viewed = embeddings.astype(np.float64)
+        # In place: a table in float64 is large, and every further copy of it takes as long as the arithmetic.
+        viewed -= self.shift
+        if self.matrix.ndim == 0:
+            viewed *= self.matrix
+        else:
+            viewed = viewed @ self.matrix.astype(np.float64)
         if self.kind == "normalised":
             norms = np.linalg.norm(viewed, axis=1, keepdims=True)
             if not norms.all():
                 raise InputError("view: a row of the table is zero and has no direction; use another view")
-            viewed = viewed / norms
+            viewed /= norms
         return viewed.astype(np.float32)
 
 

@@ -90,16 +90,16 @@ def step_flops(traced: jax.stages.Traced, lowered: jax.stages.Lowered) -> float:
     Raises:
         ValueError: this backend does not count.
     """
-    return _once(lowered) + _repeated(_used(traced))
+    return _once(lowered) + _repeated(used(traced))
 
 
 def exact_flops(traced: jax.stages.Traced) -> float:
     """Those of them that are matrix products of float32 in full (`Precision.HIGHEST`), which devices are slowest at."""
-    return _exact(_used(traced))
+    return _exact(used(traced))
 
 
-def _used(traced: jax.stages.Traced) -> core.Jaxpr:
-    """As lowering does it: what nobody reads, such as the gradient of a frozen codebook, is not computed."""
+def used(traced: jax.stages.Traced) -> core.Jaxpr:
+    """The program as lowering leaves it: what nobody reads, such as a frozen codebook's gradient, is not computed."""
     jaxpr = traced.jaxpr.jaxpr
     return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
 

@@ -4,11 +4,14 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from drawn import drawn
 
 from benchmarks import run, timing
+from benchmarks.limits import beside_limits, work
+from benchmarks.parts import parts
 from benchmarks.quantizer import quantize_words
 from benchmarks.run import main
 from benchmarks.search import log_sum_exp_words, nearest_word
@@ -89,6 +92,39 @@ def test_quantizer(tokenizer):
     programs = ("streaming average", "PyTorch", "PyTorch compiled", "vector-quantize-pytorch")
     assert list(results) == [f"{program}, batch 2" for program in programs]
     assert results["streaming average, batch 2"]["compile_s"] >= 0
+
+
+def test_parts(tokenizer):
+    results = parts(tokenizer, [2], repeats=1)
+    assert list(results) == [
+        f"{part}, batch 2" for part in ("words", "encoder", "decoder")
+    ]  # it has no trunk
+    words, encoder, _ = results.values()
+    assert words["flops"] > encoder["flops"] > 2 * 32 * 32 * 3
+    assert encoder["bytes_moved"] >= 2 * 32 * 32 * 3
+
+
+def test_work_is_what_is_computed_and_read():
+    product = jax.jit(lambda a, b, unread: (a @ b, jnp.zeros(5)))
+    arguments = (jnp.ones((3, 20)), jnp.ones((20, 4)), jnp.ones(1000))
+    assert work(product.trace(*arguments)) == {
+        "flops": 2 * 3 * 20 * 4,
+        "bytes_moved": 4 * (3 * 20 + 20 * 4 + 3 * 4 + 5),
+    }
+
+
+def test_the_limit_is_the_slower_of_computing_and_moving():
+    limits = {"product": {"flops_per_s": 100.0}, "copy": {"bytes_per_s": 10.0}}
+    seconds = {"seconds": {"median": 4.0}}
+    entries = {
+        "computes": {"flops": 200.0, "bytes_moved": 5.0, **seconds},
+        "moves": {"flops": 2.0, "bytes_moved": 30.0, **seconds},
+        "untold": seconds,
+    }
+    found = beside_limits({"group": entries}, limits)["group"]
+    assert (found["computes"]["floor_s"], found["computes"]["of_limit"]) == (2.0, 0.5)
+    assert (found["moves"]["floor_s"], found["moves"]["of_limit"]) == (3.0, 0.75)
+    assert found["untold"] == seconds
 
 
 def test_train_step(vocabulary):

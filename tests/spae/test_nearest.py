@@ -57,6 +57,18 @@ def test_both_ways_to_search_find_the_same(sizes, whole, seed):
     assert narrow.dtype == wide.dtype == jnp.int32
 
 
+@pytest.mark.parametrize("words", [BLOCK - 1, 3 * BLOCK + 7])
+def test_vectors_that_are_not_finite_find_a_word_all_the_same(words):
+    rng = np.random.default_rng(0)
+    z, codebook = rng.normal(size=(20, 3)).astype(np.float32), rng.normal(size=(words, 3)).astype(np.float32)
+    expected = distances(z, codebook).argmin(1)
+    z[3], z[4, 0], z[5, 1], z[6] = np.nan, np.inf, -np.inf, 3e38
+    for ids in map(np.asarray, (narrowly(z, codebook), widely(z, codebook))):
+        assert ids[3] == 0
+        assert 0 <= ids.min() <= ids.max() < words
+        np.testing.assert_array_equal(ids[7:], expected[7:])  # and leave their neighbours alone
+
+
 @pytest.mark.parametrize("width", [3, 40])
 def test_no_vectors_find_nothing(width):
     assert nearest(np.zeros((0, width), np.float32), np.zeros((9, width), np.float32)).shape == (0,)
@@ -86,11 +98,12 @@ def test_log_sum_exp_and_its_derivatives(words, temperature):
         np.testing.assert_allclose(mine, other, rtol=2e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize("function", ["nearest", "log_sum_exp", "gradient"])
+@pytest.mark.parametrize("function", ["nearest", "narrow", "log_sum_exp", "gradient"])
 def test_the_matrix_is_never_held(function):
-    n, v, c = 597, 65_536, 512
+    n, v, c = (19_104, 16_384, 16) if function == "narrow" else (597, 65_536, 512)
     run = {
         "nearest": nearest,
+        "narrow": nearest,
         "log_sum_exp": lambda z, e: log_sum_exp(z, e, 1.0),
         "gradient": jax.grad(lambda z, e: log_sum_exp(z, e, 1.0).sum()),
     }[function]
