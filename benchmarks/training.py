@@ -38,7 +38,7 @@ def train_step(
     )
     step = make_step(config, modules, mesh)
 
-    must_do = work(step.trace(state, batch))
+    must_do = work(step.func.trace(state, batch, **step.keywords))
 
     def call() -> Any:
         # A step reuses the memory of the state it gets, so each goes on from the one before.
