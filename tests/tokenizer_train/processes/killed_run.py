@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = ""  # one device
+os.environ["JAX_NUM_CPU_DEVICES"] = "1"
 
 import jax
 
