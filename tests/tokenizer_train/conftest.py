@@ -3,17 +3,24 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from PIL import Image
 
 from spae.vocabulary import View, Vocabulary
+from tokenizer_train import preparation
 from tokenizer_train.config import Config, DataConfig, OptimizerConfig, RunConfig, VocabularyConfig
 from tokenizer_train.config_file import load_config
 from tokenizer_train.loop import train
+from tokenizer_train.state import Modules, TrainState
+from tokenizer_train.step import make_step
 from tokenizer_train.summaries import Summaries
+from tokenizer_train.training import Step
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WORDS = 60
@@ -100,12 +107,28 @@ def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, has
 
 
 @pytest.fixture
-def linear_config(tiny_config: Config) -> Config:
+def linear_config(tiny_config: Config, monkeypatch) -> Config:
     """That without its networks, of which the linear paths beside them are left: for what goes on around the steps.
-    Its step is compiled in a moment."""
+    Runs that would make the same step share one, which is traced and compiled once."""
+    monkeypatch.setattr(preparation, "make_step", shared_step)
     return dataclasses.replace(
         tiny_config, tokenizer=dataclasses.replace(tiny_config.tokenizer, network="linear")
     )
+
+
+STEPS: dict[Any, Step[TrainState]] = {}
+
+
+def shared_step(config: Config, modules: Modules, mesh: Mesh) -> Step[TrainState]:
+    """`step.make_step`, once for all configs that it makes the same of."""
+    optimizer, run = config.optimizer, config.run
+    if optimizer.decay == "constant":
+        optimizer = dataclasses.replace(optimizer, steps=0)
+    choices = run.initial is None, run.trains, run.precision, run.rematerialize
+    # Graphs tell of widths that no field does: those of the words and of the trunk's features.
+    key = config.tokenizer, config.loss, optimizer, choices, modules.autoencoder, modules.discriminator, mesh
+    made = STEPS.setdefault(key, make_step(config, modules, mesh))
+    return partial(made.func, constants=modules.constants)
 
 
 @pytest.fixture
