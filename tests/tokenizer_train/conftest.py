@@ -87,8 +87,33 @@ def hash_guidance(monkeypatch) -> HashGuidance:
     return guidance
 
 
+STEPS: dict[Any, Step[TrainState]] = {}
+
+
+def shared_step(config: Config, modules: Modules, mesh: Mesh) -> Step[TrainState]:
+    """`step.make_step`, once for all configs that it makes the same of."""
+    optimizer, run = config.optimizer, config.run
+    if optimizer.decay == "constant":
+        optimizer = dataclasses.replace(optimizer, steps=0)
+    choices = run.initial is None, run.trains, run.precision, run.rematerialize
+    # Of widths that no field tells, those of the words and of the trunk's features, the graphs do.
+    graphs = modules.autoencoder, modules.discriminator, modules.language_model
+    made = STEPS.setdefault(
+        (config.tokenizer, config.loss, optimizer, choices, graphs, mesh), make_step(config, modules, mesh)
+    )
+    return partial(made.func, constants=modules.constants)
+
+
 @pytest.fixture
-def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, hash_guidance) -> Config:
+def shared_steps(monkeypatch) -> None:
+    """Runs that would make the same step share one, which is traced and compiled once."""
+    monkeypatch.setattr(preparation, "make_step", shared_step)
+
+
+@pytest.fixture
+def tiny_config(
+    vocabulary_folder: Path, image_folder: Path, tmp_path: Path, hash_guidance, shared_steps
+) -> Config:
     """default64's tiny variant on those, without a discriminator; at a constant rate, so that the step of runs of any
     length is one function, which is compiled once for all tests."""
     tiny = load_config(CONFIGS / "default64.py", "tiny")
@@ -107,28 +132,12 @@ def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, has
 
 
 @pytest.fixture
-def linear_config(tiny_config: Config, monkeypatch) -> Config:
+def linear_config(tiny_config: Config) -> Config:
     """That without its networks, of which the linear paths beside them are left: for what goes on around the steps.
-    Runs that would make the same step share one, which is traced and compiled once."""
-    monkeypatch.setattr(preparation, "make_step", shared_step)
+    Its step is compiled in a moment."""
     return dataclasses.replace(
         tiny_config, tokenizer=dataclasses.replace(tiny_config.tokenizer, network="linear")
     )
-
-
-STEPS: dict[Any, Step[TrainState]] = {}
-
-
-def shared_step(config: Config, modules: Modules, mesh: Mesh) -> Step[TrainState]:
-    """`step.make_step`, once for all configs that it makes the same of."""
-    optimizer, run = config.optimizer, config.run
-    if optimizer.decay == "constant":
-        optimizer = dataclasses.replace(optimizer, steps=0)
-    choices = run.initial is None, run.trains, run.precision, run.rematerialize
-    # Graphs tell of widths that no field does: those of the words and of the trunk's features.
-    key = config.tokenizer, config.loss, optimizer, choices, modules.autoencoder, modules.discriminator, mesh
-    made = STEPS.setdefault(key, make_step(config, modules, mesh))
-    return partial(made.func, constants=modules.constants)
 
 
 @pytest.fixture
