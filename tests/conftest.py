@@ -1,6 +1,8 @@
 """Shared fixtures: where real photographs are, a CPU split into several devices; hypothesis without a clock."""
 
 import atexit
+import contextlib
+import ctypes
 import gc
 import importlib.util
 import logging
@@ -17,12 +19,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Several fake devices, so that data parallelism is tested everywhere; set before JAX starts.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Nearly all that is compiled here runs once, on little: what optimising it takes, running it never gives back.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# XLA's newer emitters of loops take half as long again to compile, small functions and large ones.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 # What is kept from one process to the next lies here, and not where the user's lies. Whatever is compiled is compiled
 # once for all tests, pytest's workers and the processes that tests start: reading it back takes a third of the time.
@@ -82,6 +86,10 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if left and "jax" in sys.modules and _memory() > item.config.stash.get(CLEARED, 0) + GROWTH:
         sys.modules["jax"].clear_caches()
         gc.collect()
+        with contextlib.suppress(
+            AttributeError, OSError
+        ):  # of the GNU C library, which else keeps what was freed
+            ctypes.CDLL(None).malloc_trim(0)
         item.config.stash[CLEARED] = _memory()
 
 

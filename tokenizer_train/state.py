@@ -118,11 +118,15 @@ def build(
     adversarial = config.loss.adversarial > 0
     optimizer, discriminator_optimizer = transform(config.optimizer), transform(config.optimizer)
 
+    @jax.jit  # building networks takes seconds: for their graphs and for the state it is traced once
+    def networks(key: Array) -> tuple[Any, Any]:
+        own = _split(autoencoder, jax.random.fold_in(key, 0))
+        return own, _split(discriminator, jax.random.fold_in(key, 1)) if adversarial else (None, ())
+
     def fresh(key: Array) -> TrainState:
-        params = _parameters(autoencoder, jax.random.fold_in(key, 0))
+        (_, params), (_, critic) = networks(key)
         if start is not None:
             params = begin(params, start)
-        critic = _parameters(discriminator, jax.random.fold_in(key, 1)) if adversarial else ()
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -145,12 +149,13 @@ def build(
     language_graph, language_params = (
         nnx.split(_kept(config, language)) if language is not None else (None, ())
     )
+    (graph, _), (discriminator_graph, _) = jax.eval_shape(networks, jax.eval_shape(jax.random.key, 0))
     # NumPy still: `replicate` puts them on the devices.
     host: list[Any] = [codebook_vc, meaning_codebook_vd, word_features_vf, word_means_v, perceptual_params]
     host += [language_params, vocabulary.token_ids]
     modules = Modules(
-        _graph(autoencoder),
-        _graph(discriminator) if adversarial else None,
+        graph,
+        discriminator_graph,
         optimizer,
         discriminator_optimizer,
         distance,
@@ -242,12 +247,9 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
     return rate
 
 
-def _graph(build: Callable[[nnx.Rngs], nnx.Module]) -> nnx.GraphDef:
-    return nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)[0]
-
-
-def _parameters(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> Any:
-    return nnx.split(build(nnx.Rngs(key)), nnx.Param)[1]
+def _split(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> tuple[nnx.GraphDef, Any]:
+    """The graph and the parameters of a new network."""
+    return nnx.split(build(nnx.Rngs(key)), nnx.Param)
 
 
 def transform(config: OptimizerConfig) -> optax.GradientTransformation:

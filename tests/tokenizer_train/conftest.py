@@ -3,17 +3,24 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from PIL import Image
 
 from spae.vocabulary import View, Vocabulary
+from tokenizer_train import preparation
 from tokenizer_train.config import Config, DataConfig, OptimizerConfig, RunConfig, VocabularyConfig
 from tokenizer_train.config_file import load_config
 from tokenizer_train.loop import train
+from tokenizer_train.state import Modules, TrainState
+from tokenizer_train.step import make_step
 from tokenizer_train.summaries import Summaries
+from tokenizer_train.training import Step
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WORDS = 60
@@ -80,8 +87,33 @@ def hash_guidance(monkeypatch) -> HashGuidance:
     return guidance
 
 
+STEPS: dict[Any, Step[TrainState]] = {}
+
+
+def shared_step(config: Config, modules: Modules, mesh: Mesh) -> Step[TrainState]:
+    """`step.make_step`, once for all configs that it makes the same of."""
+    optimizer, run = config.optimizer, config.run
+    if optimizer.decay == "constant":
+        optimizer = dataclasses.replace(optimizer, steps=0)
+    choices = run.initial is None, run.trains, run.precision, run.rematerialize
+    # Of widths that no field tells, those of the words and of the trunk's features, the graphs do.
+    graphs = modules.autoencoder, modules.discriminator, modules.language_model
+    made = STEPS.setdefault(
+        (config.tokenizer, config.loss, optimizer, choices, graphs, mesh), make_step(config, modules, mesh)
+    )
+    return partial(made.func, constants=modules.constants)
+
+
 @pytest.fixture
-def tiny_config(vocabulary_folder: Path, image_folder: Path, tmp_path: Path, hash_guidance) -> Config:
+def shared_steps(monkeypatch) -> None:
+    """Runs that would make the same step share one, which is traced and compiled once."""
+    monkeypatch.setattr(preparation, "make_step", shared_step)
+
+
+@pytest.fixture
+def tiny_config(
+    vocabulary_folder: Path, image_folder: Path, tmp_path: Path, hash_guidance, shared_steps
+) -> Config:
     """default64's tiny variant on those, without a discriminator; at a constant rate, so that the step of runs of any
     length is one function, which is compiled once for all tests."""
     tiny = load_config(CONFIGS / "default64.py", "tiny")

@@ -1,6 +1,6 @@
 """A state cut over eight fake devices, and the process that saves it, for test_pitfalls.py.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python eight_devices.py FOLDER
+JAX_NUM_CPU_DEVICES=8 python eight_devices.py FOLDER
 """
 
 import sys

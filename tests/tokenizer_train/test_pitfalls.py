@@ -40,7 +40,7 @@ def of_eight_devices(tmp_path_factory) -> Path:
     """The checkpoints of a process with eight devices, with a state that is cut over all of them."""
     folder = tmp_path_factory.mktemp("eight") / "checkpoints"
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_NUM_CPU_DEVICES": "8",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }

@@ -176,15 +176,19 @@ def static_side(
     decoder_graph, decoder_params = nnx.split(decoder)
     trunk_graph, trunk_params = nnx.split(trunk.network)
 
+    @jax.jit  # traced once, for the graph and for the state
+    def network(key: Array) -> tuple[nnx.GraphDef, Any]:
+        return nnx.split(build(rngs=nnx.Rngs(key)), nnx.Param)
+
     def fresh(key: Array) -> ConnectorState:
-        params = nnx.split(build(rngs=nnx.Rngs(key)), nnx.Param)[1]
+        _, params = network(key)
         ema = jax.tree.map(jnp.copy, params)
         return ConnectorState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
 
     networks = Networks(
         config.connector,
         trunk.layers,
-        nnx.split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))), nnx.Param)[0],
+        jax.eval_shape(network, jax.eval_shape(jax.random.key, 0))[0],
         trunk_graph,
         decoder_graph,
         optimizer,

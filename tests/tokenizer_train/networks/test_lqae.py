@@ -41,7 +41,7 @@ def words_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def lqae(words_folder, image_folder, tmp_path) -> Config:
+def lqae(words_folder, image_folder, tmp_path, shared_steps) -> Config:
     tiny = load_config(ROOT / "configs" / "lqae256.py", "tiny")
     return dataclasses.replace(
         tiny,
@@ -87,7 +87,8 @@ def test_a_tiny_run_and_its_bundle(lqae, image_folder, tmp_path, monkeypatch):
     pyramid = tokenizer.encode(image)
     vectors = tokenizer.vocabulary.embeddings[pyramid.ids[0]][None]
     autoencoder = nnx.merge(tokenizer._graph, tokenizer._params)
-    decoded = np.asarray(autoencoder.decoder(model.encoder.grid(vectors)))[0]
+    decode = nnx.jit(lambda decoder, encoder, vectors: decoder(encoder.grid(vectors)))
+    decoded = np.asarray(decode(autoencoder.decoder, model.encoder, vectors))[0]
     wanted = np.clip(np.rint(decoded * 255), 0, 255)
     assert np.abs(tokenizer.decode(pyramid.text()).astype(float) - wanted).max() <= 1
 

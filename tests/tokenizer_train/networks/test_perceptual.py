@@ -20,6 +20,8 @@ from tokenizer_train.networks.resnet import ResNet, from_torch
 GOLDEN = Path(__file__).parents[2] / "golden"
 BLOCKS, WIDTH, CLASSES = (2, 1, 1, 1), 4, 10
 
+called = nnx.jit(lambda network, *images: network(*images))
+
 
 def images() -> tuple[np.ndarray, np.ndarray]:
     """Those of the golden values."""
@@ -43,7 +45,7 @@ def network(tensors: dict[str, np.ndarray]) -> ResNet:
 
 
 def test_logits_are_pytorchs(tensors) -> None:
-    logits = nnx.jit(lambda resnet, images: resnet(images))(network(tensors), np.concatenate(images()))
+    logits = called(network(tensors), np.concatenate(images()))
     assert np.ptp(tensors["golden.logits"], axis=0).max() > 0.01  # the two images are told apart
     np.testing.assert_allclose(logits, tensors["golden.logits"], atol=1e-4)
 
@@ -66,9 +68,7 @@ def test_distance_is_pytorchs_and_can_be_descended(tensors) -> None:
 def test_each_pair_has_its_own_distance(tensors) -> None:
     first, second = images()
     model = LogitDistance(network(tensors))
-    distances = model(
-        jnp.asarray(np.concatenate([first, first])), jnp.asarray(np.concatenate([first, second]))
-    )
+    distances = called(model, np.concatenate([first, first]), np.concatenate([first, second]))
     assert distances.shape == (2,)
     assert distances.dtype == jnp.float32
     assert distances[0] < 1e-6 * distances[1]
@@ -100,7 +100,7 @@ def test_other_weights_are_refused(tensors, change, message: str) -> None:
 
 def test_half_precision_weights_are_read(tensors) -> None:
     half = {name: value.astype(np.float16) for name, value in tensors.items()}
-    logits = network(half)(jnp.asarray(np.concatenate(images())))
+    logits = called(network(half), np.concatenate(images()))
     np.testing.assert_allclose(logits, tensors["golden.logits"], atol=0.1)
 
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = ""  # one device
+os.environ["JAX_NUM_CPU_DEVICES"] = "1"
 
 import jax
 
@@ -78,7 +78,12 @@ def read(log: Path) -> list:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def wait_for(child: int, condition, pause: float = 0.0005) -> None:
+def count(log: Path) -> int:
+    """Lines that are whole; asked for often, so nothing is parsed."""
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def wait_for(child: int, condition, pause: float = 0.005) -> None:
     limit = time.monotonic() + PATIENCE
     while not condition():
         if os.waitpid(child, os.WNOHANG)[0] or time.monotonic() > limit:
@@ -89,7 +94,7 @@ def wait_for(child: int, condition, pause: float = 0.0005) -> None:
 def stop_during_a_save(child: int, output: Path, draw: random.Random) -> None:
     """Stop the process from the first moment that a save is seen to its last; it is alive, but does nothing more."""
     while True:
-        wait_for(child, lambda: unfinished(output))
+        wait_for(child, lambda: unfinished(output), pause=0.0005)  # a save is short
         time.sleep(draw.uniform(0, 0.01))
         os.kill(child, signal.SIGSTOP)
         os.waitpid(child, os.WUNTRACED)
@@ -119,21 +124,21 @@ def main(vocabulary: str, images: str, folder: str, trials: str) -> None:
     output, whole_output, log = Path(folder) / "killed", Path(folder) / "whole", Path(folder) / "killed.log"
     lives = []
     for trial in range(int(trials)):
-        before, newest = len(read(log)), finished(output)
+        before, newest = count(log), finished(output)
         child = live(make_config(vocabulary, images, output), log)
         if trial % 2:
-            wait_for(child, lambda before=before: len(read(log)) > before, pause=0.005)
+            wait_for(child, lambda before=before: count(log) > before)
             stop_during_a_save(child, output, draw)
         else:
             steps = draw.randint(1, 8)
-            wait_for(child, lambda before=before, steps=steps: len(read(log)) >= before + steps)
+            wait_for(child, lambda before=before, steps=steps: count(log) >= before + steps)
             time.sleep(draw.uniform(0, 0.02))
         kill(child, log)
         first = read(log)[before][0]
         lives.append({"first": first, "newest": newest, "saving": unfinished(output)})
     length = max(step for step, _ in read(log))
     child = live(make_config(vocabulary, images, whole_output), whole := Path(folder) / "whole.log")
-    wait_for(child, lambda: len(read(whole)) >= length, pause=0.005)
+    wait_for(child, lambda: count(whole) >= length)
     kill(child, whole)
     print(json.dumps({"lives": lives, "killed": read(log), "whole": read(whole)[:length]}))
 

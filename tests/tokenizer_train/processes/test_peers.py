@@ -34,7 +34,12 @@ def ended(folder: Path, end: str) -> list[tuple[int, str]]:
         port = free.getsockname()[1]
     command = [sys.executable, "-c", COMMAND.format(end=end), str(ROOT / "configs" / "default64.py")]
     command += ["--variant", "tiny", "--mesh.coordinator", f"localhost:{port}", "--mesh.processes", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "SPAE_CACHE": str(folder)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": "1",
+        "SPAE_CACHE": str(folder),
+    }
     processes = [
         subprocess.Popen(
             [*command, "--mesh.process", str(process)], env=environment, stderr=subprocess.PIPE, text=True

@@ -187,7 +187,7 @@ def test_in_another_thread_nothing_is_taken() -> None:
 
 
 class Pair:
-    """Starts the two processes of a run, which is the same each time."""
+    """Starts the two processes of a run, which is the same each time; without networks, which are not its subject."""
 
     def __init__(self, folder: Path, vocabulary: Path, images: Path) -> None:
         self.checkpoints = folder / "run" / "checkpoints"
@@ -198,7 +198,7 @@ class Pair:
             "data.train": images,
             "data.validation": images,
             "data.validation-split": None,
-            "loss.adversarial": 0,
+            "tokenizer.latents": 4,
             "optimizer.steps": 100_000,
             "run.output": folder / "run",
             "run.log-every": 1,
@@ -210,13 +210,13 @@ class Pair:
             sys.executable,
             "-m",
             "tokenizer_train.cli",
-            str(root / "configs" / "imagenet128.py"),
+            str(root / "configs" / "default64.py"),
         ]
-        self._command += ["--variant", "tiny"]
+        self._command += ["--variant", "linear"]
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(root),
-            "XLA_FLAGS": "",
+            "JAX_NUM_CPU_DEVICES": "1",
             "SPAE_CACHE": str(folder),
         }
 

@@ -102,7 +102,7 @@ class Runs:
             )
         )
         environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": os.pathsep.join(
                 [str(ROOT), str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
