@@ -45,7 +45,7 @@ def estimate(cells: Sequence[Cell], model: str) -> list[Estimate]:
 
 
 def describe(cells: Sequence[Cell], model: str, prices: Prices | None = None) -> Iterator[str]:
-    """The dry run's text, line by line: of each cell its first prompt, then what all of it takes.
+    """The dry run's text, line by line: what all of it takes, then of each cell its first prompt.
 
     Raises:
         InputError: prices without this model.
@@ -55,12 +55,6 @@ def describe(cells: Sequence[Cell], model: str, prices: Prices | None = None) ->
             f"the prices are of {', '.join(sorted(prices.by_model)) or 'no model'}; wanted one of {model}"
         )
     estimates = estimate(cells, model)
-    for one in estimates:
-        first = next(iter(one.cell.calls()))
-        yield f"== {one.cell.name}: the first of {one.calls:,} calls, of {len(one.cell.ids):,} samples"
-        if not constraints.supports(model):
-            yield f"[system] {first.system}"
-        yield first.prompt.text
     yield "== calls, tokens of prompts, tokens of answers at most"
     read, written = sum(one.read for one in estimates), sum(one.written for one in estimates)
     rows = [(one.calls, one.read, one.written, one.cell.name) for one in estimates]
@@ -77,6 +71,12 @@ def describe(cells: Sequence[Cell], model: str, prices: Prices | None = None) ->
         price = prices.by_model[model]
         money = f"{prices.of(model, read, written):,.2f} {prices.currency}".strip()
         yield f"cost at most {money}, at {price['input']:g} and {price['output']:g} per million tokens"
+    for one in estimates:
+        first = next(iter(one.cell.calls()))
+        yield f"== {one.cell.name}: the first of {one.calls:,} calls, of {len(one.cell.ids):,} samples"
+        if not constraints.supports(model):
+            yield f"[system] {first.system}"
+        yield first.prompt.text
 
 
 def _read_text(call: Call, model: str) -> str:

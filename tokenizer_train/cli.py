@@ -75,13 +75,15 @@ def _finetune(images: str, *arguments: str) -> int:
     options, rest = parser.parse_known_args(arguments)
 
     def config(variant: str | None) -> Config:
+        from spae.sources import open_source
         from tokenizer_train.finetune import finetune_config
 
         if variant is not None:
             raise InputError(f"finetune has no variants, got --variant {variant}: leave it out")
+        open_source(images)  # a name that is mistyped is told at once, in a dry run, too
         return finetune_config(images, options.bundle)
 
-    return _train(f"finetune {images}", config, rest)
+    return _train(f"finetune {images}", config, rest, device="cpu")
 
 
 def _new(file: str, *arguments: str) -> int:
@@ -115,19 +117,25 @@ def _with_fields(default: Experiment, command: str, fields: Sequence[str]) -> Ex
     )
 
 
-def _train(command: str, config_of: Callable[[str | None], Experiment], arguments: Sequence[str]) -> int:
+def _train(
+    command: str,
+    config_of: Callable[[str | None], Experiment],
+    arguments: Sequence[str],
+    device: str = "h100",
+) -> int:
     """Train, or tell what it would take.
 
     Args:
         command: what stands before the arguments.
         config_of: from the name of a variant, or None, to the config.
+        device: whose time a dry run tells, unless it is asked for another's.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--variant")
     parser.add_argument("--dry-run", action="store_true")
     # Only with --dry-run; without it they are left to whoever parses the fields, and refused.
     if "--dry-run" in arguments:
-        parser.add_argument("--device", default="h100")
+        parser.add_argument("--device", default=device)
         parser.add_argument("--devices", type=int, default=1)
         parser.add_argument("--utilisation", type=float, default=None)
         parser.add_argument("--json", action="store_true")

@@ -191,6 +191,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "optimizer.")
+        check(
+            self.warmup_steps + self.cooldown_steps <= self.steps,
+            "optimizer.steps",
+            f"at least warmup_steps + cooldown_steps, {self.warmup_steps:,} + {self.cooldown_steps:,} (a shorter run "
+            "wants fewer of these, too: --optimizer.warmup-steps, --optimizer.cooldown-steps)",
+            self.steps,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,12 +307,6 @@ class Config:
             "loss.semantic_layers",
             f"at most the {len(self.tokenizer.pyramid)} layers of tokenizer.pyramid",
             self.loss.semantic_layers,
-        )
-        check(
-            self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.optimizer.steps,
-            "optimizer.steps",
-            "at least warmup_steps + cooldown_steps",
-            self.optimizer.steps,
         )
 
     def _check_guidance(self) -> None:

@@ -206,8 +206,10 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _duration(hours: float) -> str:
-    """Hours, or minutes below one hour."""
-    return f"{hours:,.2f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+    """Hours, minutes below one hour, or seconds below one minute."""
+    if hours >= 1:
+        return f"{hours:,.2f} hours"
+    return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.1f} seconds"
 
 
 def _vocabulary(config: VocabularyConfig) -> Any:

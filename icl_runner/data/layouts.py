@@ -45,8 +45,11 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
     elif by_class := split in {part for part, _ in table.values()}:
         opened = open_source(path)
     else:
+        there = sorted({part for part, _ in table.values() if part})
         raise InputError(
             f"{path} has no split {split}: wanted a folder of that name, or classes.tsv with that split"
+            + (f", which has {', '.join(there)}" if there else "")
+            + "; of shards give a part's files, such as 'FOLDER/PART-*.tar', and no split"
         )
     index = {key: number for number, key in enumerate(opened.keys)}
     examples = []

@@ -164,6 +164,8 @@ def _usage(sample: "EvalSample") -> dict[str, tuple[int, int]]:
 
 def _reason(sample: "EvalSample") -> str:
     if sample.error is not None:
+        if sample.error.message.startswith("CancelledError"):
+            return "stopped while it was asked: the same command asks again"
         return sample.error.message.strip().partition("\n")[0] or "an error without a message"
     if sample.limit is not None:
         return f"stopped at its limit of {sample.limit.type}"

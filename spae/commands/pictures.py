@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -182,14 +183,18 @@ def _report(parsed: "Parsed", options: argparse.Namespace) -> None:
         }
         print(json.dumps(record, ensure_ascii=False))
     else:
+        around: Counter[str] = Counter()
         for repair in repairs:
             if repair["kind"] in ("missing", "surplus"):  # counted below
                 continue
-            instead = f", used {repair['used']!r}" if repair["used"] else ""
-            line = (
-                f"spae: repaired word {repair['position'] + 1}: {repair['kind']} {repair['found']!r}{instead}"
-            )
-            print(line, file=sys.stderr)
+            if not repair["used"]:
+                around[repair["kind"]] += 1
+                continue
+            line = f"{repair['kind']} {repair['found']!r}, used {repair['used']!r}"
+            print(f"spae: repaired word {repair['position'] + 1}: {line}", file=sys.stderr)
+        if around:
+            told = ", ".join(f"{kind} ({count})" for kind, count in around.items())
+            print(f"spae: left out around the words: {told}", file=sys.stderr)
     if parsed.doubtful:
         print(f"spae: warning: {parsed.account} (--strict refuses such text)", file=sys.stderr)
     elif parsed.account:

@@ -110,6 +110,11 @@ def test_decode_says_what_it_repaired(tmp_path, capsys):
     assert captured.out == ""
     assert "spae: repaired word 1" in captured.err
     assert "'white'" in captured.err
+    assert main(["decode", "1. white\n2. Snow\n3. snow\n4. coal\n5. 'coal'", "-o", str(output)]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "spae: repaired word 2: case 'Snow', used 'snow'",
+        "spae: left out around the words: numbering (5), punctuation (1)",
+    ]
     assert main(["decode", "whitte snow snow coal coal", "-o", str(output), "--json"]) == 0
     captured = capsys.readouterr()
     record = json.loads(captured.out)

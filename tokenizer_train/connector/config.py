@@ -57,9 +57,3 @@ class ConnectorExperiment:
 
     def __post_init__(self) -> None:
         parse_trunk(self.trunk)
-        check(
-            self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.optimizer.steps,
-            "optimizer.steps",
-            "at least warmup_steps + cooldown_steps",
-            self.optimizer.steps,
-        )

@@ -59,8 +59,8 @@ class Requests:
         if not self._training:
             # Python drops what is raised while it runs a finalizer: then the request is heeded after the first step.
             raise Stopped(
-                f"stopped by {asked.name} before the first step: whole files of features are kept, and the same "
-                "command goes on from there",
+                f"stopped by {asked.name} before the first step: the same command begins again, with those files "
+                "of features that are whole",
                 asked,
             )
         if before is not None and asked == signal.SIGINT:

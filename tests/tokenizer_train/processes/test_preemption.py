@@ -104,8 +104,8 @@ def test_asked_to_stop_while_features_are_made_it_keeps_whole_files_of_them(
     assert main(["config.py"]) == 0
     out = capsys.readouterr().out
     assert out == (
-        "stopped by SIGTERM before the first step: whole files of features are kept, and the same command goes on "
-        "from there\n"
+        "stopped by SIGTERM before the first step: the same command begins again, with those files of features that "
+        "are whole\n"
     )
     assert len(list((Path(linear_config.run.output) / "guidance").glob("*.safetensors"))) == 2
     monkeypatch.setattr("tokenizer_train.preparation.create", lambda *arguments: 1 / 0)  # that is far enough
