@@ -102,13 +102,13 @@ def finish() -> Config:
     return dataclasses.replace(
         base,
         data=dataclasses.replace(base.data, batch_size=8),
-        loss=dataclasses.replace(base.loss, perceptual=0.2, prefix_dropout=0.3),
-        optimizer=dataclasses.replace(base.optimizer, steps=2_000, learning_rate=5e-4),
+        loss=dataclasses.replace(base.loss, perceptual=0.3, prefix_dropout=0.3),
+        optimizer=dataclasses.replace(base.optimizer, steps=1_300, learning_rate=5e-4, warmup_steps=30),
         run=RunConfig(
             output="build/default64-finish",
             initial="build/default64-cpu/bundle",
             trains="decoder",
-            evaluate_every=500,
+            evaluate_every=325,
             checkpoint_every=250,
         ),
     )
