@@ -98,14 +98,15 @@ def _page(tokenizer: "Tokenizer", name: str, articles: list[str]) -> str:
 
 def _training(info: dict[str, Any]) -> dict[str, str]:
     """What a bundle says of its training, as far as it says it."""
-    training = last = info.get("training", {})
-    steps = 0
+    last = info.get("training", {})
+    steps = images = 0
     while last:  # "initial": how the bundle was trained whose weights a run began with
         steps += last.get("config", {}).get("optimizer", {}).get("steps", 0)
+        images = max(images, last.get("images", 0))
         last = last.get("initial")
     facts = {
         "trained for": f"{steps:,} steps" if steps else "",
-        "training images": f"{training.get('images', 0):,}",
+        "training images": f"{images:,}",
     }
     return {key: value for key, value in facts.items() if value not in ("", "0")}
 

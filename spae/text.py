@@ -173,7 +173,10 @@ def _without_sentences(
     def count(part: str) -> int:
         return len(_words(part, vocabulary, 0)[0])
 
-    return without_sentences(text, count, lambda words: min(abs(words - size) for size in sizes))
+    inside, around = without_sentences(text, count, lambda words: min(abs(words - size) for size in sizes))
+    # "dog: A" has a word, and it is in what looks like a heading.
+    ids = _lookup(_words(inside, vocabulary, 0)[0], vocabulary, []) if around else []
+    return (inside, around) if any(id_ is not None for id_ in ids) else (text, "")
 
 
 def _apart(piece: str, vocabulary: Vocabulary) -> list[str]:

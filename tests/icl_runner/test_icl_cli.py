@@ -91,9 +91,8 @@ def test_dry_run_asks_nothing(class_folders, tmp_path, capsys, fake_model):
     assert main(given) == 0
     out = capsys.readouterr().out
     assert fake_model.prompts == []
-    assert out.startswith(
-        "== classify-2way-1shot-class-name: the first of 20 calls, of 5 samples\nEach input is"
-    )
+    assert out.startswith("== calls, tokens of prompts, tokens of answers at most\n")
+    assert "\n== classify-2way-1shot-class-name: the first of 20 calls, of 5 samples\nEach input is" in out
     assert out.count("\nOutput:\n") == 2  # the first prompt of each cell, as it ends
     rows = [line.split() for line in out.splitlines() if line.endswith((" all", "class-name"))]
     calls, read, written = (int(column.replace(",", "")) for column in rows[-1][:3])

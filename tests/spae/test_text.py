@@ -227,6 +227,12 @@ def test_no_words(text):
         parsed(text)
 
 
+def test_the_only_word_may_look_like_a_heading():
+    assert parsed("dog : A").pyramid.words()[0] == ["dog"]
+    assert parsed("Here: dgo").pyramid.words()[0] == ["dog"]
+    assert parsed("Here: cat").pyramid.words()[0] == ["cat"]
+
+
 @settings(max_examples=200)
 @given(st.text(max_size=60), st.sampled_from([None, 1, 2, 3]))
 def test_any_text_parses_or_is_refused(text, layers):
