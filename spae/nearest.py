@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 CHUNK = 512
 
 # Codebooks up to this width are searched another way, because there the product is cheap and the passes for the minimum
-# are not. It takes some 0.4 of the wide way's time at 16 components, 0.8 at 32 and 1.2 at 64:
+# are not. It takes some 0.7 of the wide way's time at 16 components, 0.8 at 32, as much at 64:
 # `python -m benchmarks.run --only widths --output widths.json`.
 NARROW = 32
 TILE = 128  # positions at a time: with 64 one core has nothing to do, with 2048 the scores leave the cache
