@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from spae.connector_config import IMAGE
 from spae.errors import InputError
 from spae.files import file_size, write_file
 from spae.polygons import Box, Polygon
 
 MAX_BYTES = 1 << 31
-IMAGE = "<image>"
 _PLACEHOLDER = re.compile(r"<bbox(\d*)>")
 # Reason codes of faults -> what was wanted.
 REASONS = {

@@ -18,7 +18,7 @@ CHUNK = 512
 # are not. It takes some 0.7 of the wide way's time at 16 components, 0.8 at 32, as much at 64:
 # `python -m benchmarks.run --only widths --output widths.json`.
 NARROW = 32
-TILE = 128  # positions at a time: with 64 one core has nothing to do, with 2048 the scores leave the cache
+TILE = 128  # positions at a time, so that their scores stay in cache
 BLOCK = 64  # words whose best is looked for before the word itself
 
 _HIGHEST = jax.lax.Precision.HIGHEST

@@ -33,12 +33,6 @@ UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of a save under way
 DAMAGED = "damaged-"  # begins the name of a checkpoint that was set aside
 # Begin the array store's ValueErrors of a bucket or disk that does not answer, or not to us.
 UNREACHABLE = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")
-# What several devices hold copies of is written by all of them, a slice each, if a slice has so many bytes. Orbax cuts
-# everything, and each shape that it cuts compiles a function, which for small arrays takes longer than writing them.
-SLICE = 2**20
-ARRAYS: Any = ocp.type_handlers.get_type_handler(jax.Array)
-# A new handler, which has a public door, would forget of which kind a random key is.
-ARRAYS._min_slice_bytes_for_replica_parallel = SLICE
 
 
 class Damaged(Exception):

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from icl_runner.constraints import Choices
 from icl_runner.detection.locations import Locations, Points, Size
+from spae.connector_config import IMAGE
 from spae.errors import InputError
 from spae.polygons import Box, Polygon, area, with_corners
 
-IMAGE = "<image>"
 MAX_CLASSES = 512  # VisionLLM's <c0> .. <c511>
 POINTS = (8, 24)  # least and most corners of an outline
 # Of each task the ways to put it; filled in by `Instruction.text`.

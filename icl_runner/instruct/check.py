@@ -4,7 +4,8 @@ import re
 from collections import Counter
 
 from icl_runner.endpoint import Answer
-from spae.conversations import IMAGE, Turn
+from spae.connector_config import IMAGE
+from spae.conversations import Turn
 
 # Reason codes -> what is wrong.
 REASONS = {

@@ -106,10 +106,10 @@ def _join(logs: Sequence["EvalLog"]) -> CellResult:
             score = next(iter((sample.scores or {}).values()), None)
             if sample.error is None and score is not None and isinstance(score.value, dict):
                 scored[key] = Sample(key, _floats(score.value), score.metadata or {}, _photograph(sample))
-            elif key not in scored:
-                failed[key] = Failure(key, _reason(sample))
-            else:
+            elif key in scored:
                 continue
+            elif not _is_cut_off(sample):
+                failed[key] = Failure(key, _reason(sample))
             usage[key] = _usage(sample)
     last = logs[-1]
     spae = (last.eval.metadata or {})["spae"]
@@ -135,6 +135,11 @@ def _join(logs: Sequence["EvalLog"]) -> CellResult:
         usage={model: total[model] for model in sorted(total)},
         seconds=sum(map(_seconds, logs)),
     )
+
+
+def _is_cut_off(sample: "EvalSample") -> bool:
+    """Whether the run was stopped while it was asked about: it did not fail, it is missing."""
+    return sample.error is not None and sample.error.message.startswith("CancelledError")
 
 
 def _floats(value: Mapping[str, Any]) -> dict[str, float]:
@@ -164,8 +169,6 @@ def _usage(sample: "EvalSample") -> dict[str, tuple[int, int]]:
 
 def _reason(sample: "EvalSample") -> str:
     if sample.error is not None:
-        if sample.error.message.startswith("CancelledError"):
-            return "stopped while it was asked: the same command asks again"
         return sample.error.message.strip().partition("\n")[0] or "an error without a message"
     if sample.limit is not None:
         return f"stopped at its limit of {sample.limit.type}"

@@ -98,6 +98,15 @@ def test_a_bundle_that_says_nothing_of_its_training(tmp_path):
     assert "trained for" not in write_demo(tokenizer, "tiny", tmp_path).read_text("utf-8")
 
 
+def test_steps_and_images_are_those_of_the_whole_training(tmp_path):
+    tokenizer = FakeTokenizer()
+    begun = {"config": {"optimizer": {"steps": 1_000}}, "images": 48_000}
+    tokenizer.info = {"training": {"config": {"optimizer": {"steps": 20}}, "images": 300, "initial": begun}}
+    page = write_demo(tokenizer, "tiny", tmp_path).read_text("utf-8")
+    assert "1,020 steps" in page
+    assert "48,000" in page
+
+
 def test_unwritable_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot make the folder"):

@@ -85,7 +85,7 @@ def test_bad_values_are_refused(section, changes, message: str) -> None:
 
 def test_sections_must_fit_each_other() -> None:
     config = load_config(CONFIGS / "default64.py")
-    with pytest.raises(InputError, match="at least warmup_steps"):
+    with pytest.raises(InputError, match=r"at least warmup_steps \+ cooldown_steps, 1,000 \+ 0 .*, got 5"):
         dataclasses.replace(config, optimizer=OptimizerConfig(steps=5))
     with pytest.raises(InputError, match=r"guidance must be .*clip-jax:NAME_OR_PATH"):
         dataclasses.replace(config, guidance="dino")

@@ -101,3 +101,18 @@ def test_new_writes_one_of_ones_own(tmp_path, monkeypatch, capsys) -> None:
         assert message in capsys.readouterr().err
     assert main(["new"]) == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_finetuning_is_of_this_machine(image_folder, tmp_path, monkeypatch, capsys) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "tokenizer_train.cli._dry_run", lambda config, options: asked.append(options.device) or 0
+    )
+    assert main(["finetune", str(image_folder), "--dry-run"]) == 0
+    assert main(["finetune", str(image_folder), "--dry-run", "--device", "rtx4090"]) == 0
+    assert main(["default64", "--dry-run"]) == 0
+    assert asked == ["cpu", "rtx4090", "h100"]
+    # What is not there is told before anything is computed.
+    assert main(["finetune", str(tmp_path / "mistyped"), "--dry-run"]) == 1
+    assert "nothing at " in capsys.readouterr().err
+    assert len(asked) == 3

@@ -10,15 +10,17 @@ import pytest
 from PIL import Image
 
 from spae import connector, frozen_lm
+from spae.connector import Reader
 from spae.connector_config import ConnectorConfig
 from spae.errors import InputError
 from spae.frozen_lm.constraint import encode_behind
+from spae.guidance.features import load_trunk
 from spae.sources import open_source
 from tokenizer_train.config_file import load_config
 from tokenizer_train.connector.config import ConnectorExperiment, PairsConfig
 from tokenizer_train.connector.dialogues import open_dialogues
-from tokenizer_train.connector.pairs import Pairs
-from tokenizer_train.connector.preparation import prepare
+from tokenizer_train.connector.pairs import Pairs, validation_batch
+from tokenizer_train.connector.preparation import identity, prepare
 from tokenizer_train.connector.step import nats
 from tokenizer_train.identity import provenance
 from tokenizer_train.loop import train
@@ -207,6 +209,42 @@ def test_conversations_are_said_turn_by_turn(experiment, captioned, tmp_path) ->
         open_dialogues(dataclasses.replace(config, images=str(tmp_path / "elsewhere")))
     with pytest.raises(InputError, match=r"None, but for data\.text conversation"):
         dataclasses.replace(config, text="caption", images="photographs")
+    for changes in ({"prompt": "<image> is"}, {"train_split": "train"}, {"validation_split": "test"}):
+        with pytest.raises(InputError, match=r"with data\.text conversation"):
+            dataclasses.replace(config, **changes)
+
+
+def test_the_shuffled_image_is_another_image(experiment, tmp_path) -> None:
+    """Of an image with two answers, the other answer's is no other."""
+    for number in range(2):
+        Image.fromarray(np.full((8, 8, 3), 200 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    asked = [("0.png", "red"), ("0.png", "round"), ("1.png", "blue")]
+    turns = [{"from": "human", "value": "<image>"}, {"from": "gpt"}]
+    entries = [
+        {"id": str(i), "image": image, "conversations": [turns[0], {**turns[1], "value": said}]}
+        for i, (image, said) in enumerate(asked)
+    ]
+    (tmp_path / "talk.json").write_text(json.dumps(entries))
+    config = dataclasses.replace(
+        experiment.data, text="conversation", train=str(tmp_path / "talk.json"), validation=None
+    )
+    config = dataclasses.replace(config, validation=config.train)
+    (source, dialogues), _, _ = open_dialogues(config)
+    batch = validation_batch(Pairs(source, dialogues, frozen_lm.load(READER), 2, 8, config))
+    assert batch["images"][:, 0, 0, 0].tolist() == [0, 0, 200]
+    assert batch["other_images"][:, 0, 0, 0].tolist() == [200, 200, 0]
+    # Which image it is said of is part of a run's identity.
+    swapped = [{**entry, "image": {"0.png": "1.png", "1.png": "0.png"}[entry["image"]]} for entry in entries]
+    (tmp_path / "swapped.json").write_text(json.dumps(swapped))
+    lm, reader, trunk = frozen_lm.load(READER), Reader.of(frozen_lm.load(READER)), load_trunk(TRUNK)
+    identities = set()
+    for name in ("talk", "swapped"):
+        (source, dialogues), _, _ = open_dialogues(
+            dataclasses.replace(config, train=str(tmp_path / f"{name}.json"))
+        )
+        pairs = Pairs(source, sorted(dialogues), lm, 2, 8, config)
+        identities.add(identity(experiment, reader, trunk, pairs, source))
+    assert len(identities) == 2
 
 
 def test_what_does_not_fit_is_refused(experiment, captioned, tmp_path) -> None:
@@ -223,7 +261,9 @@ def test_what_does_not_fit_is_refused(experiment, captioned, tmp_path) -> None:
     for number in range(2):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"{number}.png")
         (tmp_path / f"{number}.txt").write_text("the same")
-    with pytest.raises(InputError, match="wanted images with different texts, all have 'the same'"):
+    with pytest.raises(
+        InputError, match=r"different images with different texts, 0\.png \('the same'\) has no such other"
+    ):
         train(changed(experiment, data={"validation": str(tmp_path)}))
 
 

@@ -166,6 +166,7 @@ def test_files_that_are_missing_are_told(tiny_config, tmp_path) -> None:
 
 def test_small_runs_take_minutes_and_this_machine_is_measured(monkeypatch) -> None:
     assert (dry_run._duration(0.2), dry_run._duration(1234.5)) == ("12.0 minutes", "1,234.50 hours")
+    assert dry_run._duration(0.01) == "36.0 seconds"
     monkeypatch.setattr(dry_run, "measured_peak", lambda: 50e9)
     name, peaks = dry_run._peaks("cpu")
     assert name == "this machine's processor, 50 GFLOP/s by a product of two matrices"

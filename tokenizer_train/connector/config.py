@@ -38,6 +38,12 @@ class PairsConfig(FeedConfig):
             "None, but for data.text conversation",
             self.images,
         )
+        if self.text == "conversation":
+            # A file says itself what is asked, and has no splits.
+            check(self.prompt == IMAGE, "data.prompt", f"{IMAGE} with data.text conversation", self.prompt)
+            splits = {"data.train_split": self.train_split, "data.validation_split": self.validation_split}
+            for name, split in splits.items():
+                check(split is None, name, "None with data.text conversation", split)
         check(self.prompt.count(IMAGE) == 1, "data.prompt", f"a text with {IMAGE} once", self.prompt)
 
 

@@ -71,6 +71,10 @@ class Pairs(Records):
     def __len__(self) -> int:
         return len(self.dialogues)
 
+    def key(self, index: int) -> str:
+        """Of its image."""
+        return self._source.key(index)
+
     def read(self, index: int, generator: np.random.Generator) -> Record:
         """The record; for an image that cannot be read, if the config says so, another that the generator draws."""
         others = (int(generator.integers(len(self))) for _ in count())
@@ -99,20 +103,25 @@ class Pairs(Records):
 
 
 def validation_batch(pairs: Pairs) -> dict[str, np.ndarray]:
-    """So many records as there are for validation, spread evenly, as a batch; and `other_images`, of each the image of
-    the next record of which something else is to be said.
+    """So many records as there are for validation, spread evenly, as a batch; and `other_images`, of each the
+    next image that is another and of which something else is to be said.
 
     Raises:
-        InputError: an image cannot be read, or all texts are the same.
+        InputError: an image cannot be read, or there is no such other image.
     """
     places = np.linspace(0, len(pairs) - 1, min(VALIDATION_IMAGES, len(pairs))).round().astype(int)
     records = [pairs.record(int(i)) for i in places]
     texts = [tuple(said for _, said in pairs.dialogues[i]) for i in places]
-    if len(set(texts)) < 2:
-        raise InputError(
-            f"data.validation: wanted images with different texts, all have {texts[0][0].strip()!r}"
-        )
-    turned = [[(i + k) % len(texts) for k in range(1, len(texts))] for i in range(len(texts))]
-    others = [next(j for j in around if texts[j] != texts[i]) for i, around in enumerate(turned)]
+    keys = [pairs.key(i) for i in places]
+    others = []
+    for i, text in enumerate(texts):
+        around = ((i + k) % len(texts) for k in range(1, len(texts)))
+        other = next((j for j in around if texts[j] != text and keys[j] != keys[i]), None)
+        if other is None:
+            raise InputError(
+                f"data.validation: wanted different images with different texts, {keys[i]} ({text[0].strip()!r}) has "
+                "no such other"
+            )
+        others.append(other)
     batch = {name: np.stack([record[name] for record in records]) for name in records[0]}
     return {**batch, "other_images": batch["images"][others]}

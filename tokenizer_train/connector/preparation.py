@@ -20,6 +20,7 @@ from spae.connector import Connector, ConnectorNetwork, Reader
 from spae.frozen_lm.model import Decoder
 from spae.guidance.features import Trunk, features_shape, load_trunk
 from spae.layers.rematerialize import rematerialize
+from spae.sources import Source
 from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.connector.dialogues import open_dialogues
 from tokenizer_train.connector.pairs import Pairs, validation_batch
@@ -119,7 +120,7 @@ def prepare(config: ConnectorExperiment, mesh: Mesh) -> tuple[PreparedConnector,
     tokens = jax.eval_shape(lambda: build(rngs=nnx.Rngs(0))(jnp.zeros((1, cells, width_in)))).shape[1]
     pairs = Pairs(source, said, lm, tokens, trunk.image_size, config.data)
     held_out = Pairs(others, said_of_others, lm, tokens, trunk.image_size, config.data)
-    run_id = identity(config, reader, trunk, pairs, source.identity)
+    run_id = identity(config, reader, trunk, pairs, source)
     check_same(run_id, "config, images, texts or frozen networks")
     networks, state = create(config, build, trunk, lm, mesh)
     prepared = PreparedConnector(
@@ -138,13 +139,13 @@ def prepare(config: ConnectorExperiment, mesh: Mesh) -> tuple[PreparedConnector,
     return prepared, state
 
 
-def identity(config: ConnectorExperiment, reader: Reader, trunk: Trunk, pairs: Pairs, source: str) -> str:
+def identity(config: ConnectorExperiment, reader: Reader, trunk: Trunk, pairs: Pairs, source: Source) -> str:
     """sha256 of what must not change while a run goes on, by what it is and not by where it lies."""
     parts = (
         dataclasses.asdict(config.connector),
         (config.run.seed, config.data.batch_size, config.data.prompt, config.data.length),
         (reader.sha256, reader.tokens_sha256, trunk.sha256),
-        source,
+        (source.identity, source.keys),
         pairs.dialogues,
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -59,7 +59,7 @@ HEADS = (
 USED = ModelUsage(input_tokens=100, output_tokens=3, total_tokens=103)
 
 
-def sample(id, value, metadata=None, usage=USED):
+def sample(id, value, metadata=None, usage=USED, error="500 from | the endpoint\nmore"):
     return EvalSample(
         id=id,
         epoch=1,
@@ -67,9 +67,7 @@ def sample(id, value, metadata=None, usage=USED):
         target="cat",
         output=ModelOutput.from_content(MODEL, "cat"),
         scores=None if value is None else {"score": Score(value=value, metadata=metadata or {})},
-        error=None
-        if value is not None
-        else EvalError(message="500 from | the endpoint\nmore", traceback="", traceback_ansi=""),
+        error=None if value is not None else EvalError(message=error, traceback="", traceback_ansi=""),
         model_usage={MODEL: usage},
         completed_at="2026-01-01T00:01:00+00:00",
     )
@@ -218,6 +216,26 @@ def test_unfinished_and_failed_samples_are_counted_and_named(tmp_path):
     assert row.values == ("500 from | the endpoint", "1", "e|9")
     assert r"500 from \| the endpoint | 1 | e\|9 |" in markdown([cell])
     assert as_json([cell])["cells"][0]["failures"] == [{"id": "e|9", "reason": "500 from | the endpoint"}]
+
+
+def test_samples_that_a_stop_cut_off_are_missing_and_did_not_fail(tmp_path):
+    cut_off = sample(
+        "e9", None, error='CancelledError("Cancelled via cancel scope 7f9f4b10be20 by <Task ..>")'
+    )
+    write_log(tmp_path, "a", [*binary(3, 1, count=4), cut_off], status="cancelled")
+    [cell] = collect([tmp_path])
+    assert (len(cell.samples), cell.failures, cell.missing) == (4, (), 1)
+    assert cell.usage == {MODEL: (500, 15)}  # what it cost is counted all the same
+    assert "CancelledError" not in markdown([cell])
+    # The next run asks again.
+    write_log(
+        tmp_path,
+        "b",
+        [sample("e9", {"constrained": 1, "constrained_other": 0})],
+        created="2026-01-02T00:00:00+00:00",
+    )
+    [cell] = collect([tmp_path])
+    assert (len(cell.samples), cell.missing) == (5, 0)
 
 
 def test_cost(tmp_path):
