@@ -18,6 +18,9 @@ CHUNK = 512
 # are not. It takes some 0.7 of the wide way's time at 16 components, 0.8 at 32, as much at 64:
 # `python -m benchmarks.run --only widths --output widths.json`.
 NARROW = 32
+# Of so many words at most: of more XLA's product is another one on CPUs, and takes three times the wide way's time. How
+# either grows: `python -m benchmarks.growth`.
+FEW = 49_152
 TILE = 128  # positions at a time, so that their scores stay in cache
 BLOCK = 64  # words whose best is looked for before the word itself
 
@@ -36,7 +39,8 @@ def nearest(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[
     """
     _check(z_nc, codebook_vc)
     z_nc, codebook_vc = z_nc.astype(jnp.float32), codebook_vc.astype(jnp.float32)
-    return (_nearest_narrow if codebook_vc.shape[1] <= NARROW else _nearest_wide)(z_nc, codebook_vc)
+    words, width = codebook_vc.shape
+    return (_nearest_narrow if width <= NARROW and words <= FEW else _nearest_wide)(z_nc, codebook_vc)
 
 
 def _nearest_narrow(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[Array, " n"]:
