@@ -32,6 +32,6 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks.run --output bench.json
 
-# Whether anything has become slower than benchmarks/check.json says: a few minutes, on an otherwise idle machine.
+# Whether anything has become slower than benchmarks/check.json says: half a minute, on an otherwise idle machine.
 bench-check: setup
 	$(BIN)/python -m benchmarks.check

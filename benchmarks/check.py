@@ -1,4 +1,4 @@
-"""Whether anything has become slower: `python -m benchmarks.check`, a few minutes.
+"""Whether anything has become slower: `python -m benchmarks.check`, half a minute.
 
 Measures shares and ratios, each of two things that took turns in one run, and compares them with check.json: status 1
 where one has fallen by more than a quarter. `--write` writes that table anew, after a change that is meant.
