@@ -93,6 +93,9 @@ class EfficientNetLite0(nnx.Module):
 
     def feature_map(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 7 7 1280"]:
         """What is pooled before the classes, a cell for each 32 x 32 pixels; images in [0, 1]."""
+        # Two after two on a CPU: what a layer hands on stays in its cache, which more images would leave.
+        if jax.default_backend() == "cpu" and len(images_bhwc) > 2:
+            return jax.lax.map(lambda image: self.states(image[None])[-1][0], images_bhwc, batch_size=2)
         return self.states(images_bhwc)[-1]
 
     def pooled(self, images_bhwc: Float[Array, "b 224 224 3"]) -> Float[Array, "b 1280"]:

@@ -47,8 +47,9 @@ def smooth_images() -> np.ndarray:
 def test_efficientnet_is_pytorchs():
     model, fingerprint = packaged(efficientnet.packaged)
     assert len(fingerprint) == 64
-    logits = nnx.jit(lambda model, images: model(images))(model, smooth_images())
-    np.testing.assert_allclose(logits, golden_values()["logits"], atol=2e-4)
+    three = [0, 1, 0]  # more than are seen at a time, and an odd number
+    logits = nnx.jit(lambda model, images: model(images))(model, smooth_images()[three])
+    np.testing.assert_allclose(logits, golden_values()["logits"][three], atol=2e-4)
 
 
 def test_minilm_is_transformers():
