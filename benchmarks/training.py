@@ -32,7 +32,7 @@ def train_step(
     batch = split(
         {
             "images": generator.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8),
-            "features": _unit(generator.normal(size=(batch_size, FEATURES))),
+            "features": _seen(config, len(vocabulary), generator),
         },
         mesh,
     )
@@ -68,6 +68,15 @@ def train_step(
             name: result(seconds[name], batch=batch_size, **peer.facts) for name in calls if name != "step"
         }
     return {name: rates(entry, 1, "steps_per_s") for name, entry in entries.items()}
+
+
+def _seen(config: Config, words: int, generator: np.random.Generator) -> np.ndarray:
+    """What stands beside the images: the guidance's vectors of them, or with pursuit the words of the meaning layers."""
+    batch_size, tokenizer = config.data.batch_size, config.tokenizer
+    if tokenizer.meaning != "pursuit":
+        return _unit(generator.normal(size=(batch_size, FEATURES)))
+    places = tokenizer.shape.tokens(tokenizer.meaning_layers)
+    return generator.integers(0, words, (batch_size, places)).astype(np.float32)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -127,14 +127,18 @@ def test_the_limit_is_the_slower_of_computing_and_moving():
     assert found["untold"] == seconds
 
 
-def test_train_step(vocabulary):
+@pytest.mark.parametrize("meaning", ["head", "pursuit"])
+def test_train_step(vocabulary, meaning):
     config = load_config(run.CONFIG, "tiny")
     # Without discriminator and networks, which take long to compile.
-    config = dataclasses.replace(
-        config,
-        tokenizer=dataclasses.replace(config.tokenizer, network="linear"),
-        loss=dataclasses.replace(config.loss, adversarial=0.0),
-    )
+    tokenizer = dataclasses.replace(config.tokenizer, network="linear")
+    loss = dataclasses.replace(config.loss, adversarial=0.0)
+    if meaning == "pursuit":  # as in the config that is measured
+        tokenizer = dataclasses.replace(
+            tokenizer, meaning="pursuit", meaning_words="apart", pools=(1, 1), trunk="conse"
+        )
+        loss = dataclasses.replace(loss, semantic=0.0, semantic_layers=0)
+    config = dataclasses.replace(config, tokenizer=tokenizer, loss=loss)
     entry = train_step(config, vocabulary, repeats=2)["step"]
     assert (entry["batch"], entry["resolution"], entry["vocabulary"]) == (8, 32, 30)
     assert entry["compile_s"] > 0
