@@ -4,9 +4,12 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,24 +104,28 @@ def _counted(turns: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 @contextmanager
 def _service(bundle: str, options: Sequence[str]) -> Iterator[str]:
-    """`spae serve` until the end of the block; gives its address."""
+    """`spae serve`, when everything is compiled, until the end of the block; gives its address."""
     # The upstream is never asked; without one, a language model would be loaded.
     fixed = ["serve", "--port", "0", "--bundle", bundle, "--upstream", "http://127.0.0.1:9/v1"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *fixed, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if "ready at" not in line:
-            raise RuntimeError(f"spae serve did not start: exit status {process.wait()}")
-        yield line.split()[3]
-    finally:
-        process.terminate()
-        process.communicate()
+    command = [sys.executable, "-c", PROGRAM, *fixed, *options]
+    with (
+        tempfile.NamedTemporaryFile() as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if "ready at" not in line:
+                raise RuntimeError(f"spae serve did not start: exit status {process.wait()}")
+            while b"warmed up" not in Path(log.name).read_bytes():
+                if process.poll() is not None:
+                    raise RuntimeError(
+                        f"spae serve ended before all was compiled: status {process.returncode}"
+                    )
+                time.sleep(0.1)
+            yield line.split()[3]
+        finally:
+            process.terminate()
 
 
 def _load(url: str, kind: str, size: float, seconds: float) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def train_step(
 
 
 def _seen(config: Config, words: int, generator: np.random.Generator) -> np.ndarray:
-    """What stands beside the images: the guidance's vectors of them, or with pursuit the words of the meaning layers."""
+    """What stands beside the images: the guidance's vectors of them, or with pursuit their words of meaning."""
     batch_size, tokenizer = config.data.batch_size, config.tokenizer
     if tokenizer.meaning != "pursuit":
         return _unit(generator.normal(size=(batch_size, FEATURES)))

@@ -5,7 +5,7 @@ Command   spae vocab build .. as configs/default64.py says; with --components 64
           spae-train eval build/parts64/VARIANT/bundle 'DATA/base-val-*.tar' --limit 1000 --skip codecs stlpips frechet
 Variants  of the words, nothing trained: words-1-1-1, words-1-1-16, words-1-1-64, words-1-1-128, words-1-4-64 (pools)
           of the rest, 500 steps: base, fixed-map, residual, latents-8, latents-12, latents-24, inputs-64,
-          weak-commitment, zeros
+          weak-commitment, zeros, unit
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  two CPU cores
 Time      not known yet; of the words some two minutes
@@ -66,5 +66,6 @@ VARIANTS = {
     "inputs-64": lambda: config("inputs-64", inputs=64),
     "weak-commitment": lambda: config("weak-commitment", loss={"commitment": 0.1}),
     "zeros": lambda: config("zeros", {"fill": "zeros"}),
+    "unit": lambda: config("unit", {"unit": True}),
     "tiny": tiny,
 }

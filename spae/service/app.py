@@ -49,8 +49,8 @@ _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "S
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application. It loads the bundle and compiles every batch size before it takes requests, which starting it
-    (its lifespan) waits for.
+    """The application. Before it takes requests it loads the bundle and compiles what one image takes, which starting
+    it (its lifespan) waits for.
 
     `app.state.service` is what its routes work with, once it has started; `app.state.failure` why it did not, or None.
 

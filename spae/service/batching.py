@@ -87,10 +87,13 @@ class Batcher:
         self.telemetry = telemetry
         self.queue = queue
         self.max_wait_s = max_wait_s
-        self.sizes = tuple(sizes)
+        self.sizes: tuple[int, ...] = ()
+        self._tried = tuple(sizes)
         # Of the squares that the tokenizer looks at: of photographs, then of smaller images if those differ.
         self.sides = tuple(sorted({tokenizer.sight, tokenizer.image_size}, reverse=True))
         self.ready = False
+        self.warm = False  # nothing is left to compile
+        self._steps = self.warm_up()
         self._taken = 0
         self._rate = 1.0  # images/s, a running mean
         self._waiting: dict[Kind, deque[_Job]] = {}
@@ -100,31 +103,39 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="spae-batches", daemon=True)
 
-    def warm_up(self) -> None:
-        """Compile every batch size, of encoding and of decoding from every prefix, and the search of rivals; keep the
-        sizes up to the largest that is worth it, and compile those for smaller squares too.
+    def warm_up(self) -> Iterator[None]:
+        """Compile, a step at a time: batches of one; the search of rivals, and words of regions; larger batches, of
+        encoding and of decoding from every prefix; the same of smaller squares. Of the sizes those are kept that are up
+        to the largest that is worth it.
 
         Larger batches only wait longer where they are no faster for each image, as on CPUs, whose caches they leave.
         """
-        rates = {}
-        for batch in self.sizes:
+        rates: dict[int, float] = {}
+        for batch in self._tried:
             images = [self._blank(self.sides[0])] * batch
             pyramids = self.tokenizer.encode(images)
             for layers in range(1, len(self.tokenizer.shape) + 1):
                 self.tokenizer.decode(pyramids, layers)
             rates[batch] = batch / min(self._seconds(images) for _ in range(_TRIALS))
-        largest = max(size for size in self.sizes if rates[size] >= _WORTH_IT * max(rates.values()))
-        self.sizes = tuple(size for size in self.sizes if size <= largest)
-        self._rate = rates[largest]
-        for side in self.sides:
-            self._rivals(self._blank(side))
-            if self.tokenizer.pursuit is not None:
-                self.tokenizer.region_words(self._blank(side), (0, 0, side, side), self._region_words)
+            largest = max(size for size in rates if rates[size] >= _WORTH_IT * max(rates.values()))
+            self.sizes = tuple(size for size in rates if size <= largest)
+            self._rate = rates[largest]
+            yield
+            if batch == 1:
+                self._search(self.sides[0])
+                yield
         for side in self.sides[1:]:
             for batch in self.sizes:
                 self.tokenizer.encode([self._blank(side)] * batch)
-        facts = {"largest_batch": largest, "images_per_s": round(self._rate, 1)}
+                yield
+            self._search(side)
+        facts = {"largest_batch": self.sizes[-1], "images_per_s": round(self._rate, 1)}
         LOG.info("warmed up", extra={"facts": facts})
+
+    def _search(self, side: int) -> None:
+        self._rivals(self._blank(side))
+        if self.tokenizer.pursuit is not None:
+            self.tokenizer.region_words(self._blank(side), (0, 0, side, side), self._region_words)
 
     def _seconds(self, images: Sequence[UInt8[np.ndarray, "s s 3"]]) -> float:
         start = time.perf_counter()
@@ -132,13 +143,13 @@ class Batcher:
         return time.perf_counter() - start
 
     async def start(self) -> None:
-        """Compile, then begin; ready afterwards.
+        """Compile batches of one, then begin; ready afterwards, and the rest is compiled between requests.
 
         Raises:
             Whatever the tokenizer raises.
         """
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self.warm_up)
+        await asyncio.to_thread(next, self._steps)
         self.ready = True
         self._thread.start()
 
@@ -273,8 +284,11 @@ class Batcher:
                     self.ready = True
                     LOG.info("recovered")
                     pause = _FIRST_PAUSE_S
-                while batch := self._next():
-                    self._work(batch)
+                while (batch := self._next()) is not None:
+                    if batch:
+                        self._work(batch)
+                    else:
+                        self.warm = bool(next(self._steps, True))
                 return
             except BaseException as error:  # whatever it is: those who wait must hear of it
                 self.ready = False
@@ -287,13 +301,16 @@ class Batcher:
                     self._changed.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _next(self) -> list[_Job]:
-        """The next batch: what has waited longest and others of its kind; [] at the end."""
+    def _next(self) -> list[_Job] | None:
+        """The next batch: what has waited longest and others of its kind; None at the end. [] while there is something
+        to compile and nobody waits, or more than the largest batch holds: larger ones will be done sooner."""
         with self._changed:
             while True:
                 self._forget_cancelled()
                 if self._waiting:
                     jobs = min(self._waiting.values(), key=lambda jobs: jobs[0].since)
+                    if not self.warm and len(jobs) > self.sizes[-1]:
+                        return []
                     left = jobs[0].since + self.max_wait_s - time.perf_counter()
                     if len(jobs) >= self.sizes[-1] or left <= 0 or self._closing:
                         # Never padded: what is over the largest size that can be filled goes next.
@@ -302,6 +319,8 @@ class Batcher:
                         return self._working
                     self._changed.wait(left)
                 elif self._closing:
+                    return None
+                elif not self.warm:
                     return []
                 else:
                     self._changed.wait()

@@ -50,7 +50,7 @@ def service_of(request: Request) -> Service:
 
 @asynccontextmanager
 async def start(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Service]:
-    """Load the models, compile every batch size, and end all of it on leaving.
+    """Load the models, compile what one image takes, and end all of it on leaving.
 
     Raises:
         InputError, BundleError: the bundle or the language model is not there, or is none for a service.

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from fake_tokenizer import FakeTokenizer
 
 from spae.compiled import BUCKETS
 from spae.errors import InputError
-from spae.service.batching import Batcher, Overloaded, Unavailable
+from spae.service.batching import Batcher, Overloaded, Unavailable, _Job
 from spae.service.telemetry import Telemetry
 
 PATIENCE_S = 60
@@ -62,6 +63,7 @@ def running(test, **options):
         options.setdefault("max_wait_s", 0.02)
         batcher = Batcher(tokenizer, Telemetry(), **options)
         await batcher.start()
+        await until(lambda: batcher.warm)
         batcher.sizes = options.get("sizes", BUCKETS)  # whichever of them was the fastest
         warm = list(tokenizer.batches)
         tokenizer.batches.clear()
@@ -82,7 +84,7 @@ async def until(condition):
         await asyncio.sleep(0.002)
 
 
-def test_every_shape_is_compiled_before_it_is_ready():
+def test_every_shape_is_compiled():
     async def nothing(batcher, tokenizer):
         assert batcher.ready
 
@@ -104,6 +106,7 @@ def test_squares_of_both_sizes_are_compiled_and_batched_apart():
     async def run():
         batcher = Batcher(tokenizer, Telemetry(), queue=64, max_wait_s=0.02, sizes=(1, 2))
         await batcher.start()
+        await until(lambda: batcher.warm)
         kept = batcher.sizes
         assert {(len(one), one[0]) for one in tokenizer.squares} >= {
             (n, side) for n in kept for side in (16, 32)
@@ -135,8 +138,49 @@ def test_squares_of_both_sizes_are_compiled_and_batched_apart():
 def test_batches_only_as_large_as_is_worth_it(monkeypatch, seconds, kept):
     monkeypatch.setattr(Batcher, "_seconds", lambda self, images: seconds[len(images)])
     batcher = Batcher(Watched(), Telemetry(), queue=8, max_wait_s=0, sizes=(1, 2, 4, 8))
-    batcher.warm_up()
+    sizes = [batcher.sizes for _ in batcher.warm_up()]
+    assert sizes[0] == (1,)  # which it begins with
     assert batcher.sizes == kept
+
+
+def test_larger_batches_are_compiled_while_nobody_waits_or_more_than_a_batch_holds():
+    async def run():
+        batcher = Batcher(Watched(), Telemetry(), queue=8, max_wait_s=0, sizes=(1, 2))
+        next(batcher.warm_up())
+        jobs = [
+            _Job(("encode", 16), square(level), asyncio.get_running_loop().create_future())
+            for level in (0, 1)
+        ]
+        assert batcher._next() == []
+        batcher._waiting = {jobs[0].kind: deque(jobs[:1])}
+        assert batcher._next() == jobs[:1]
+        batcher._waiting = {jobs[0].kind: deque(jobs)}
+        assert batcher._next() == []
+        batcher.warm = True
+        assert [batcher._next(), batcher._next()] == [jobs[:1], jobs[1:]]
+
+    asyncio.run(run())
+
+
+def test_what_fails_while_it_is_compiled_ends_no_service():
+    async def run():
+        tokenizer = Watched()
+        batcher = Batcher(tokenizer, Telemetry(), queue=8, max_wait_s=0, sizes=(1, 2, 4))
+        encode = tokenizer.encode
+
+        def too_large(images):
+            if len(images) == 4:
+                raise RuntimeError("out of memory")
+            return encode(images)
+
+        tokenizer.encode = too_large
+        await batcher.start()
+        await until(lambda: batcher.warm and batcher.ready)
+        assert 4 not in batcher.sizes
+        assert len(await asyncio.wait_for(batcher.encode([square(1)] * 5), PATIENCE_S)) == 5
+        await batcher.close()
+
+    asyncio.run(run())
 
 
 def test_each_gets_its_own_result_and_one_thread_works():
