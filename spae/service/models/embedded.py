@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -21,6 +21,7 @@ from spae.service.models.names import check_model
 from spae.service.models.upstream import PictureFormat
 from spae.service.models.writer import End, Request, Writer
 from spae.service.settings import Settings
+from spae.service.telemetry import log_error
 from spae.vocabulary import Vocabulary
 
 LOG = logging.getLogger("spae.service")
@@ -66,7 +67,8 @@ class EmbeddedModel:
 
     @classmethod
     def load(cls, settings: Settings, vocabulary: Vocabulary) -> "EmbeddedModel":
-        """The model that the settings name, compiled for conversations of a usual length.
+        """The model that the settings name. What conversations of a usual length take is compiled behind its back: who
+        asks meanwhile waits for that.
 
         Raises:
             InputError: it is not there, or is none that chats.
@@ -75,7 +77,8 @@ class EmbeddedModel:
         upstream = cls(model, vocabulary, settings.timeout_s, settings.names)
         facts = {"model": model.name, "source": model.source, "revision": model.revision}
         LOG.info("model loaded", extra={"facts": facts | {"words_left_out": len(upstream._words.left_out)}})
-        model.generate([model.encode(" word" * _WARM_UP)], 2)
+        warmed_up = upstream._thread.submit(model.generate, [model.encode(" word" * _WARM_UP)], 2)
+        warmed_up.add_done_callback(_tell)
         return upstream
 
     def check(self, body: Mapping[str, Any]) -> None:
@@ -373,3 +376,9 @@ def _settings(body: Mapping[str, Any], usual: int, room: int | None = None) -> d
         "top_p": 1.0 if top_p is None else top_p,
         "seed": (secrets.randbelow(2**31) if seed is None else seed) % 2**31,
     }
+
+
+def _tell(warmed_up: Future) -> None:
+    """Whether it failed; what fails here fails with every request, too."""
+    if not warmed_up.cancelled() and (error := warmed_up.exception()):
+        log_error(LOG, "the language model failed", error)
