@@ -50,5 +50,7 @@ def test_what_is_not(changes, message):
 
 def test_a_rule_across_fields():
     check(True, "width", "left out", None)
-    with pytest.raises(InputError, match=r"^width must be left out, got 3; change it in the config or on the"):
+    with pytest.raises(
+        InputError, match=r"^width must be left out, got 3; change it in the config or on the"
+    ):
         check(False, "width", "left out", 3)
