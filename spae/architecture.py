@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from spae.bounds import Positive, Range, check_fields
+from spae.bounds import Count, Positive, check_fields
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
 from spae.quantize import Fill
@@ -25,7 +25,7 @@ class AutoencoderConfig:
     filters: Positive = 128  # channels at full resolution
     multipliers: tuple[Positive, ...] = (1, 2, 2, 4)  # of `filters`, per scale
     blocks: Positive = 2  # residual blocks per scale, and again as bottleneck
-    downsamplings: Annotated[int, Range(0)] = 2  # the first so many scales end in a halving
+    downsamplings: Count = 2  # the first so many scales end in a halving
     patch: Positive = 1  # pixels a side folded into channels before the first convolution (1 in the paper)
     skip: bool = False  # a linear path beside each network, patches to latents and back (none in the paper)
     codebook: Literal["frozen", "learned", "projected", "mapped"] = (
@@ -34,9 +34,7 @@ class AutoencoderConfig:
     latents: int | None = (
         None  # with codebook "mapped": width of the latents; else that of the appearance view
     )
-    meaning_layers: Annotated[int, Range(0)] = (
-        0  # the first so many layers choose words by meaning (0 in the paper)
-    )
+    meaning_layers: Count = 0  # the first so many layers choose words by meaning (0 in the paper)
     # How they choose: by a trained head; the words nearest to the trunk's features, best first (V2L); or words that add
     # up to what the trunk sees in each region (spae/pursuit.py).
     meaning: Literal["head", "ranked", "pursuit"] = "head"
@@ -55,7 +53,7 @@ class AutoencoderConfig:
     language_model: Literal["none", "masked"] = "none"
     fill: Fill = "nearest"  # positions that a prefix leaves without a word
     frames: Positive = 1  # of a clip; 1: the tokenizer is one of images, and its convolutions are 2-D
-    temporal_downsamplings: Annotated[int, Range(0)] = 0  # the first so many halvings halve time as well
+    temporal_downsamplings: Count = 0  # the first so many halvings halve time as well
 
     def __post_init__(self):
         check_fields(self)

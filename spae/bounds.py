@@ -28,13 +28,14 @@ class Range:
         return f"from {self.low} to {self.high}" + (f", {self.high} left out" if self.open == "high" else "")
 
 
+Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
 
 
 def check_fields(config: Any, section: str = "") -> None:
     """Check every field of a dataclass against its annotation: a `Range`, the choices of a `Literal`, the same of every
-    item of a tuple; None passes where `| None` says so. Rules across fields are the config's own.
+    item of a tuple; None passes where `| None` says so. Rules across fields are the config's own, told to `check`.
 
     Args:
         section: stands before the fields' names in messages, such as "data.".
@@ -44,6 +45,18 @@ def check_fields(config: Any, section: str = "") -> None:
     """
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         _check(f"{section}{name}", getattr(config, name), hint)
+
+
+def check(condition: bool, name: str, wanted: str, value: object) -> None:
+    """Hold a config to one of its own rules.
+
+    Raises:
+        InputError: the condition does not hold; it names the field, what it must be and what it is.
+    """
+    if not condition:
+        raise InputError(
+            f"{name} must be {wanted}, got {value!r}; change it in the config or on the command line"
+        )
 
 
 def _check(name: str, value: Any, hint: Any) -> None:

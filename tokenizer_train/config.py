@@ -10,25 +10,16 @@ from typing import Annotated, Literal
 
 from spae import bundle
 from spae.architecture import AutoencoderConfig
-from spae.bounds import Positive, Range, Share, check_fields
-from spae.errors import BundleError, InputError
+from spae.bounds import Count, Positive, Range, Share, check, check_fields
+from spae.errors import BundleError
 from spae.files import bucket_errors, open_path
 from spae.guidance.choice import parse
 from spae.vocabulary import Vocabulary, code_vocabulary
 from tokenizer_train.places import place
 
-Count = Annotated[int, Range(0)]
 Weight = Annotated[float, Range(0)]
 Above0 = Annotated[float, Range(0, open="low")]
 Decay = Annotated[float, Range(0, 1, open="high")]
-
-
-def check(condition: bool, name: str, wanted: str, value: object) -> None:
-    """Raises InputError unless the condition holds."""
-    if not condition:
-        raise InputError(
-            f"{name} must be {wanted}, got {value!r}; change it in the config or on the command line"
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from tokenizer_train.processes.mesh import replicate, shardings, to_host
 from tokenizer_train.start import Tensors, begin
 
 Network = TypeVar("Network", bound=nnx.Module)
+Distance = Callable[[Any, Array, Array], Array]  # (parameters, images, decoded) -> (B,)
 
 
 @jax.tree_util.register_dataclass
@@ -65,7 +66,7 @@ class Modules:
     discriminator: nnx.GraphDef | None
     transform: optax.GradientTransformation
     discriminator_transform: optax.GradientTransformation
-    perceptual: Callable[[Any, Array, Array], Array] | None  # (parameters, images, decoded) -> (B,)
+    perceptual: Distance | None
     language_model: nnx.GraphDef | None
     constants: Constants
 
@@ -138,14 +139,7 @@ def build(
             key=jax.random.fold_in(key, 2),
         )
 
-    distance: Callable[[Any, Array, Array], Array] | None = None
-    perceptual_params: Any = ()
-    if perceptual is not None:
-        perceptual_graph, perceptual_params = nnx.split(_kept(config, perceptual))
-
-        def distance(params, a, b):
-            return nnx.merge(perceptual_graph, params)(a, b)
-
+    distance, perceptual_params = _distance(config, perceptual)
     language_graph, language_params = (
         nnx.split(_kept(config, language)) if language is not None else (None, ())
     )
@@ -182,6 +176,14 @@ def _discriminator(config: Config, rngs: nnx.Rngs) -> Discriminator:
     own = config.tokenizer
     network = Discriminator(own.image_size, own.filters, frames=own.frames, dtype=_dtype(config), rngs=rngs)
     return _kept(config, network)
+
+
+def _distance(config: Config, network: nnx.Module | None) -> tuple[Distance | None, Any]:
+    """The perceptual distance as a function of its parameters, and these."""
+    if network is None:
+        return None, ()
+    graph, params = nnx.split(_kept(config, network))
+    return lambda params, images, decoded: nnx.merge(graph, params)(images, decoded), params
 
 
 def _dtype(config: Config) -> Any:

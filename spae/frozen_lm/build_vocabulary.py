@@ -69,8 +69,7 @@ def build(
     for other in others:
         kept = _shared(kept, other, filters)
     kept = _allowed(kept, vulgar, blocked, filters)
-    words = sorted(kept, key=lambda word: (-zipf.get(word, 0.0), kept[word]))[:max_size]
-    kept = filters.passed(f"the {max_size} most frequent", {word: kept[word] for word in words})
+    kept = _most_frequent(kept, zipf, max_size, filters)
 
     provenance: dict[str, Any] = {
         "model": source.provenance,
@@ -85,7 +84,7 @@ def build(
     token_ids = np.array(list(kept.values()), np.int32)
     embeddings = source.embeddings[token_ids]
     views = _views(view, embeddings, appearance_components)
-    return Vocabulary(tuple(words), token_ids, embeddings, views, provenance)
+    return Vocabulary(tuple(kept), token_ids, embeddings, views, provenance)
 
 
 class _Filters:
@@ -135,6 +134,12 @@ def _allowed(words: Words, vulgar: frozenset[str], blocked: frozenset[str], filt
     if not blocked:
         return words
     return filters.passed(f"not among {len(blocked)} blocked words", _without(words, blocked))
+
+
+def _most_frequent(words: Words, zipf: Mapping[str, float], size: int, filters: _Filters) -> Words:
+    """So many, in their final order; a word whose frequency nobody asked for has none."""
+    first = sorted(words, key=lambda word: (-zipf.get(word, 0.0), words[word]))[:size]
+    return filters.passed(f"the {size} most frequent", {word: words[word] for word in first})
 
 
 def _without(words: Words, unwanted: frozenset[str]) -> Words:

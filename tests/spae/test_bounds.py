@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from spae.bounds import Positive, Range, check_fields
+from spae.bounds import Positive, Range, check, check_fields
 from spae.errors import InputError
 
 
@@ -46,3 +46,11 @@ def test_what_is_within():
 def test_what_is_not(changes, message):
     with pytest.raises(InputError, match=message):
         check_fields(Config(**changes))
+
+
+def test_a_rule_across_fields():
+    check(True, "width", "left out", None)
+    with pytest.raises(
+        InputError, match=r"^width must be left out, got 3; change it in the config or on the"
+    ):
+        check(False, "width", "left out", 3)

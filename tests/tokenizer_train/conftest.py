@@ -93,8 +93,8 @@ STEPS: dict[Any, Step[TrainState]] = {}
 def shared_step(config: Config, modules: Modules, mesh: Mesh) -> Step[TrainState]:
     """`step.make_step`, once for all configs that it makes the same of."""
     optimizer, run = config.optimizer, config.run
-    if optimizer.decay == "constant":
-        optimizer = dataclasses.replace(optimizer, steps=0)
+    if optimizer.decay == "constant":  # however many steps there are: as few as the others allow
+        optimizer = dataclasses.replace(optimizer, steps=optimizer.warmup_steps + optimizer.cooldown_steps)
     choices = run.initial is None, run.trains, run.precision, run.rematerialize
     # Of widths that no field tells, those of the words and of the trunk's features, the graphs do.
     graphs = modules.autoencoder, modules.discriminator, modules.language_model
@@ -138,6 +138,12 @@ def linear_config(tiny_config: Config) -> Config:
     return dataclasses.replace(
         tiny_config, tokenizer=dataclasses.replace(tiny_config.tokenizer, network="linear")
     )
+
+
+@pytest.fixture
+def unvalidated(monkeypatch) -> None:
+    """Runs leave out their validation, which compiles what encodes and decodes: for tests that do not look at it."""
+    monkeypatch.setattr(preparation, "validate", lambda *arguments: None)
 
 
 @pytest.fixture

@@ -174,7 +174,9 @@ def full_disk():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", kept)
 
 
-def test_a_full_disk_does_not_end_a_run_that_can_go_on(linear_config, full_disk, monkeypatch, capsys) -> None:
+def test_a_full_disk_does_not_end_a_run_that_can_go_on(
+    linear_config, unvalidated, full_disk, monkeypatch, capsys
+) -> None:
     scalars, line = Summaries.scalars, Summaries.line
 
     def filling(self, step, values, group):

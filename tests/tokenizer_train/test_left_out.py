@@ -147,7 +147,7 @@ def test_features_without_them(source, tmp_path, hash_guidance, capsys) -> None:
 
 
 def test_a_run_goes_on_without_them_to_the_same_losses(
-    linear_config: Config, image_folder, tmp_path, losses, capsys
+    linear_config: Config, unvalidated, image_folder, tmp_path, losses, capsys
 ) -> None:
     folder = tmp_path / "images"
     for number, file in enumerate(sorted(image_folder.rglob("*.png"))):

@@ -38,7 +38,7 @@ def kept(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def finished(linear_config: Config, kept: Path) -> Config:
+def finished(linear_config: Config, kept: Path, unvalidated) -> Config:
     """A run of one step that is done: trained once for all tests, each of which has its own copy of the folder."""
     config = changed(linear_config, optimizer={"steps": 1})
     if not (kept / "run").exists():
@@ -79,7 +79,7 @@ def test_twenty_steps_through_the_command_line(
     assert tokenizer.decode(pyramid).shape == (32, 32, 3)
 
 
-def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, kill_after) -> None:
+def test_a_killed_run_goes_on_to_the_same_losses(tiny_config, losses, kill_after, unvalidated) -> None:
     """With networks, and a rate that changes with every step: the rest of the run begins where it was in its course."""
     config = changed(tiny_config, optimizer={"warmup_steps": 2, "decay": "cosine"})
     train(changed(config, run={"output": config.run.output + "-whole"}))

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Literal
 
-from spae.bounds import Positive
+from spae.bounds import Positive, check
 from spae.connector_config import IMAGE, ConnectorConfig, parse_trunk
-from tokenizer_train.config import FeedConfig, MeshConfig, OptimizerConfig, RecordConfig, check
+from tokenizer_train.config import FeedConfig, MeshConfig, OptimizerConfig, RecordConfig
 from tokenizer_train.places import place
 
 

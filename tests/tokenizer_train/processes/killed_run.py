@@ -39,7 +39,7 @@ PATIENCE = 300  # seconds for a life to log its first step
 def make_config(vocabulary: str, images: str, output: Path) -> Config:
     return Config(
         tokenizer=AutoencoderConfig(
-            image_size=16, pyramid=(1, 2, 4), filters=8, multipliers=(1,), blocks=1, downsamplings=0, patch=4
+            image_size=16, pyramid=(1, 2, 4), network="linear", skip=True, downsamplings=0, patch=4
         ),
         vocabulary=VocabularyConfig(path=vocabulary),
         data=DataConfig(train=images, validation=images, batch_size=4, threads=1, buffer=8),

@@ -3,8 +3,7 @@
     python one_process.py JOBS.json PROCESS
 
 The jobs: `processes`, `coordinator`, `results` (a file name without its ending) and `runs`, each with its `name`,
-`devices` (how many of all; null for all of them), whether it `validates` (at its end, as every run does), and the
-fields of its config.
+whether it `validates` (at its end, as every run does), and the fields of its config.
 """
 
 import dataclasses
@@ -13,14 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 from conftest import CONFIGS, HashGuidance
 
 from tokenizer_train import guidance, loop
-from tokenizer_train.config import Config, MeshConfig
+from tokenizer_train.config import Config
 from tokenizer_train.config_file import load_config
 from tokenizer_train.preparation import Prepared
-from tokenizer_train.processes.mesh import make_mesh
 from tokenizer_train.summaries import Summaries
 
 
@@ -51,10 +48,6 @@ def main(jobs: dict[str, Any], process: int) -> None:
         if many:
             config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **own))
 
-        def mesh(config: MeshConfig, count: int | None = run["devices"]) -> jax.sharding.Mesh:
-            return make_mesh(config, jax.devices()[:count])
-
-        loop.make_mesh = mesh
         Prepared.validate = validate if run["validates"] else lambda *arguments: None  # type: ignore[method-assign]
         loop.train(config)
         results[run["name"]] = dict(logged)

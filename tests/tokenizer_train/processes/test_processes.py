@@ -29,9 +29,8 @@ import jax
 import pytest
 from one_process import config_of
 
-from tokenizer_train import loop, preparation
+from tokenizer_train import loop
 from tokenizer_train.processes.mesh import make_mesh
-from tokenizer_train.summaries import Summaries
 
 WORKER = Path(__file__).with_name("one_process.py")
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,13 +45,10 @@ class Runs:
     def __init__(self, folder: Path, vocabulary: Path, images: Path) -> None:
         self.folder, self._vocabulary, self._images = folder, vocabulary, images
 
-    def run(
-        self, name: str, devices: int | None = None, validates: bool = False, **mesh: int
-    ) -> dict[str, Any]:
+    def run(self, name: str, validates: bool = False, **mesh: int) -> dict[str, Any]:
         """A run, named like its folder."""
         return {
             "name": name,
-            "devices": devices,
             "validates": validates,
             "fields": {
                 "vocabulary": {"path": str(self._vocabulary)},
@@ -139,13 +135,21 @@ def same(ours: Losses, theirs: Losses, first: int) -> None:
 
 
 def test_two_processes_train_as_one_and_go_on_from_each_others_checkpoints(
-    vocabulary_folder, image_folder, tmp_path, hash_guidance, monkeypatch
+    vocabulary_folder, image_folder, tmp_path, hash_guidance, shared_steps, unvalidated, losses, monkeypatch
 ) -> None:
     runs = Runs(tmp_path, vocabulary_folder, image_folder)
-    (single,) = runs.start("single", 1, 4, [runs.run("one", devices=1), runs.run("four")])
-    expected = single["one"]
+    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+
+    def here(name: str) -> Losses:
+        """What a run of this process, on one device, logs."""
+        losses.clear()
+        loop.train(config_of(runs.run(name)["fields"]))
+        return dict(losses)
+
+    expected = here("one")
     # The weights move, and the losses with them: equality below is not that of runs that stand still.
     assert abs(expected[STEPS]["reconstruction"] / expected[1]["reconstruction"] - 1) > 0.05
+    (single,) = runs.start("single", 1, 4, [runs.run("four")])
     same(single["four"], expected, 1)
 
     runs.copy_checkpoint("one", SAVES, "data")
@@ -160,15 +164,5 @@ def test_two_processes_train_as_one_and_go_on_from_each_others_checkpoints(
     assert "psnr" not in printed[1]
     assert (tmp_path / "fsdp" / "bundle" / "bundle.json").is_file()
 
-    back: Losses = {}
-
-    def scalars(self, step, values, group):
-        if group == "train":
-            back[step] = dict(values)
-
-    monkeypatch.setattr(Summaries, "scalars", scalars)
-    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-    monkeypatch.setattr(preparation, "validate", lambda *arguments: None)
     runs.copy_checkpoint("fsdp", 2 * SAVES, "back")
-    loop.train(config_of(runs.run("back")["fields"]))
-    same(back, expected, 2 * SAVES + 1)
+    same(here("back"), expected, 2 * SAVES + 1)
