@@ -4,6 +4,7 @@ Exit status: 0 done, 1 failed (one line on stderr), 2 bad usage, 130 interrupted
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,9 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
 
     If the reader of standard output leaves (`spae encode .. | head`), quietly 1, as Python's documentation has it.
     """
+    # Tracing makes millions of small objects, and Python's collector would look through them after every 700: that is a
+    # tenth of the time until something is compiled.
+    gc.set_threshold(50_000, 10, 10)
     told = False
     try:
         try:
