@@ -5,11 +5,11 @@ Command   spae vocab build .. as configs/default64.py says; with --components 64
           spae-train eval build/parts64/VARIANT/bundle 'DATA/base-val-*.tar' --limit 1000 --skip codecs stlpips frechet
 Variants  of the words, nothing trained: words-1-1-1, words-1-1-16, words-1-1-64, words-1-1-128, words-1-4-64 (pools)
           of the rest, 500 steps: base, fixed-map, residual, latents-8, latents-12, latents-24, inputs-64,
-          weak-commitment, zeros, unit
+          weak-commitment, unit, zeros, zeros-24, zeros-32
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  two CPU cores
-Time      not known yet; of the words some two minutes
-Expect    only words-1-1-64 and words-1-4-64 have been measured: docs/results.md
+Time      some five minutes each; of the words two
+Expect    docs/results.md; not run: latents-8, latents-12, inputs-64, weak-commitment, unit
 """
 
 import dataclasses
@@ -66,6 +66,8 @@ VARIANTS = {
     "inputs-64": lambda: config("inputs-64", inputs=64),
     "weak-commitment": lambda: config("weak-commitment", loss={"commitment": 0.1}),
     "zeros": lambda: config("zeros", {"fill": "zeros"}),
+    "zeros-24": lambda: config("zeros-24", {"fill": "zeros", "latents": 24}),
+    "zeros-32": lambda: config("zeros-32", {"fill": "zeros", "latents": 32}),
     "unit": lambda: config("unit", {"unit": True}),
     "tiny": tiny,
 }
