@@ -76,12 +76,12 @@ def _names(arguments: Any) -> Iterator[str]:
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """Where two JSON values differ, in words: of settings that were kept, and those of now."""
     if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        # The settings first: when they differ, cells and samples do, and nobody needs to be told.
-        keys = sorted({*before, *now}, key=lambda key: (key != "settings", key))
-        for key in keys:
-            found += differences(before.get(key), now.get(key), key)
-        return found
+        # Where the settings differ, cells and samples do, and nobody needs to be told.
+        if told := differences(before.get("settings"), now.get("settings")):
+            return told
+        return [
+            one for key in sorted({*before, *now}) for one in differences(before.get(key), now.get(key), key)
+        ]
     return [] if before == now else [f"{name} was {_short(before)}, now {_short(now)}"]
 
 

@@ -84,7 +84,11 @@ class Parsed:
             InputError: a word was missing, unknown or one too many.
         """
         if self.account:
-            raise InputError(f"text: {self.account}; give every word as encode does, or leave strict out")
+            unknown = [
+                f"{one.found!r} at {one.position + 1}" for one in self.repairs if one.kind == "unknown"
+            ]
+            named = f"; not in the vocabulary: {', '.join(unknown[:5])}" if unknown else ""
+            raise InputError(f"text: {self.account}{named}; mend the text, or decode without strict")
         return self.pyramid
 
 

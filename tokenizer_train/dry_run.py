@@ -198,7 +198,8 @@ def table(result: dict[str, Any]) -> str:
         "operations": f"{_amount(result['flops'])}FLOP a step of {result['batch_size']:,} images, "
         f"{_amount(result['exact_flops'])}FLOP of them in full float32 ({exact})",
         "speed": f"{result['images_per_second']:,.0f} images/s on {result['devices']} x {result['device']} "
-        f"({result['precision']}) at {result['utilisation']:.0%} of their peak",
+        f"({result['precision']}) at {result['utilisation']:.0%} of their peak; "
+        "small networks reach far less: --utilisation",
         "time": time,
         "missing": "\n            ".join(result["missing"]) or "nothing that the config names",
     }

@@ -25,9 +25,9 @@ def labelled(path: str | Path, split: str | None = None) -> ExampleSet:
       their names of ImageNet; other labels are names.
 
     Raises:
-        InputError: nothing there that is understood, or images without a class.
+        InputError: nothing there that is understood, images without a class, or a set's name that is a folder's, too.
     """
-    if str(path) == "photographs":
+    if _is_installed(path, "photographs"):
         return layouts.photographs(split)
     folder = Path(path)
     if folder.suffix == ".npz" or (folder / "mnist.npz").is_file():
@@ -49,7 +49,7 @@ def captioned(path: str | Path, split: str | None = None) -> ExampleSet:
     Raises:
         InputError: nothing there that is understood, or images without a caption.
     """
-    if str(path) == "photographs":
+    if _is_installed(path, "photographs"):
         return layouts.photographs(split)
     if layouts.caption_files(Path(path)):
         return layouts.coco_captions(Path(path), split)
@@ -66,7 +66,7 @@ def asked(path: str | Path, split: str | None = None) -> ExampleSet:
     Raises:
         InputError: nothing there that is understood, or the package is not installed.
     """
-    if str(path) == "easy-vqa":
+    if _is_installed(path, "easy-vqa"):
         return layouts.easy_vqa(split)
     if not layouts.question_files(Path(path)):
         raise InputError(
@@ -86,6 +86,22 @@ def pictured(path: str | Path, split: str | None = None) -> ExampleSet:
         return layouts.coco_captions(folder, split)
     by_lists = (folder / "images").is_dir() and layouts.lists(folder)
     digits = folder.suffix == ".npz" or (folder / "mnist.npz").is_file()
-    if str(path) == "photographs" or digits or by_lists:
+    if digits or by_lists or _is_installed(path, "photographs"):
         return labelled(path, split)
     return layouts.source(path, split, wanted=None)
+
+
+def _is_installed(path: str | Path, name: str) -> bool:
+    """Whether the set of that name is meant, and no folder.
+
+    Raises:
+        InputError: there is a folder of that name, too.
+    """
+    if str(path) != name:
+        return False
+    if Path(name).exists():
+        raise InputError(
+            f"{name} is the name of an installed set, and of a folder here: write {Path(name).resolve()} for the "
+            "folder; for the set, run from elsewhere"
+        )
+    return True

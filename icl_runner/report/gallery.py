@@ -46,14 +46,20 @@ class Answered:
     right: bool | None
 
 
+def rule_of(cell: CellResult) -> str | None:
+    """The key of the measure by which answers are shown as right or wrong; None where nothing is."""
+    answers = [sample.values for sample in cell.samples if sample.metadata.get("answers")]
+    return next((rule for rule in tasks.find(cell.task).rules if any(rule in one for one in answers)), None)
+
+
 def answered(cell: CellResult, count: int) -> list[Answered]:
     """The first right and the first wrong answers of a cell with text answers, by id, half of `count` each; where
     nothing is right or wrong (captions) the first `count`."""
     samples = [sample for sample in cell.samples if sample.metadata.get("answers")]
-    rules = [rule for rule in tasks.find(cell.task).rules if any(rule in one.values for one in samples)]
-    if not rules:
+    rule = rule_of(cell)
+    if rule is None:
         return [_answered(sample, None) for sample in samples[:count]]
-    judged = [_answered(sample, rules[0]) for sample in samples if rules[0] in sample.values]
+    judged = [_answered(sample, rule) for sample in samples if rule in sample.values]
     right, wrong = ([one for one in judged if one.right is kind][: count // 2] for kind in (True, False))
     return right + wrong
 

@@ -15,7 +15,7 @@ from icl_runner.pictures.encoding import png_tag
 from icl_runner.prices import Prices, cost
 from icl_runner.report import side_by_side
 from icl_runner.report.chart import chart
-from icl_runner.report.gallery import Answered, Exhibit, answered, exhibits
+from icl_runner.report.gallery import Answered, Exhibit, answered, exhibits, rule_of
 from icl_runner.report.labels import describe, is_ceiling
 from icl_runner.report.table import Row, Table
 from icl_runner.report.tables import SPENT, tables
@@ -200,8 +200,11 @@ def _html_answers(cell: CellResult) -> str:
     shown = answered(cell, ANSWERS)
     if not shown:
         return ""
-    judged = shown[0].right is not None
-    which = "The first that were right and the first that were wrong" if judged else f"The first {len(shown)}"
+    rule = rule_of(cell)
+    titles = {measure.key: measure.title for measure in tasks.find(cell.task).measures}
+    which = f"The first {len(shown)}"
+    if rule is not None:
+        which = f"The first that were right and the first that were wrong ({titles[rule]})"
     return f"""<section>
 <h2>{escape(f"Answers: {describe(cell)}, {cell.model}")}</h2>
 <p>{which} of {len(cell.samples)}, by their ids; none was picked.</p>

@@ -139,8 +139,12 @@ def test_decode_says_how_many_words_are_missing_or_too_many_and_strictly_refuses
         "spae: 21 words wanted for 3 layers, 20 found: 1 missing, filled with the word above\n"
     )
     output.unlink()
-    for text in (seven, "snow " * 23, "whitte snow snow coal coal"):
-        assert "found: " in fails(capsys, 1, "decode", text, "-o", output, "--strict")
+    for text, said in (
+        (seven, "7 found: 14 missing"),
+        ("snow " * 23, "left out 2 more words"),
+        ("whitte snow snow coal coal", "not in the vocabulary: 'whitte' at 1; mend the text"),
+    ):
+        assert said in fails(capsys, 1, "decode", text, "-o", output, "--strict")
     assert not output.exists()
     assert main(["decode", "1. Snow, 2. snow 3. snow\n4. coal\n5. coal", "-o", str(output), "--strict"]) == 0
     assert output.exists()

@@ -91,7 +91,7 @@ def _prefixes(prefixes: Sequence[dict[str, Any]]) -> str:
 
 def _codec(coded: dict[str, Any]) -> str:
     measured = [_number(key, coded[key]) for key in ("psnr", "ssim", "stlpips") if coded.get(key) is not None]
-    return f"{' / '.join(measured) or 'no such file'} ({coded['fits']:.0%})"
+    return f"{' / '.join(measured) or 'none so small'} ({coded['fits']:.0%})"
 
 
 def _layers(layers: Sequence[dict[str, Any]]) -> str:

@@ -104,6 +104,7 @@ async function take(name, get) {
     progress("");
     if (needKey(error)) return;
     latest = null;
+    showRepairs(null); // they were another text's
     fail(error, `${name}: `);
   }
 }

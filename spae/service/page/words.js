@@ -20,7 +20,11 @@ export class Words {
       event.preventDefault();
       element("words-form").requestSubmit();
     });
-    field.addEventListener("input", ({ inputType }) => inputType === "insertFromPaste" && this.take(field.value));
+    field.addEventListener("input", ({ inputType }) => {
+      if (inputType !== "insertFromPaste") return;
+      field.scrollTop = 0; // one line is seen: the first of what was pasted
+      this.take(field.value);
+    });
     element("copy-prompt").addEventListener("click", () => this.#copyPrompt());
     addEventListener("hashchange", () => this.fromAddress());
   }

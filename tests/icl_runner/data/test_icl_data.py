@@ -244,6 +244,16 @@ def test_the_shipped_photographs():
         sets.captioned("photographs", "train")
 
 
+@pytest.mark.parametrize("door", [sets.labelled, sets.captioned, sets.pictured])
+def test_a_folder_that_is_called_as_a_set_is_not_passed_over(door, tmp_path, monkeypatch):
+    (tmp_path / "photographs" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photographs" / "cat" / "0.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"a folder here: write {tmp_path}/photographs for the folder"):
+        door("photographs")
+    assert len(sets.labelled("./photographs")) == 1
+
+
 def test_easy_vqa():
     installed("easy_vqa", "data/test/questions.json")
     found = sets.asked("easy-vqa")

@@ -393,6 +393,7 @@ def test_the_gallery_shows_right_and_wrong_answers(tmp_path):
     assert answered(three, 8)[0].photograph == long
     write_html([one, three], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text("utf-8")
+    assert "the first that were wrong (constrained to the names) of 15" in text
     assert text.count("✓ cat &lt;b&gt;") == 4
     assert text.count("✗ dog") == 5
     page = Page()

@@ -268,6 +268,7 @@ def test_words_that_are_missing_or_wrong(visit, api):
     page.fill("#words-in", "12 34 !")
     page.click("#words-form button:not([type])")
     expect(page.locator("#error")).to_contain_text("Your words: ")
+    expect(page.locator("#repairs")).to_be_hidden()  # those were of the words before
     # A photograph needs no repairs.
     opened(page)
     expect(page.locator("#repairs")).to_be_hidden()
