@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     prompt = add_command(
         commands,
         "prompt",
-        "a text to paste into any chat, whose answer decode understands",
+        "a text to paste into any chat, whose answer decode understands, as patches of colour",
         "spae prompt cat.jpg --layers 3",
         _prompt,
     )

@@ -49,7 +49,8 @@ export class Words {
   async #copyPrompt() {
     try {
       const { text } = await prompt();
-      await copy(text, "Copied. Paste it into any chat, say what the picture shows, and paste the answer here.",
+      await copy(text, "Copied. Paste it into any chat, say what the picture shows, and paste the answer here. Expect patches of colour: " +
+        "words paint as the decoder learnt them, not what they mean.",
         "prompt-note", "prompt-by-hand");
     } catch (error) {
       if (!this.needKey(error)) fail(error);
