@@ -82,6 +82,12 @@ def llama_cpp() -> Iterator[str]:
         server.stdin.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Training first: its files are the longest, so that two processes end at about the same time, and its tests start
+    processes of their own, which find more memory free while pytest's have not grown yet."""
+    items.sort(key=lambda item: "tokenizer_train" not in item.path.parts)
+
+
 @pytest.hookimpl(trylast=True)  # after the file's fixtures are gone
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """JAX keeps every compiled function, some with a model's weights in them. Where files of tests have let the process

@@ -2,6 +2,7 @@
 than those of the photograph reduced to what is encoded, which is nearly grey here."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -123,7 +124,9 @@ def test_of_spae_bulk(bundle, photographs, expected, tmp_path):
     assert {row["key"]: row["text"] for row in map(json.loads, lines)} == expected
 
 
-def test_of_the_service_which_compiles_nothing_for_a_request(bundle, photographs, expected, monkeypatch):
+def test_of_the_service_which_compiles_nothing_for_a_request_once_it_is_warm(
+    bundle, photographs, expected, monkeypatch
+):
     starlette = pytest.importorskip("starlette.testclient")
 
     class NoModel:
@@ -135,6 +138,8 @@ def test_of_the_service_which_compiles_nothing_for_a_request(bundle, photographs
     files = [("image", (key, (photographs / key).read_bytes())) for key in expected]
     service = app.create_app(Settings(bundle=bundle))
     with starlette.TestClient(service, base_url="http://localhost") as client:
+        while not service.state.service.batcher.warm:
+            time.sleep(0.01)
         own = service.state.service.tokenizer._compiled
         compiled = [own._look, own._encode, own._next_words, own._nearest_few]
         before = [function._cache_size() for function in compiled]
