@@ -110,6 +110,8 @@ def begin(
         summaries.line(f"going on after step {done:,}, from {checkpoints.folder}")
         return done, state, position["seconds"], position.get("before")
     state, before = training.begin(state, summaries.line)
+    if before is not None:
+        training.validate(state, summaries, 0)  # what there is to be improved on
     return 0, state, 0.0, before
 
 

@@ -154,7 +154,8 @@ def test_finetuning_keeps_the_words_of_meaning(trained, config, image_folder, tm
     assert main([*arguments, "--run.output", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert f"beginning with the weights of {begun}" in out
-    assert "raw-psnr/4" in out
+    validated = [line.split()[0] for line in out.splitlines() if "raw-psnr/4" in line]
+    assert validated == ["0", "2"]  # the bundle that it began with, and its end
     loaded, first = spae.load(tmp_path / "run" / "bundle"), trained[0]
     before, after = (dict(nnx.to_flat_state(one.parameters)) for one in (first, loaded))
     moved = {path[0] for path in before if not np.array_equal(before[path][...], after[path][...])}
