@@ -47,7 +47,7 @@ def captioned(path: str | Path, split: str | None = None) -> ExampleSet:
     - whatever `spae.sources.open_source` takes, with captions (`name.txt` beside `name.jpg`, or a column).
 
     Raises:
-        InputError: nothing there that is understood, or images without a caption.
+        InputError: nothing there that is understood, images without a caption, or a name as for `labelled`.
     """
     if _is_installed(path, "photographs"):
         return layouts.photographs(split)
@@ -64,7 +64,7 @@ def asked(path: str | Path, split: str | None = None) -> ExampleSet:
     and `<split>/COCO_<split>_<12 digits>.jpg`; `split` is needed where there are several.
 
     Raises:
-        InputError: nothing there that is understood, or the package is not installed.
+        InputError: nothing there that is understood, the package is not installed, or a name as for `labelled`.
     """
     if _is_installed(path, "easy-vqa"):
         return layouts.easy_vqa(split)
@@ -79,7 +79,7 @@ def pictured(path: str | Path, split: str | None = None) -> ExampleSet:
     """Images of which nothing else need be known: as `labelled` and `captioned`, but images without are welcome.
 
     Raises:
-        InputError: nothing there that is understood.
+        InputError: nothing there that is understood, or a name as for `labelled`.
     """
     folder = Path(path)
     if layouts.caption_files(folder):

@@ -129,8 +129,13 @@ class Batcher:
                 self.tokenizer.encode([self._blank(side)] * batch)
                 yield
             self._search(side)
-        facts = {"largest_batch": self.sizes[-1], "images_per_s": round(self._rate, 1)}
-        LOG.info("warmed up", extra={"facts": facts})
+
+    def _compile(self) -> None:
+        """The next step. One that fails is the last: the sizes before it stay."""
+        self.warm = bool(next(self._steps, True))
+        if self.warm:
+            facts = {"largest_batch": self.sizes[-1], "images_per_s": round(self._rate, 1)}
+            LOG.info("warmed up", extra={"facts": facts})
 
     def _search(self, side: int) -> None:
         self._rivals(self._blank(side))
@@ -288,7 +293,7 @@ class Batcher:
                     if batch:
                         self._work(batch)
                     else:
-                        self.warm = bool(next(self._steps, True))
+                        self._compile()
                 return
             except BaseException as error:  # whatever it is: those who wait must hear of it
                 self.ready = False
@@ -309,7 +314,7 @@ class Batcher:
                 self._forget_cancelled()
                 if self._waiting:
                     jobs = min(self._waiting.values(), key=lambda jobs: jobs[0].since)
-                    if not self.warm and len(jobs) > self.sizes[-1]:
+                    if not (self.warm or self._closing) and len(jobs) > self.sizes[-1]:
                         return []
                     left = jobs[0].since + self.max_wait_s - time.perf_counter()
                     if len(jobs) >= self.sizes[-1] or left <= 0 or self._closing:

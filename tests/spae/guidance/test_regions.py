@@ -64,7 +64,7 @@ class Corners:
         return jnp.concatenate([images_bhwc.mean(axis=(1, 2)), images_bhwc[:, 0, 0]], axis=-1)
 
     def regions(self, images_bhwc, sides):
-        raise NotImplementedError
+        raise NotImplementedError  # crops ask for no map
 
 
 def test_crops_are_the_squares_of_the_centre_square():

@@ -38,7 +38,7 @@ class Fake:
         return colour(np.asarray(images_bhwc))
 
     def regions(self, images_bhwc, sides, way="map"):
-        raise NotImplementedError
+        raise NotImplementedError  # scores are of whole images
 
     def texts(self, texts):
         return np.stack([word_vector(text) for text in texts])

@@ -156,13 +156,17 @@ def test_larger_batches_are_compiled_while_nobody_waits_or_more_than_a_batch_hol
         assert batcher._next() == jobs[:1]
         batcher._waiting = {jobs[0].kind: deque(jobs)}
         assert batcher._next() == []
+        batcher._closing = True  # then nobody else comes
+        assert [batcher._next(), batcher._next(), batcher._next()] == [jobs[:1], jobs[1:], None]
+        batcher._closing = False
+        batcher._waiting = {jobs[0].kind: deque(jobs)}
         batcher.warm = True
         assert [batcher._next(), batcher._next()] == [jobs[:1], jobs[1:]]
 
     asyncio.run(run())
 
 
-def test_what_fails_while_it_is_compiled_ends_no_service():
+def test_what_fails_while_it_is_compiled_ends_no_service(caplog):
     async def run():
         tokenizer = Watched()
         batcher = Batcher(tokenizer, Telemetry(), queue=8, max_wait_s=0, sizes=(1, 2, 4))
@@ -180,7 +184,10 @@ def test_what_fails_while_it_is_compiled_ends_no_service():
         assert len(await asyncio.wait_for(batcher.encode([square(1)] * 5), PATIENCE_S)) == 5
         await batcher.close()
 
-    asyncio.run(run())
+    with caplog.at_level("INFO", "spae.service"):
+        asyncio.run(run())
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["the tokenizer failed", "recovered", "warmed up"]
 
 
 def test_each_gets_its_own_result_and_one_thread_works():
