@@ -25,7 +25,8 @@ def write_prompt(
     examples: Mapping[str, Any] | None = None,
     as_json: bool = False,
 ) -> str:
-    """The text to paste.
+    """The text to paste. Where it asks for layers below those whose words say what is seen, it lists
+    `Tokenizer.palette`.
 
     Args:
         layers: how many layers are asked for; by default those whose words say what is seen, all where a tokenizer
