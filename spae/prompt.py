@@ -4,7 +4,7 @@ The text is to be pasted into any chat; what comes back is read by `spae.text.pa
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spae.errors import InputError
@@ -25,7 +25,8 @@ def write_prompt(
     examples: Mapping[str, Any] | None = None,
     as_json: bool = False,
 ) -> str:
-    """The text to paste.
+    """The text to paste. Where it asks for layers below those whose words say what is seen, it lists
+    `Tokenizer.palette`.
 
     Args:
         layers: how many layers are asked for; by default those whose words say what is seen, all where a tokenizer
@@ -59,15 +60,32 @@ def write_prompt(
         f"Take common English words in small letters: the program knows {len(tokenizer.vocabulary):,}. No names, "
         "numbers or hyphens. A word may come more than once."
     )
-    if 0 < meaning < layers:
-        rules += (
-            f" The words of the first {meaning} grids say what is seen in their places. Those of the finer grids are "
-            "used like paint, whatever they mean elsewhere: learn them from the example."
-        )
+    if meaning < layers:
+        rules += _paint(meaning, layers - meaning, tokenizer.palette)
     form = "JSON only" if as_json else "the words only"
     end = f"Answer with {form}, in the form of the example, with nothing before or behind."
     grids = "\n".join(_grid(number, grid) for number, grid in enumerate(tokenizer.shape.layers[:layers], 1))
     return "\n\n".join((f"{task}\n{grids}", rules, *shown, end, f"The picture to write: {WISH}")) + "\n"
+
+
+def _paint(meaning: int, grids: int, palette: Mapping[str, Sequence[str]]) -> str:
+    """What to know of the words of so many grids that are below the first `meaning` ones."""
+    said = " The words are"
+    if meaning:
+        first = f"{meaning} grids" if meaning > 1 else "grid"
+        said = (
+            f" The words of the first {first} say what is seen in their places. Those of the finer grids are"
+        )
+    said += " used like paint, whatever they mean elsewhere: learn them from the example"
+    if not palette:
+        return f"{said}."
+    said += " and from the list of colours below."
+    if grids > 1:
+        said += (
+            " At each place the words of those grids mix, so paint it the same colour in every one of them."
+        )
+    colours = "\n".join(f"{colour}: {' '.join(words)}" for colour, words in palette.items())
+    return f"{said}\n\nWords that paint:\n{colours}"
 
 
 def _shipped(tokenizer: "Tokenizer") -> Pyramid:

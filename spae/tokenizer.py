@@ -23,6 +23,7 @@ from spae.guidance import trunks
 from spae.guidance.conse import image_tower
 from spae.guidance.sight import trunk_side
 from spae.images import to_array, to_clip, to_square, to_uint8
+from spae.palette import palette
 from spae.parts import FROZEN, Parts, arrays, fingerprint, read_parts
 from spae.prompt import write_prompt
 from spae.pursuit import Pursuit
@@ -84,7 +85,8 @@ class Tokenizer:
         """Go on with the parameters of another model of the same architecture; nothing is compiled again."""
         self._params = nnx.split(model)[1]
         self._codebooks = {**self._views, "appearance": model.codebook(self._views["appearance"])}
-        self.__dict__.pop("fingerprint", None)
+        for made in ("fingerprint", "palette"):
+            self.__dict__.pop(made, None)
 
     def __repr__(self) -> str:
         """What is encoded to what, the words it is told in, and where the tokenizer is from."""
@@ -128,6 +130,11 @@ class Tokenizer:
         the same words and pixels to come out."""
         tensors = self._arrays(self._trunk) | dict(self.vocabulary.tensors())
         return fingerprint(self.config, tensors, self.vocabulary.words)
+
+    @cached_property
+    def palette(self) -> dict[str, list[str]]:
+        """Words that paint, by colour: in layers whose words are chosen by what they look like; see `spae.palette`."""
+        return palette(self.config, self.vocabulary.words, self._params, self._codebooks["appearance"])
 
     def _arrays(self, trunk: nnx.Module | None) -> dict[str, np.ndarray]:
         """All parameters by name, with those of `trunk`."""

@@ -205,12 +205,13 @@ def _compute(
 ) -> Tensors:
     tokenizer = config.tokenizer
     pursued = guidance if tokenizer.meaning == "pursuit" else None
+    # First what is kept in parts; the sample is looked at in one go.
+    words_vd = cached_word_features(pursued, vocabulary.words, cache) if pursued is not None else None
     squares_nhwc, seen_nd = _sample(config, source, pursued)
     view_vw = vocabulary.codebook("appearance")
     start = principal(squares_nhwc, view_vw, tokenizer.latents or view_vw.shape[1], tokenizer.stride)
-    if pursued is None:
+    if words_vd is None:
         return start
-    words_vd = cached_word_features(pursued, vocabulary.words, cache)
     found = candidates(seen_nd, words_vd, in_dictionary(vocabulary.words))
     colours_vc = view_vw * np.float32(view_vw.shape[1] ** 0.5) @ start["map"]
     families = families_of(vocabulary.words)

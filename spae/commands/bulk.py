@@ -76,8 +76,9 @@ def _bulk(options: argparse.Namespace) -> int:
         images = f"{done.images:,} image{'' if done.images == 1 else 's'}"
         parts = f"{done.parts:,} part{'' if done.parts == 1 else 's'}"
         print(f"{options.output}: {images} in {parts}, {done.parts_written:,} written now")
+    skipped = f"{done.bad:,} image{'' if done.bad == 1 else 's'}"
     if done.images == 0:
-        raise InputError(f"none of {done.bad:,} images could be read: see {bad}")
+        raise InputError(f"none of {skipped} could be read: see {bad}")
     if done.bad:
-        print(f"spae: skipped {done.bad:,} images that could not be read: see {bad}", file=sys.stderr)
+        print(f"spae: skipped {skipped} that could not be read: see {bad}", file=sys.stderr)
     return 0

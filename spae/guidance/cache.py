@@ -31,7 +31,10 @@ from spae.images import to_array
 from spae.progress import Progress
 from spae.sources import Source
 
-SHARD_ROWS = 8_192  # images of a file: minutes of work, and 25 MB of CLIP ViT-L/14's vectors
+SHARD_ROWS = 8_192  # images of a file: 25 MB of CLIP ViT-L/14's vectors, on two cores many minutes of work
+# What a kill can cost at most: so many calls of the guidance are a part of a file, and kept until the file is whole.
+PART_BATCHES = 16
+PART_WORDS = 1_024
 _THREADS = 8
 
 
@@ -85,9 +88,9 @@ def compute_image_features(
     variant), computed and written where it is not on disk.
 
     The files' names are a hash over the source's identity and the guidance's fingerprint, so nothing stale is read, as
-    far as `Source.identity` can tell. They hold a few thousand images each and are written one by one: what was
-    computed before a kill is not computed again. A file that is damaged is reported on stderr and made again: it
-    holds nothing that cannot be computed anew.
+    far as `Source.identity` can tell. They hold a few thousand images each, and are made of parts of `PART_BATCHES`
+    batches that are written one by one: what was computed before a kill is not computed again. A file that is damaged
+    is reported on stderr and made again: it holds nothing that cannot be computed anew.
 
     Args:
         cache: folder, also in a bucket; None for `spae.files.cache_folder()`.
@@ -105,11 +108,14 @@ def compute_image_features(
     first, step = share
     shards = list(zip(_image_files(guidance, source, cache), _shards(len(source)), strict=True))[first::step]
     total = sum(len(rows) for _, rows in shards)
-    done = sum(len(rows) for file, rows in shards if file.is_file())
+    done = sum(_done(file, rows, PART_BATCHES * batch_size) for file, rows in shards)
     with Progress(total, f"{guidance.name} features", "image", done) as progress:
+
+        def compute(rows: range) -> np.ndarray:
+            return _compute(guidance, source, rows, batch_size, progress, left_out)
+
         for file, rows in shards:
-            shape = (len(rows), guidance.width)
-            _kept(file, shape, partial(_compute, guidance, source, rows, batch_size, progress, left_out))
+            _kept_in_parts(file, rows, guidance.width, PART_BATCHES * batch_size, compute)
 
 
 def stored_image_features(
@@ -132,8 +138,16 @@ def cached_word_features(
         InputError: there are no words.
     """
     content = (guidance.name, guidance.fingerprint, *guidance.templates, *words)
-    file = open_path(cache or cache_folder()) / f"{_hash(content)}.safetensors"
-    return _kept(file, (len(words), guidance.width), lambda: word_features(guidance, words))
+    file, rows = open_path(cache or cache_folder()) / f"{_hash(content)}.safetensors", range(len(words))
+    done = _done(file, rows, PART_WORDS)
+    with Progress(len(words), f"{guidance.name} words", "word", done) as progress:
+
+        def compute(part: range) -> np.ndarray:
+            features = word_features(guidance, words[part.start : part.stop])
+            progress.update(len(part))
+            return features
+
+        return _kept_in_parts(file, rows, guidance.width, PART_WORDS, compute)
 
 
 def _hash(content: Sequence[object]) -> str:
@@ -159,6 +173,39 @@ def _image_files(
     name, count = _hash(content), len(_shards(len(source)))
     folder = open_path(cache or cache_folder())
     return [folder / f"{name}-{number:05}-of-{count:05}.safetensors" for number in range(count)]
+
+
+def _parts(file: epath.Path, rows: range, size: int) -> list[tuple[epath.Path, range]]:
+    """The rows of a file in parts of at most `size`, and where each is kept until the file is whole; of a file of one
+    part there is nothing to keep."""
+    cut = [rows[start : start + size] for start in range(0, len(rows), size)]
+    places = [file.with_name(f"{file.stem}-rows-{part.start}-{part.stop}{file.suffix}") for part in cut]
+    return list(zip(places, cut, strict=True)) if len(cut) > 1 else []
+
+
+def _done(file: epath.Path, rows: range, size: int) -> int:
+    """How many of a file's rows are on disk."""
+    if file.is_file():
+        return len(rows)
+    return sum(len(part) for place, part in _parts(file, rows, size) if place.is_file())
+
+
+def _kept_in_parts(
+    file: epath.Path, rows: range, width: int, size: int, compute: Callable[[range], np.ndarray]
+) -> np.ndarray:
+    """As `_kept`, the rows of a file, of which no more than `size` are computed between one write and the next."""
+    parts = _parts(file, rows, size)
+
+    def whole() -> np.ndarray:
+        if not parts:
+            return compute(rows)
+        made = [_kept(place, (len(part), width), partial(compute, part)) for place, part in parts]
+        return np.concatenate(made)
+
+    features = _kept(file, (len(rows), width), whole)
+    for place, _ in parts:
+        place.unlink(missing_ok=True)
+    return features
 
 
 def _kept(file: epath.Path, shape: tuple[int, int], compute: Callable[[], np.ndarray]) -> np.ndarray:

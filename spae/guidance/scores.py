@@ -13,9 +13,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from spae.errors import InputError
 from spae.guidance.protocol import Guidance
-from spae.progress import Progress
-
-_WORDS_AT_ONCE = 1024
 
 
 def word_features(guidance: Guidance, words: Sequence[str]) -> Float[np.ndarray, "v d"]:
@@ -25,16 +22,10 @@ def word_features(guidance: Guidance, words: Sequence[str]) -> Float[np.ndarray,
     """
     if not words:
         raise InputError("expected at least one word, got none: load or build a vocabulary first")
-    rows = []
-    with Progress(len(words), f"{guidance.name} words", "word") as progress:
-        for start in range(0, len(words), _WORDS_AT_ONCE):
-            chosen = words[start : start + _WORDS_AT_ONCE]
-            total = np.zeros((len(chosen), guidance.width), np.float32)
-            for template in guidance.templates:
-                total += np.asarray(guidance.texts([template.format(word) for word in chosen]))
-            rows.append(total / len(guidance.templates))
-            progress.update(len(chosen))
-    return np.concatenate(rows)
+    total_vd = np.zeros((len(words), guidance.width), np.float32)
+    for template in guidance.templates:
+        total_vd += np.asarray(guidance.texts([template.format(word) for word in words]))
+    return total_vd / len(guidance.templates)
 
 
 def word_means(

@@ -49,7 +49,9 @@ async def prompt(request: Request) -> Response:
         square = await service.in_thread(_example, service.tokenizer.image_size)
         (example,) = await until_gone(request, service.batcher.encode([square], held))
     layers = None if written is None else int(written)
-    text = write_prompt(service.tokenizer, layers, {EXAMPLE: example}, form == "json")
+    text = await service.in_thread(
+        write_prompt, service.tokenizer, layers, {EXAMPLE: example}, form == "json"
+    )
     return JSONResponse({"object": "prompt", "model": service.settings.model, "text": text})
 
 

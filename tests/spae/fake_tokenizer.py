@@ -1,6 +1,7 @@
 """A tokenizer without networks, for tests of what stands around it: words are levels of brightness."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,7 @@ class FakeTokenizer:
     fingerprint = "fake"
     config = SimpleNamespace(meaning_layers=2)
     pursuit = SimpleNamespace(kinds=8)
+    palette: ClassVar[dict[str, list[str]]] = {"black": ["black", "coal"], "white": ["white", "snow"]}
 
     def __init__(self) -> None:
         embeddings = np.linspace(-1, 1, 8, dtype=np.float32)[:, None].repeat(2, 1)

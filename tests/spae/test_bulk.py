@@ -380,7 +380,7 @@ def test_command(tmp_path, bundle, capsys):
     captured = capsys.readouterr()
     record = json.loads(captured.out)
     assert (record["images"], record["bad"], record["parts"], record["parts_written"]) == (2, 1, 1, 1)
-    assert captured.err == f"spae: skipped 1 images that could not be read: see {tmp_path}/words/bad.jsonl\n"
+    assert captured.err == f"spae: skipped 1 image that could not be read: see {tmp_path}/words/bad.jsonl\n"
     assert main(arguments) == 0
     assert "2 images in 1 part, 0 written now" in capsys.readouterr().out
     assert main([*arguments, "--layers", "1"]) == 1

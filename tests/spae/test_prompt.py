@@ -1,6 +1,7 @@
 """The text for a chat: it tells the numbers, shows the example, and what a model makes of it is read without a loss."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,9 +39,22 @@ def test_what_is_asked_for():
     assert "the words only" in told
     assert told.endswith(f"{WISH}\n")
     # Two layers of the fake one say what is seen; only with a third there is paint.
-    assert "like paint" in told
+    assert "first 2 grids say" in told
+    assert "Those of the finer grids are used like paint" in told
+    assert "\n\nWords that paint:\nblack: black coal\nwhite: white snow\n\nFor example" in told
     assert "like paint" not in TOKENIZER.prompt(2)
     assert TOKENIZER.prompt(None) == TOKENIZER.prompt(2)
+
+
+@pytest.mark.parametrize(
+    ("meaning", "said"), [(0, "The words are used like paint"), (1, "The words of the first grid say what")]
+)
+def test_paint_below_fewer_layers_that_say_what_is_seen(meaning, said, monkeypatch):
+    monkeypatch.setattr(TOKENIZER, "config", SimpleNamespace(meaning_layers=meaning))
+    monkeypatch.setattr(TOKENIZER, "palette", {})  # of a tokenizer that has none
+    told = TOKENIZER.prompt(2, {"a thing": PYRAMID})
+    assert said in told
+    assert "learn them from the example.\n\nFor example" in told
 
 
 def test_the_example_that_comes_with_the_project():

@@ -90,7 +90,7 @@ def test_four_captions_are_learned_and_shuffled_images_lose(experiment, captione
     assert figures["loss"] < first - 0.5
     assert figures["loss"] + 0.5 < min(figures["loss/shuffled"], figures["loss/blind"])
     assert figures["preferred"] == 1.0
-    assert capsys.readouterr().out.count("1 images have no caption and are left out") == 2  # of both sources
+    assert capsys.readouterr().out.count("1 image has no caption and is left out") == 2  # of both sources
     # What was trained is what is loaded, and what training called its loss is the model's own probability.
     trained = connector.load(folder, lm, TRUNK)
     total, count = 0.0, 0
@@ -141,7 +141,7 @@ def test_a_record_is_the_text_behind_its_image(experiment, captioned) -> None:
     config = dataclasses.replace(experiment.data, prompt="see <image>:", length=20)
     (source, dialogues), _, left_out = open_dialogues(config)
     assert dialogues == [(("see <image>:", f" {caption}\n"),) for caption in CAPTIONS]
-    assert left_out == ["1 images have no caption and are left out"] * 2  # of both sources
+    assert left_out == ["1 image has no caption and is left out"] * 2  # of both sources
     assert len(source) == 4
     record = Pairs(source, dialogues, lm, 2, 16, config).record(0)
     assert record["images"].shape == (16, 16, 3)
@@ -195,7 +195,7 @@ def test_conversations_are_said_turn_by_turn(experiment, captioned, tmp_path) ->
     assert left_out == [
         "talk.json: 6 read, 1 left out (1 turns; first: entry 7: wanted turns of human and gpt in alternation, human "
         "first, each with a text)",
-        "talk.json: 3 are not about one image, shown first, and are left out",
+        "talk.json: 3 left out, not about one image that is shown first",
     ]
     # What is said has labels, in every turn, and nothing else has.
     lm = frozen_lm.load(READER)

@@ -69,7 +69,9 @@ def open_said(
         if text
     }
     missing = len(source) - len(said)
-    return source, said, [f"{missing:,} images have no {config.text} and are left out"] if missing else []
+    images, them = ("image has", "is") if missing == 1 else ("images have", "are")
+    left_out = f"{missing:,} {images} no {config.text} and {them} left out"
+    return source, said, [left_out] if missing else []
 
 
 def _first_line(caption: str | None) -> str | None:
@@ -89,7 +91,7 @@ def _conversations(path: Path, images: str | None) -> tuple[Source, dict[str, li
     left_out = [f"{path.name}: {reading.summary()}"] if reading.faults else []
     others = len(reading.entries) - sum(map(len, said.values()))
     if others:
-        left_out.append(f"{path.name}: {others:,} are not about one image, shown first, and are left out")
+        left_out.append(f"{path.name}: {others:,} left out, not about one image that is shown first")
     return FileSource(Path(images or path.parent), sorted(said)), said, left_out
 
 

@@ -49,6 +49,8 @@ export class Regions {
 
   /** Whether the pointer draws; else it points at words. */
   #open(open) {
+    if (open) progress("Drag over a part of the photograph.");
+    else if (this.#isOpen()) progress("");
     this.plane.classList.toggle("open", open);
     element("draw-region").setAttribute("aria-pressed", open);
     element("draw-region").textContent = open ? "Done" : "Draw a region";
@@ -172,8 +174,7 @@ export class Regions {
 
   #list() {
     element("regions-note").textContent = this.drawn.length
-      ? `${count(this.drawn.length, "region")}, and words of what is there. The chat is told of them, too.`
-      : this.#isOpen() ? "Drag over a part of the photograph; or move with the arrow keys, size with Shift, and press Enter." : "";
+      ? `${count(this.drawn.length, "region")}: the chat is told of what is there, too.` : "";
     element("region-list").replaceChildren(...this.drawn.map((region, i) => {
       region.frame.dataset.number = i + 1;
       const remove = make("button", { type: "button" }, "Remove");

@@ -127,8 +127,7 @@ def test_percentile_ends():
     assert percentile(score, jnp.asarray([[0, 1, 2]])).tolist() == [[0.0, 0.5, 1.0]]
 
 
-def test_word_features_are_the_mean_over_templates(monkeypatch):
-    monkeypatch.setattr("spae.guidance.scores._WORDS_AT_ONCE", 2)
+def test_word_features_are_the_mean_over_templates():
     assert isinstance(Fake(), Guidance)
     rows = word_features(Fake(), ["dog", "park", "grass"])
     for row, word in zip(rows, ["dog", "park", "grass"], strict=True):
@@ -265,6 +264,50 @@ def test_features_in_shards_made_by_two_and_after_a_kill(folder, tmp_path, monke
     np.testing.assert_allclose(features.mean(), whole.mean(axis=0), atol=1e-6)
     cache.compute_image_features(first, source, kept)
     assert first.seen == 1
+
+
+class Killed(Fake):
+    """Stops when it is asked for the fourth time."""
+
+    def images(self, images_bhwc):
+        if self.seen == 3:
+            raise KeyboardInterrupt
+        return super().images(images_bhwc)
+
+    def texts(self, texts):
+        self.seen += 1
+        if self.seen == 4:
+            raise KeyboardInterrupt
+        return super().texts(texts)
+
+
+def test_what_was_made_of_a_file_before_a_kill_is_not_made_again(folder, tmp_path, monkeypatch):
+    whole = image_features(Fake(), open_source(folder), tmp_path / "whole", batch_size=1)
+    monkeypatch.setattr(cache, "PART_BATCHES", 2)
+    source, kept = open_source(folder), tmp_path / "cache"
+    with pytest.raises(KeyboardInterrupt):  # of seven images, one a batch, in the second of four parts
+        cache.compute_image_features(Killed(), source, kept, batch_size=1)
+    (part,) = kept.iterdir()
+    with pytest.raises(InputError, match="one that all processes see"):
+        cache.stored_image_features(Fake(), source, kept)
+    again = Fake()
+    np.testing.assert_array_equal(image_features(again, source, kept, batch_size=1), whole)
+    assert again.seen == 5
+    assert not part.exists()
+    assert len(list(kept.iterdir())) == 1
+
+
+def test_words_that_were_read_before_a_kill_are_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "PART_WORDS", 2)
+    words = ["dog", "park", "grass"]
+    with pytest.raises(KeyboardInterrupt):  # of two parts and two templates in the second part
+        cache.cached_word_features(Killed(), words, tmp_path)
+    again, asked = Fake(), []
+    monkeypatch.setattr(again, "texts", lambda texts: asked.extend(texts) or Fake().texts(texts))
+    rows = cache.cached_word_features(again, words, tmp_path)
+    assert asked == ["a photo of a grass", "a drawing of a grass"]
+    np.testing.assert_array_equal(rows, word_features(Fake(), words))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_words_are_computed_once(tmp_path, monkeypatch):

@@ -683,6 +683,9 @@ def test_on_a_phone(visit, dogs):
 
     expect(page.locator("#reconstruction")).to_be_in_viewport(ratio=1)
     expect(page.locator(".sample").last).to_be_in_viewport(ratio=1)
+    for sample in page.locator(".sample").all():
+        box = sample.bounding_box()
+        assert min(box["width"], box["height"]) >= 44  # what a finger hits
     expect(page.locator("#hint")).to_contain_text("Tap a word")
 
     def narrow():
@@ -736,6 +739,10 @@ def test_regions_of_the_photograph(visit, api, upstream):
     page = opened(visit())
     page.click("#draw-region")
     expect(page.locator("#draw-region")).to_have_text("Done")
+    # What applies is said instead of how to point at words.
+    expect(page.locator("#hint")).to_be_hidden()
+    expect(page.locator("#photograph .bar .drawing")).to_have_text("Drag over a part of the photograph.")
+    expect(page.locator("#status")).to_have_text("Drag over a part of the photograph.")
     wanted, (start, end) = drawn_box(page, (0.75, 0.8), (0.25, 0.4))
 
     def draw():
@@ -759,6 +766,8 @@ def test_regions_of_the_photograph(visit, api, upstream):
     page.mouse.click(**start)
     expect(page.locator(".region")).to_have_count(1)
     page.keyboard.press("Escape")
+    expect(page.locator("#hint")).to_be_visible()
+    expect(page.locator(".drawing").first).to_be_hidden()
     layer(page, 2)
     page.mouse.click(**start)
     expect(page.locator("#places .chosen")).to_have_count(1)
@@ -778,6 +787,24 @@ def test_regions_of_the_photograph(visit, api, upstream):
     written(page)
     expect(page.locator("#draw-region")).to_be_hidden()
     fine(page)
+
+
+@pytest.mark.parametrize("touch", [True, False])
+def test_what_is_above_the_photograph_takes_one_line(visit, touch):
+    """On a phone with a finger only while a region is drawn."""
+    page = opened(visit(has_touch=touch, is_mobile=touch))
+    bar, button = page.locator("#photograph .bar"), page.locator("#draw-region")
+
+    def one_line(width: int) -> None:
+        page.set_viewport_size({"width": width, "height": 800})
+        assert bar.bounding_box()["height"] < 1.5 * button.bounding_box()["height"]
+
+    widths = (360, 390, 430) if touch else (640, 896, 900, 1024, 1217, 1280)
+    for width in () if touch else widths:
+        one_line(width)
+    button.click()
+    for width in widths:
+        one_line(width)
 
 
 def test_regions_drawn_with_keys(visit):
