@@ -29,7 +29,8 @@ def keep_compiled() -> None:
     """Keep compiled functions on disk, in `spae.files.cache_folder`, unless JAX has been given a cache of its own."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        # A small function takes some 30 ms to compile, and 3 to read back.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.01)
 
 
 def in_parts(items: Items) -> Iterator[Items]:
@@ -67,6 +68,10 @@ class Compiled:
         self._graph = graph
         self._make_frozen = frozen
         self._language_model = language_model
+
+    def codebook(self, params: nnx.State, view_vc: Float[Array, "v c"]) -> Float[Array, "v d"]:
+        """What is searched and averaged, see `Autoencoder.codebook`."""
+        return self._codebook(params, view_vc)
 
     def look(self, seen_bhwc: UInt8[np.ndarray, "b *t s s 3"]) -> Array:
         """What the trunk makes of squares: features (B, f), or with pursuit the words of the meaning layers (B, k)."""
@@ -118,6 +123,15 @@ class Compiled:
     @cached_property
     def _language_model_parts(self) -> tuple[nnx.GraphDef, nnx.State]:
         return nnx.split(self._language_model)
+
+    @cached_property
+    def _codebook(self) -> Callable[..., Array]:
+        graph = self._graph
+
+        def codebook(params, view_vc):
+            return nnx.merge(graph, params).codebook(view_vc)
+
+        return jax.jit(codebook)
 
     @cached_property
     def _look(self) -> Callable[..., Array]:

@@ -209,7 +209,7 @@ def load(name: str | os.PathLike[str], lm: FrozenLM | None = None, trunk: str | 
             f"the connector {name} was trained with another trunk, a {kind} of sha256 {sha256[:12]}..; got a "
             f"{found.kind} of {found.sha256[:12]}..: give the one that it was trained with"
         )
-    network = restore(lambda: build(config, found, reader.width, nnx.Rngs(0)), params, "")
+    network = restore(lambda rngs: build(config, found, reader.width, rngs), params, "")
     known = ("format", "version", "files", "kind", "config", "trunk", "reader", "tokens")
     return Connector(config, network, found, reader, {k: v for k, v in info.items() if k not in known})
 

@@ -92,7 +92,7 @@ def read_parts(name: Any) -> Parts:
         frozen["trunk"].width if "trunk" in frozen else 0,
         len(vocabulary),
     )
-    model = restore(lambda: build(rngs=nnx.Rngs(0)), params, "autoencoder.")
+    model = restore(lambda rngs: build(rngs=rngs), params, "autoencoder.")
     extra = [key for key in params if key.partition(".")[0] not in ("autoencoder", *FROZEN)]
     if extra:
         raise BundleError(f"the bundle {name} has parameters that no part of it knows: {extra[:3]}")
@@ -127,15 +127,15 @@ def fingerprint(config: AutoencoderConfig, tensors: Mapping[str, np.ndarray], wo
 
 def _frozen_builders(
     config: AutoencoderConfig, info: Mapping[str, Any]
-) -> dict[str, Callable[[], nnx.Module]]:
+) -> dict[str, Callable[[nnx.Rngs], nnx.Module]]:
     """What makes each frozen part that a bundle has, without its parameters."""
-    builders: dict[str, Callable[[], nnx.Module]] = {}
+    builders: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {}
     if config.trunk != "none":
         builders["trunk"] = trunks.builder(config.trunk, info.get("trunk", {}))
     if config.language_model != "none":
         sizes = BertSizes(**info["language_model"])
-        builders["language_model"] = lambda: BertEncoder(sizes, rngs=nnx.Rngs(0))
+        builders["language_model"] = lambda rngs: BertEncoder(sizes, rngs=rngs)
     if config.meaning == "pursuit":
         pursued = PursuitSizes(**info["pursuit"])
-        builders["pursuit"] = lambda: Pursuit.of(config, pursued)
+        builders["pursuit"] = lambda rngs: Pursuit.of(config, pursued)
     return builders

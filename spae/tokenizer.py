@@ -84,7 +84,8 @@ class Tokenizer:
     def replace(self, model: Autoencoder) -> None:
         """Go on with the parameters of another model of the same architecture; nothing is compiled again."""
         self._params = nnx.split(model)[1]
-        self._codebooks = {**self._views, "appearance": model.codebook(self._views["appearance"])}
+        appearance_vc = self._compiled.codebook(self._params, self._views["appearance"])
+        self._codebooks = {**self._views, "appearance": appearance_vc}
         for made in ("fingerprint", "palette"):
             self.__dict__.pop(made, None)
 

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from spae.weights.state_dict import abstract
+
 Network = TypeVar("Network", bound=nnx.Module)
 
 
@@ -14,7 +16,7 @@ def drawn(build: Callable[[nnx.Rngs], Network], seed: int = 0) -> Network:
     """The network with parameters of the usual sizes, drawn by NumPy: scales are 1, biases 0, all else is normal with
     twice the variance that keeps a linear layer's output as large as its input (He et al., arXiv 1502.01852). JAX would
     compile a draw for every shape there is, which takes longer than most tests."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    graph, state = nnx.split(abstract(build))
     rng = np.random.default_rng(seed)
     flat = []
     for path, variable in nnx.to_flat_state(state):

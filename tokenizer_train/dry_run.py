@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spae.errors import InputError
 from spae.frozen_lm.masked_lm import BertSizes, MaskedLM, read_masked_lm
+from spae.weights.state_dict import abstract
 from tokenizer_train.config import Config, VocabularyConfig
 from tokenizer_train.connector import shapes as connector_shapes
 from tokenizer_train.connector.config import ConnectorExperiment
@@ -235,7 +236,7 @@ def _feature_width(config: Config) -> int:
 
 def _perceptual(config: Config) -> nnx.Module | None:
     if config.loss.perceptual > 0 and config.loss.perceptual_network == "resnet50-logits":
-        return nnx.eval_shape(lambda: LogitDistance(ResNet(rngs=nnx.Rngs(0))))
+        return abstract(lambda rngs: LogitDistance(ResNet(rngs=rngs)))
     return perceptual_network(config)
 
 
@@ -250,8 +251,8 @@ def _language_model(config: Config, vocabulary: Any) -> MaskedLM | None:
         raise InputError(
             f"language_model {name!r} is no folder; without one only the shapes of roberta-base are known"
         )
-    return nnx.eval_shape(
-        lambda: MaskedLM(ROBERTA_WORDS, ROBERTA_BASE, ROBERTA_WORDS - 1, dtype=dtype, rngs=nnx.Rngs(0))
+    return abstract(
+        lambda rngs: MaskedLM(ROBERTA_WORDS, ROBERTA_BASE, ROBERTA_WORDS - 1, dtype=dtype, rngs=rngs)
     )
 
 

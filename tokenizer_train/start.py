@@ -151,7 +151,7 @@ def pursuit(config: Config, start: Tensors) -> Pursuit:
     words, width = start[f"{prefix}vectors"].shape
     sizes = Sizes(words, width, *start["components"].shape)
     own = {name: value for name, value in start.items() if name.startswith(prefix)}
-    made: Pursuit = restore(lambda: Pursuit.of(config.tokenizer, sizes), own, prefix)
+    made: Pursuit = restore(lambda rngs: Pursuit.of(config.tokenizer, sizes), own, prefix)
     places = sum(side**2 for side in made.sides)
     if made.kinds < places:
         raise InputError(

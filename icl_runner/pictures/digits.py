@@ -22,6 +22,7 @@ from icl_runner.data.layouts import mnist_arrays
 from spae.errors import InputError
 from spae.files import cache_folder, write_file
 from spae.progress import Progress
+from spae.weights.state_dict import abstract
 
 SIDE = 28
 EPOCHS, BATCH, RATE = 3, 128, 2e-3
@@ -132,7 +133,7 @@ def _load(path: Path) -> tuple[nnx.GraphDef, nnx.State]:
         ) from None
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"cannot read {path} ({error}): delete it and train again") from error
-    graph, state = nnx.split(nnx.eval_shape(lambda: DigitNet(rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(abstract(lambda rngs: DigitNet(rngs=rngs)))
     flat = [(place, variable, ".".join(map(str, place))) for place, variable in nnx.to_flat_state(state)]
     if {name: variable.shape for _, variable, name in flat} != {
         name: value.shape for name, value in params.items()

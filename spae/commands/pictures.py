@@ -121,11 +121,12 @@ def _encode(options: argparse.Namespace) -> int:
 def reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
     """What opens the file of an image, or of a clip, for this tokenizer."""
     from spae.images import open_image
-    from spae.sources.clips import read_clip, trained_sampling
     from spae.sources.films import is_film
 
     size = tokenizer.image_size
     if tokenizer.frames > 1:
+        from spae.sources.clips import read_clip, trained_sampling
+
         sampling = trained_sampling(tokenizer)
         return lambda path: read_clip(path, size, sampling)
 

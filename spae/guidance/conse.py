@@ -24,7 +24,7 @@ from spae.guidance.protocol import Way
 from spae.guidance.regions import compiled_regions, part_means, region_means
 from spae.guidance.resize import resize_square
 from spae.weights.packages import package_file
-from spae.weights.state_dict import normal
+from spae.weights.state_dict import abstract, normal
 
 TOP_LABELS = 10
 WIDTH = minilm.WIDTH
@@ -44,7 +44,7 @@ class ConseImageTower(nnx.Module):
     cells = efficientnet.CELLS
 
     def __init__(self, *, rngs: nnx.Rngs):
-        """Random parameters, to be filled from a file; `nnx.eval_shape` around it costs least."""
+        """Random parameters, to be filled from a file; `spae.weights.state_dict.abstract` costs least."""
         self.classifier = EfficientNetLite0(rngs=rngs)
         self.labels = nnx.Param(normal(rngs, (CLASSES, WIDTH), WIDTH**-0.5))
 
@@ -113,7 +113,7 @@ class Conse:
     @cached_property
     def tower(self) -> ConseImageTower:
         """The image side with the packaged weights."""
-        tower = nnx.eval_shape(lambda: ConseImageTower(rngs=nnx.Rngs(0)))
+        tower = abstract(lambda rngs: ConseImageTower(rngs=rngs))
         tower.classifier = self._classifier
         tower.labels = nnx.Param(jnp.asarray(self.texts([TEMPLATE.format(label) for label in self.labels])))
         return tower

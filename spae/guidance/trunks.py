@@ -37,7 +37,7 @@ def sizes(trunk: nnx.Module | None) -> dict[str, Any]:
     return dataclasses.asdict(trunk.sizes) if isinstance(trunk, ClipImageTower) else {}
 
 
-def builder(kind: str, sizes: Mapping[str, Any]) -> Callable[[], nnx.Module]:
+def builder(kind: str, sizes: Mapping[str, Any]) -> Callable[[nnx.Rngs], nnx.Module]:
     """What makes a trunk of random parameters, to be filled.
 
     Args:
@@ -50,5 +50,5 @@ def builder(kind: str, sizes: Mapping[str, Any]) -> Callable[[], nnx.Module]:
     if kind == "clip":
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
         known = ImageSizes(**fields)
-        return lambda: ClipImageTower(known, rngs=nnx.Rngs(0))
-    return lambda: ConseImageTower(rngs=nnx.Rngs(0))
+        return lambda rngs: ClipImageTower(known, rngs=rngs)
+    return lambda rngs: ConseImageTower(rngs=rngs)

@@ -10,10 +10,7 @@ from pathlib import Path
 from spae.errors import InputError
 from spae.sources.fields import EXTENSIONS
 from spae.sources.folder import FileSource, FolderSource
-from spae.sources.parquet import ParquetSource
 from spae.sources.source import Record, Source
-from spae.sources.tar import TarSource
-from spae.sources.tfds import TfdsSource
 
 __all__ = ["EXTENSIONS", "FileSource", "Record", "Source", "open_source"]
 
@@ -48,6 +45,11 @@ def open_source(path: str | Path, size: int | None = None, split: str | None = N
     directory = Path(path)
     if split is not None and not (directory / "dataset_info.json").is_file():
         raise InputError(f"a split ({split}) is for a TFDS directory, and {path} is none: leave it out")
+    # Imported here: most who ask this package something have a folder, or a single file.
+    from spae.sources.parquet import ParquetSource
+    from spae.sources.tar import TarSource
+    from spae.sources.tfds import TfdsSource
+
     if files and files[0].suffix == ".tar":
         return TarSource(files, size)
     if files and files[0].suffix == ".parquet":

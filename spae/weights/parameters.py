@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from spae.errors import BundleError
+from spae.weights.state_dict import abstract
 
 
 def flatten(state: Any, prefix: str) -> dict[str, np.ndarray]:
@@ -21,9 +22,9 @@ def cast(value: np.ndarray, dtype: str) -> np.ndarray:
     return value.astype(dtype) if np.issubdtype(value.dtype, np.floating) else value
 
 
-def restore(build: Callable[[], nnx.Module], params: Mapping[str, np.ndarray], prefix: str) -> Any:
+def restore(build: Callable[[nnx.Rngs], nnx.Module], params: Mapping[str, np.ndarray], prefix: str) -> Any:
     """A module whose every variable is read from `params`; nothing may lack, be left over or differ in shape."""
-    graph, state = nnx.split(nnx.eval_shape(build))
+    graph, state = nnx.split(abstract(build))
     flat, seen = [], set()
     for path, variable in nnx.to_flat_state(state):
         name = prefix + ".".join(map(str, path))

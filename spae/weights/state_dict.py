@@ -1,7 +1,8 @@
 """Networks that are, in use, always filled from a file: cheap initial values, and the filling."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from types import SimpleNamespace
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,12 @@ def normal(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> Float[Ar
     """float32 values of the normal distribution around 0.
 
     Outside of JAX's transformations NumPy draws them: XLA would compile one generator per shape, a third of a
-    second each, and these networks have a hundred shapes. Inside, that is under `nnx.eval_shape`, only the
+    second each, and these networks have a hundred shapes. Inside, that is in `abstract`, only the
     shape matters, and zeros are traced ten times faster than a generator.
     """
-    if isinstance(rngs.params.key.get_value(), jax.core.Tracer):
-        return jnp.zeros(shape, jnp.float32)
     key = rngs.params()
+    if isinstance(key, jax.core.Tracer):
+        return jnp.zeros(shape, jnp.float32)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     return jnp.asarray(generator.normal(0.0, deviation, shape), jnp.float32)
 
@@ -32,10 +33,21 @@ def constant(shape: tuple[int, ...], value: float = 0.0) -> Float[Array, "..."]:
     return jnp.asarray(np.full(shape, value), jnp.float32)
 
 
+def abstract(make: Callable[[nnx.Rngs], Model]) -> Model:
+    """The model with a `jax.ShapeDtypeStruct` in the place of every array; no initial value is computed."""
+
+    def made() -> Model:
+        # One key for all: `nnx.Rngs` counts those it gave, and each count makes JAX look for where the count is from,
+        # which took half of the time.
+        key = jax.random.key(0)
+        return make(cast(nnx.Rngs, SimpleNamespace(params=lambda: key)))
+
+    return nnx.eval_shape(made)
+
+
 def hollow(make: Callable[[nnx.Rngs], Model]) -> Model:
     """The model with zeros everywhere, without computing initial values: fill every parameter next."""
-    model = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), model)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract(make))
 
 
 def fill(variable: nnx.Variable | None, value: np.ndarray, name: str) -> None:

@@ -58,7 +58,7 @@ def arrays(seed: int, whole: bool = False) -> dict[str, np.ndarray]:
 
 
 def made(parts: dict[str, np.ndarray], pools: tuple[int, ...]) -> Pursuit:
-    return restore(lambda: Pursuit(SIZES, SIDES, pools, PIXELS), parts, "")
+    return restore(lambda rngs: Pursuit(SIZES, SIDES, pools, PIXELS), parts, "")
 
 
 @partial(jax.jit, static_argnums=(0, 3))

@@ -65,7 +65,7 @@ def pursuit(config: AutoencoderConfig, words: int = 24) -> Pursuit:
         "patch_kernel": rng.normal(size=(12, 3)).astype(np.float32),
         "patch_bias": rng.normal(size=3).astype(np.float32),
     }
-    return restore(lambda: Pursuit.of(config, Sizes(words, 5, 12, 3)), arrays, "")
+    return restore(lambda rngs: Pursuit.of(config, Sizes(words, 5, 12, 3)), arrays, "")
 
 
 def tokenizer_of(config: AutoencoderConfig) -> Tokenizer:

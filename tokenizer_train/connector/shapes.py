@@ -21,6 +21,7 @@ from spae.frozen_lm.weights import tensor_shapes
 from spae.guidance import efficientnet
 from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.guidance.features import CLIP_LAYERS, EFFICIENTNET_LAYERS, Trunk, features_shape, load_trunk
+from spae.weights.state_dict import abstract
 from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.connector.dialogues import open_said
 from tokenizer_train.connector.preparation import static_side
@@ -111,9 +112,9 @@ def _trunk(name: str) -> Trunk:
         return load_trunk(name)
     network: Any
     if kind == "clip":
-        network = nnx.eval_shape(lambda: ClipImageTower(VIT_L14, rngs=nnx.Rngs(0)))
+        network = abstract(lambda rngs: ClipImageTower(VIT_L14, rngs=rngs))
         return Trunk(kind, network, VIT_L14.image_size, CLIP_LAYERS, "")
-    network = nnx.eval_shape(lambda: efficientnet.EfficientNetLite0(rngs=nnx.Rngs(0)))
+    network = abstract(lambda rngs: efficientnet.EfficientNetLite0(rngs=rngs))
     return Trunk(kind, network, efficientnet.IMAGE_SIZE, EFFICIENTNET_LAYERS, "")
 
 
