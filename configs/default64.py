@@ -42,7 +42,8 @@ def config() -> Config:
             downsamplings=2,
             skip=True,
             codebook="mapped",
-            latents=16,
+            latents=24,
+            fill="zeros",
             meaning_layers=3,
             meaning="pursuit",
             pools=(1, 1, 64),
@@ -58,7 +59,9 @@ def config() -> Config:
             buffer=1024,
         ),
         # Meaning words are given, so nothing is left for the semantic loss.
-        loss=LossConfig(semantic=0.0, semantic_layers=0, prefix_dropout=0.2, adversarial_start=5_000),
+        loss=LossConfig(
+            semantic=0.0, semantic_layers=0, commitment=0.1, prefix_dropout=0.2, adversarial_start=5_000
+        ),
         optimizer=OptimizerConfig(
             steps=40_000,
             learning_rate=1e-3,
@@ -89,7 +92,7 @@ def cpu() -> Config:
         # A small batch: within hours the number of steps counts for more than the noise of each.
         data=dataclasses.replace(base.data, batch_size=16, threads=2, buffer=64, flip=False),
         loss=dataclasses.replace(base.loss, adversarial=0.0, lecam=0.0, perceptual=0.0),
-        optimizer=dataclasses.replace(base.optimizer, steps=20_000, learning_rate=2e-3, warmup_steps=100),
+        optimizer=dataclasses.replace(base.optimizer, steps=16_000, learning_rate=2e-3, warmup_steps=100),
         run=RunConfig(
             output="build/default64-cpu", start="principal", evaluate_every=1_000, checkpoint_every=250
         ),
@@ -101,14 +104,15 @@ def finish() -> Config:
     base = cpu()
     return dataclasses.replace(
         base,
-        data=dataclasses.replace(base.data, batch_size=8),
-        loss=dataclasses.replace(base.loss, perceptual=0.3, prefix_dropout=0.3),
-        optimizer=dataclasses.replace(base.optimizer, steps=1_300, learning_rate=5e-4, warmup_steps=30),
+        # The words of meaning of all photographs are there already.
+        data=dataclasses.replace(base.data, batch_size=8, cache="build/default64-cpu/guidance"),
+        loss=dataclasses.replace(base.loss, perceptual=0.1, prefix_dropout=0.3),
+        optimizer=dataclasses.replace(base.optimizer, steps=1_000, learning_rate=5e-4, warmup_steps=30),
         run=RunConfig(
             output="build/default64-finish",
             initial="build/default64-cpu/bundle",
             trains="decoder",
-            evaluate_every=325,
+            evaluate_every=250,
             checkpoint_every=250,
         ),
     )

@@ -1,4 +1,5 @@
-"""What each part of the default is worth: words chosen without training, and one short run for each part of the rest.
+"""What each part is worth: words chosen without training, and one short run for each part of the rest. The default is
+`zeros-24` with a commitment of .1.
 
 Command   spae vocab build .. as configs/default64.py says; with --components 64, too, into build/vocabulary64-64
           spae-train configs/parts64.py --variant VARIANT
@@ -23,18 +24,19 @@ from tokenizer_train.config import Config
 def config(
     name: str = "base", tokenizer: dict | None = None, loss: dict | None = None, inputs: int = 128
 ) -> Config:
-    """The two-core variant of the default, cut to 500 steps, with some changes."""
+    """The two-core variant of the default as it was when these rows were run, cut to 500 steps, with some changes."""
     base = default64.cpu()
     folder = "build/vocabulary64" if inputs == 128 else f"build/vocabulary64-{inputs}"
+    before = {"latents": 16, "fill": "nearest"}
     return dataclasses.replace(
         base,
-        tokenizer=dataclasses.replace(base.tokenizer, **(tokenizer or {})),
+        tokenizer=dataclasses.replace(base.tokenizer, **{**before, **(tokenizer or {})}),
         vocabulary=dataclasses.replace(base.vocabulary, path=folder, widths=(inputs, 576)),
         # One shard of eight, whose words take two minutes.
         data=dataclasses.replace(
             base.data, train=base.data.train.replace("*", "00000-*"), cache="build/parts64/guidance"
         ),
-        loss=dataclasses.replace(base.loss, **(loss or {})),
+        loss=dataclasses.replace(base.loss, **{"commitment": 0.33, **(loss or {})}),
         optimizer=dataclasses.replace(base.optimizer, steps=500),
         run=dataclasses.replace(
             base.run, output=f"build/parts64/{name}", evaluate_every=500, checkpoint_every=500
