@@ -34,8 +34,7 @@ KINDS = {
 CAPTION_TOKENS = 12
 SIDE_BY_SIDE = 20  # calls: those of the five questions of one context
 
-# Pictures of one colour, drawn here; RGB in 0 .. 255. Colours that 85 words of the shipped bundle can paint: a yellow
-# picture's own words decode to brown.
+# Pictures of one colour, drawn here; RGB in 0 .. 255.
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 200), "white": (230, 230, 230)}
 SHADE = 25  # by which each channel differs from these, at most
 COLOUR_SHOTS = 4
