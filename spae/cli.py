@@ -38,7 +38,7 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
     # Tracing makes millions of small objects, and Python's collector would look through them after every 700: that is a
     # tenth of the time until something is compiled.
     gc.set_threshold(50_000, 10, 10)
-    # What is there at the end goes with the process; Python would look through all of it once more, for 0.2 s.
+    # What is there at the end goes with the process; Python would look through all of it once more.
     atexit.register(gc.freeze)
     told = False
     try:

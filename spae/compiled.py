@@ -29,7 +29,7 @@ def keep_compiled() -> None:
     """Keep compiled functions on disk, in `spae.files.cache_folder`, unless JAX has been given a cache of its own."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-        # A small function takes some 30 ms to compile, and 3 to read back.
+        # Small functions, too, are sooner read back than compiled, and there are many.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.01)
 
 

@@ -63,7 +63,7 @@ class Depthwise(nnx.Module):
         return _depthwise(x_bhwc, self.kernel[...], self.bias[...], self.stride)
 
 
-# By jit layers of one shape are traced once. And not by NumPy's indices, which took twice as long: a network has
+# By jit layers of one shape are traced once. And not by NumPy's indices, which are traced more slowly: a network has
 # hundreds of these products.
 @partial(jax.jit, static_argnames="stride")
 def _depthwise(

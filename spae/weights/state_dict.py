@@ -38,7 +38,7 @@ def abstract(make: Callable[[nnx.Rngs], Model]) -> Model:
 
     def made() -> Model:
         # One key for all: `nnx.Rngs` counts those it gave, and each count makes JAX look for where the count is from,
-        # which took half of the time.
+        # which takes longer than the shapes.
         key = jax.random.key(0)
         return make(cast(nnx.Rngs, SimpleNamespace(params=lambda: key)))
 
