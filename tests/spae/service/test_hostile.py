@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import random
+import statistics
 import zlib
 from collections import Counter
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import psutil
 import pytest
@@ -30,7 +32,7 @@ from spae.service.models import upstream
 from spae.service.settings import Settings
 
 MUTANTS = 1000  # of each format
-REQUESTS = 5000
+ROUNDS, REQUESTS = 5, 1000  # of the question whether memory grows
 AT_ONCE = 16
 FORM = b"multipart/form-data; boundary=b"
 
@@ -207,14 +209,16 @@ def test_memory_does_not_grow(fakes):
     async def run():
         process = psutil.Process()
         async with running() as app:
-            statuses = Counter(await at_once(calls(app, 1000)))
-            gc.collect()
-            before = process.memory_info().rss
-            statuses += Counter(await at_once(calls(app, REQUESTS)))
-            gc.collect()
-            return statuses, process.memory_info().rss - before
+            statuses, sizes = Counter(), []
+            for _ in range(1 + ROUNDS):  # the first fills caches and pools
+                statuses += Counter(await at_once(calls(app, REQUESTS)))
+                gc.collect()
+                sizes.append(process.memory_info().rss)
+            return statuses, sizes
 
-    statuses, grown = asyncio.run(run())
-    assert statuses == {200: (REQUESTS + 1000) * 8 // 10, 422: (REQUESTS + 1000) * 2 // 10}
-    # Less than 2 kB a request would be a leak of one small object each.
-    assert grown < 10 << 20, f"{grown / REQUESTS:.0f} bytes a request"
+    statuses, sizes = asyncio.run(run())
+    assert statuses == {200: (1 + ROUNDS) * REQUESTS * 8 // 10, 422: (1 + ROUNDS) * REQUESTS * 2 // 10}
+    # A leak of one small object a request is 2 kB of it in every round; an allocator's pool, or what an earlier test
+    # left running in this process, takes its megabytes once.
+    grown = statistics.median(after - before for before, after in pairwise(sizes)) / REQUESTS
+    assert grown < 2000, f"{grown:.0f} bytes a request; sizes after each round: {sizes}"
