@@ -1,12 +1,12 @@
-"""What each part is worth: words chosen without training, and one short run for each part of the rest. The default is
-`zeros-24` with a commitment of .1.
+"""What each part is worth: words chosen without training, and one short run for each part of the rest. The shipped
+bundle has what `default` has.
 
 Command   spae vocab build .. as configs/default64.py says; with --components 64, too, into build/vocabulary64-64
           spae-train configs/parts64.py --variant VARIANT
           spae-train eval build/parts64/VARIANT/bundle 'DATA/base-val-*.tar' --limit 1000 --skip codecs stlpips frechet
 Variants  of the words, nothing trained: words-1-1-1, words-1-1-16, words-1-1-64, words-1-1-128, words-1-4-64 (pools)
           of the rest, 500 steps: base, fixed-map, residual, latents-8, latents-12, latents-24, inputs-64,
-          weak-commitment, unit, zeros, zeros-24, zeros-32
+          weak-commitment, unit, zeros, zeros-24, zeros-32, default, map-512
 Data      Tiny ImageNet, base classes: tar shards below $SPAE_DATA (default ../shared/data).
 Hardware  two CPU cores
 Time      some five minutes each; of the words two
@@ -56,6 +56,7 @@ def tiny() -> Config:
     return default64.tiny()
 
 
+DEFAULT = {"fill": "zeros", "latents": 24}
 POOLS = ((1, 1, 1), (1, 1, 16), (1, 1, 64), (1, 1, 128), (1, 4, 64))
 VARIANTS = {
     **{"words-" + "-".join(map(str, pools)): partial(words, *pools) for pools in POOLS},
@@ -70,6 +71,8 @@ VARIANTS = {
     "zeros": lambda: config("zeros", {"fill": "zeros"}),
     "zeros-24": lambda: config("zeros-24", {"fill": "zeros", "latents": 24}),
     "zeros-32": lambda: config("zeros-32", {"fill": "zeros", "latents": 32}),
+    "default": lambda: config("default", DEFAULT, {"commitment": 0.1}),
+    "map-512": lambda: config("map-512", {**DEFAULT, "map_width": 512}, {"commitment": 0.1}),
     "unit": lambda: config("unit", {"unit": True}),
     "tiny": tiny,
 }

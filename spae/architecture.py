@@ -34,6 +34,7 @@ class AutoencoderConfig:
     latents: int | None = (
         None  # with codebook "mapped": width of the latents; else that of the appearance view
     )
+    map_width: Count = 0  # with codebook "mapped": hidden units of a perceptron beside the linear map; 0: none
     meaning_layers: Count = 0  # the first so many layers choose words by meaning (0 in the paper)
     # How they choose: by a trained head; the words nearest to the trunk's features, best first (V2L); or words that add
     # up to what the trunk sees in each region (spae/pursuit.py).
@@ -74,6 +75,11 @@ class AutoencoderConfig:
             raise InputError(
                 'codebook "mapped" needs latents, the width of 1 or more that it maps words to, and no other has it: '
                 f"got codebook {self.codebook!r} and latents {self.latents}"
+            )
+        if self.map_width > 0 and self.codebook != "mapped":
+            raise InputError(
+                'map_width is of the perceptron beside the map of codebook "mapped": wanted 0, '
+                f"got {self.map_width} with {self.codebook!r}"
             )
         self._check_pursuit()
         self._check_language_model()

@@ -1,6 +1,7 @@
 """All that is trained of a tokenizer, in Flax NNX: encoder and decoder, a head that chooses words by meaning, codes."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -108,9 +109,16 @@ class Autoencoder(nnx.Module):
         # table, and it needs no initial value from outside.
         self.codes = nnx.Param(jnp.zeros((words, width))) if config.codebook == "learned" else None
         # As exact as the search in what it makes.
-        self.projection = (
-            nnx.Linear(view_width, width, precision=jax.lax.Precision.HIGHEST, rngs=rngs)
-            if config.codebook in ("projected", "mapped")
+        exact = partial(nnx.Linear, precision=jax.lax.Precision.HIGHEST, rngs=rngs)
+        self.projection = exact(view_width, width) if config.codebook in ("projected", "mapped") else None
+        # Its output begins at nothing: so does what it adds to the linear map.
+        self.perceptron = (
+            nnx.Sequential(
+                exact(view_width, config.map_width),
+                jax.nn.relu,
+                exact(config.map_width, width, kernel_init=nnx.initializers.zeros),
+            )
+            if config.map_width
             else None
         )
         # A view's rows have length 1; a layer that is to learn wants numbers of size 1.
@@ -122,11 +130,15 @@ class Autoencoder(nnx.Module):
         "frozen": the appearance view itself (the paper). "learned": a trained table that began as the view (VQGAN,
         arXiv 2012.09841). "projected": a trained linear map of the view to its own width (V2L-Tokenizer, arXiv
         2403.07874). "mapped": one to the width of the latents (as SimVQ, arXiv 2411.02038): the words stay the language
-        model's, and what they look like is learned.
+        model's, and what they look like is learned. With `config.map_width` a perceptron is added to the map (ours).
         """
         if self.codes is not None:
             return view_vc + self.codes[...]
-        return view_vc if self.projection is None else self.projection(view_vc * self.view_scale)
+        if self.projection is None:
+            return view_vc
+        scaled_vc = view_vc * self.view_scale
+        mapped_vc = self.projection(scaled_vc)
+        return mapped_vc if self.perceptron is None else mapped_vc + self.perceptron(scaled_vc)
 
     def encode(
         self,

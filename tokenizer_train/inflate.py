@@ -26,9 +26,10 @@ def initial(
 
     Args:
         name: of a shipped bundle, or a path.
-        config: the run's tokenizer.
+        config: the run's tokenizer. A perceptron beside the map of words may be new in it, and adds nothing yet.
         vocabulary: the run's.
-        params: of the run's `Autoencoder`, as `nnx.split` gives them; they are not looked at but for their layout.
+        params: of the run's `Autoencoder`, fresh, as `nnx.split` gives them; of what the bundle has, only the layout
+            is looked at.
 
     Raises:
         InputError: the bundle is of other words, or of another network than the run's but for the inflation.
@@ -52,6 +53,9 @@ def initial(
     values = []
     for path, variable in flat:
         label = ".".join(map(str, path))
+        if path[0] == "perceptron" and path not in stored:
+            values.append((path, variable))
+            continue
         if path not in stored:
             raise InputError(
                 f"run.initial: {name} lacks {label}, which this tokenizer has: give its architecture"

@@ -1,5 +1,7 @@
 """The networks: the paper's size, the mirror of halvings and doublings, and patches."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +61,23 @@ def test_shapes_for_any_number_of_halvings(multipliers, downsamplings, patch):
     assert z.shape == (3, 4, 4, 5)
     assert [q.shape for q in queries] == [(3, 1, 7), (3, 4, 7)]
     assert decoded.shape == (3, 16, 16, 3)
+
+
+def test_the_map_of_words_is_linear_and_a_perceptron():
+    config = AutoencoderConfig(
+        image_size=16, pyramid=(4,), network="linear", skip=True, downsamplings=0, patch=4, multipliers=(1,)
+    )
+    config = dataclasses.replace(config, codebook="mapped", latents=3, map_width=7)
+    rng = np.random.default_rng(0)
+    graph, state = nnx.split(Autoencoder(config, 5, 5, rngs=nnx.Rngs(0)))
+    model = nnx.merge(graph, jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), state))
+    view_vc = rng.normal(size=(11, 5)).astype(np.float32)
+    scaled = view_vc.astype(np.float64) * 5**0.5
+    hidden, _, output = model.perceptron.layers
+    inner = np.maximum(scaled @ hidden.kernel[...] + hidden.bias[...], 0)
+    wanted = scaled @ model.projection.kernel[...] + model.projection.bias[...]
+    wanted += inner @ output.kernel[...] + output.bias[...]
+    np.testing.assert_allclose(model.codebook(view_vc), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_the_trunk_s_features_alone_decide_the_meaning_queries():

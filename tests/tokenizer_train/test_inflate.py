@@ -117,6 +117,20 @@ def test_a_bundle_of_the_same_kind_is_taken_as_it_is(image_bundle):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_perceptron_that_the_bundle_lacks_adds_nothing_yet(tmp_path):
+    linear = dataclasses.replace(IMAGES, codebook="mapped", latents=3)
+    Tokenizer(linear, vocabulary(), model(linear, 1)).save(tmp_path)
+    both = dataclasses.replace(linear, map_width=5)
+    graph, params = nnx.split(Autoencoder(both, 4, 6, rngs=nnx.Rngs(0)), nnx.Param)
+    begun = nnx.merge(graph, initial(str(tmp_path), both, vocabulary(), params)[0])
+    view = vocabulary().codebook("appearance")
+    np.testing.assert_array_equal(begun.codebook(view), model(linear, 1).codebook(view))
+    # Nor is one that is there left out.
+    Tokenizer(both, vocabulary(), model(both, 1)).save(tmp_path / "both")
+    with pytest.raises(InputError, match=r"has parameters that this tokenizer lacks: perceptron\.layers\.0\.bias"):
+        initial(str(tmp_path / "both"), linear, vocabulary(), nnx.split(model(linear, 1), nnx.Param)[1])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -116,13 +116,14 @@ def config(vocabulary_folder, image_folder, tmp_path) -> Config:
     )
 
 
-@pytest.mark.parametrize("block", ["residual", "depthwise"])
-def test_a_run_begins_as_the_floor(config, image_folder, block) -> None:
-    """The networks beside the linear paths add nothing yet: the same words and pixels as network "linear"."""
+@pytest.mark.parametrize("more", [{"block": "residual"}, {"block": "depthwise", "map_width": 6}], ids=str)
+def test_a_run_begins_as_the_floor(config, image_folder, more) -> None:
+    """The networks beside the linear paths, and the perceptron beside the map, add nothing yet: the same words and
+    pixels as network "linear"."""
     vocabulary, source = Vocabulary.load(config.vocabulary.path), open_source(image_folder)
     images = [record.image for record in source][::4]
     results = []
-    for changes in ({"block": block}, {"network": "linear"}):
+    for changes in (more, {"network": "linear"}):
         one = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, **changes))
         begun, pursuit = start.beginning(one, vocabulary, None, source)
         assert pursuit is None
