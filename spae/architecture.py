@@ -34,7 +34,9 @@ class AutoencoderConfig:
     latents: int | None = (
         None  # with codebook "mapped": width of the latents; else that of the appearance view
     )
-    map_width: Count = 0  # with codebook "mapped": hidden units of a perceptron beside the linear map; 0: none
+    map_width: Count = (
+        0  # with codebook "mapped": hidden units of a perceptron beside the linear map; 0: none
+    )
     meaning_layers: Count = 0  # the first so many layers choose words by meaning (0 in the paper)
     # How they choose: by a trained head; the words nearest to the trunk's features, best first (V2L); or words that add
     # up to what the trunk sees in each region (spae/pursuit.py).

@@ -273,7 +273,10 @@ def test_a_clip_or_nothing_is_no_image(tokenizer):
         ({"codebook": "frozen", "latents": None}, "wanted a trunk, frames 1, skip True and codebook"),
         ({"pools": (1,)}, "wanted pools of at least 1, one for each of 2 meaning layers"),
         ({"pools": (1, 0)}, "wanted pools of at least 1, one for each of 2 meaning layers"),
-        ({"codebook": "frozen", "latents": None, "map_width": 4}, "map_width is of the perceptron beside the map"),
+        (
+            {"codebook": "frozen", "latents": None, "map_width": 4},
+            "map_width is of the perceptron beside the map",
+        ),
         ({"codebook": "projected"}, 'codebook "mapped" needs latents'),
         ({"latents": None}, 'codebook "mapped" needs latents'),
         ({"latents": 0}, 'codebook "mapped" needs latents'),

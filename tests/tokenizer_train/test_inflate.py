@@ -127,7 +127,9 @@ def test_a_perceptron_that_the_bundle_lacks_adds_nothing_yet(tmp_path):
     np.testing.assert_array_equal(begun.codebook(view), model(linear, 1).codebook(view))
     # Nor is one that is there left out.
     Tokenizer(both, vocabulary(), model(both, 1)).save(tmp_path / "both")
-    with pytest.raises(InputError, match=r"has parameters that this tokenizer lacks: perceptron\.layers\.0\.bias"):
+    with pytest.raises(
+        InputError, match=r"has parameters that this tokenizer lacks: perceptron\.layers\.0\.bias"
+    ):
         initial(str(tmp_path / "both"), linear, vocabulary(), nnx.split(model(linear, 1), nnx.Param)[1])
 
 
