@@ -26,8 +26,8 @@ BLOCK = 64  # words whose best is looked for before the word itself
 
 # Platforms, by JAX's names, on which the kernels of `nearest_pallas.py` take the place of the loops below: those where
 # they were measured to be quicker. None yet, for they have not run on any: on an accelerator
-# `python -m benchmarks.run --only kernels --output kernels.json` compares both. A TPU's kernel is for one device:
-# JAX refuses to cut it up over several, as it does the loops, unless it stands under `jax.shard_map`.
+# `python -m benchmarks.run --only kernels --output kernels.json` compares both. A TPU's is for programs of one device:
+# the loops are cut up over several as their arguments lie, and a kernel is refused there unless under `jax.shard_map`.
 KERNELS: frozenset[str] = frozenset()
 
 _HIGHEST = jax.lax.Precision.HIGHEST

@@ -54,13 +54,14 @@ def _tpu_options() -> Any:
 
 
 def _cuda_options() -> Any:
-    # Not by Mosaic, Pallas's other way to GPUs, which is for kernels that are written for one generation of them.
+    # Not by Mosaic, Pallas's other way to GPUs, whose kernels are written for one generation of them. From JAX 0.11 on
+    # this way is deprecated; where it is gone, so is the kernel for GPUs.
     from jax.experimental.pallas import triton
 
     return triton.CompilerParams(num_warps=4, num_stages=2)
 
 
-# By JAX's name of the platform. None of these numbers was tuned on a device.
+# By JAX's name of the platform. The sizes are those that its compiler has room for; none was tuned on a device.
 TILINGS: Mapping[str, Tiling] = {
     "tpu": Tiling(512, 256, None, jax.lax.Precision.HIGHEST, 64, words_axis=0, options=_tpu_options),
     "cuda": Tiling(
