@@ -24,7 +24,7 @@ from benchmarks.limits import beside_limits, limits
 from benchmarks.parts import parts
 from benchmarks.peer import Peer
 from benchmarks.quantizer import quantize_words
-from benchmarks.search import log_sum_exp_words, nearest_word, widths
+from benchmarks.search import kernels, log_sum_exp_words, nearest_word, widths
 from benchmarks.service import under_load
 from benchmarks.start import cold_and_warm
 from benchmarks.timing import Result, table
@@ -60,6 +60,7 @@ def pieces(bundle: str, peer: Peer | None = None) -> dict[str, Callable[[int], d
         ),
         "nearest": lambda repeats: searches(repeats, peer),
         "widths": widths,
+        "kernels": lambda repeats: kernels(_platform(), SEARCHES, repeats),
         "log_sum_exp": lambda repeats: log_sum_exp_words(*SEARCHES[0], repeats=repeats),
     }
 
@@ -71,6 +72,12 @@ def searches(repeats: int, peer: Peer | None) -> dict[str, Result]:
         for n, v, c in SEARCHES
         for name, entry in nearest_word(n, v, c, repeats, peer).items()
     }
+
+
+def _platform() -> str:
+    """Of the devices that JAX computes on, by the name it has for compiling: it calls all GPUs gpu otherwise."""
+    platform = jax.default_backend()
+    return "cuda" if platform == "gpu" else platform
 
 
 def machine() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The nearest word and log-sum-exp over a vocabulary, beside the forms that hold the whole matrix, and peers."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.limits import work
 from benchmarks.peer import Peer
 from benchmarks.timing import Result, interleaved, result
+from spae import nearest_pallas
 from spae.nearest import _nearest_narrow, _nearest_wide, log_sum_exp, nearest
 
 Function = Callable[[jax.Array, jax.Array], jax.Array]
@@ -26,10 +27,6 @@ def nearest_word(
     """Ours; where it fits into `MATRIX_BYTES` the full matrix with XLA's argmin and with two minima; and the peer's
     PyTorch and faiss; one run."""
     functions: dict[str, Function] = {"streamed": nearest}
-    least = {
-        "flops": 2.0 * positions * words * width,
-        "bytes_moved": 4.0 * (positions * width + words * width + positions),
-    }
     if 4 * positions * words <= MATRIX_BYTES:
         functions |= {"full matrix": _argmin, "full matrix, two minima": two_minima}
     return _compare(
@@ -37,7 +34,7 @@ def nearest_word(
         tuple(map(jax.device_put, _arrays(positions, words, width))),
         repeats,
         {} if peer is None else {"PyTorch": (peer, "nearest"), "faiss": (peer, "faiss")},
-        least,
+        _least(positions, words, width),
     )
 
 
@@ -52,6 +49,37 @@ def widths(repeats: int) -> dict[str, Result]:
             repeats,
         ).items()
     }
+
+
+def kernels(
+    platform: str, sizes: Sequence[tuple[int, int, int]], repeats: int, interpret: bool = False
+) -> dict[str, Result]:
+    """The Pallas kernels beside the loops that they would replace; one run for each (positions, words, width).
+
+    Of every kernel also how far its results are from the loops': of the search how many words are others, of
+    log-sum-exp the largest difference. `interpret`: without an accelerator, to try this out.
+    """
+    if platform not in nearest_pallas.TILINGS:
+        known = ", ".join(nearest_pallas.TILINGS)
+        return {"all": {"seconds": None, "reason": f"the kernels are for {known}, and this is a {platform}"}}
+    options = {"platform": platform, "interpret": interpret}
+    results = {}
+    for n, v, c in sizes:
+        arguments = tuple(map(jax.device_put, _arrays(n, v, c)))
+        functions: dict[str, Function] = {
+            "narrow loops": _nearest_narrow,
+            "wide loops": _nearest_wide,
+            "kernel": partial(nearest_pallas.nearest, **options),
+            "log-sum-exp, loops": _streamed,
+            "log-sum-exp, kernel": partial(nearest_pallas.log_sum_exp, temperature=TEMPERATURE, **options),
+        }
+        entries = _compare(functions, arguments, repeats, least=_least(n, v, c))
+        found = {name: np.asarray(jax.jit(function)(*arguments)) for name, function in functions.items()}
+        entries["kernel"]["other_words"] = int(np.sum(found["kernel"] != found["wide loops"]))
+        difference_n = found["log-sum-exp, kernel"] - found["log-sum-exp, loops"]
+        entries["log-sum-exp, kernel"]["largest_difference"] = float(np.max(np.abs(difference_n)))
+        results |= {f"{n:,} x {v:,} x {c}, {name}": entry for name, entry in entries.items()}
+    return results
 
 
 def log_sum_exp_words(positions: int, words: int, width: int, repeats: int) -> dict[str, Result]:
@@ -98,6 +126,14 @@ def _compare(
     repeated = interleaved(calls, repeats)
     return {
         name: result(repeated[name], **(shape | more | dict(least or {}))) for name, more in facts.items()
+    }
+
+
+def _least(positions: int, words: int, width: int) -> dict[str, float]:
+    """The work that no search can do without."""
+    return {
+        "flops": 2.0 * positions * words * width,
+        "bytes_moved": 4.0 * (positions * width + words * width + positions),
     }
 
 

@@ -24,6 +24,12 @@ FEW = 49_152
 TILE = 128  # positions at a time, so that their scores stay in cache
 BLOCK = 64  # words whose best is looked for before the word itself
 
+# Platforms, by JAX's names, on which the kernels of `nearest_pallas.py` take the place of the loops below: those where
+# they were measured to be quicker. None yet, for they have not run on any: on an accelerator
+# `python -m benchmarks.run --only kernels --output kernels.json` compares both. A TPU's is for programs of one device:
+# the loops are cut up over several as their arguments lie, and a kernel is refused there unless under `jax.shard_map`.
+KERNELS: frozenset[str] = frozenset()
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -40,7 +46,13 @@ def nearest(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[
     _check(z_nc, codebook_vc)
     z_nc, codebook_vc = z_nc.astype(jnp.float32), codebook_vc.astype(jnp.float32)
     words, width = codebook_vc.shape
-    return (_nearest_narrow if width <= NARROW and words <= FEW else _nearest_wide)(z_nc, codebook_vc)
+    loops = _nearest_narrow if width <= NARROW and words <= FEW else _nearest_wide
+    if not KERNELS:
+        return loops(z_nc, codebook_vc)
+    from spae import nearest_pallas  # which takes a third of a second
+
+    kernels = {name: partial(nearest_pallas.nearest, platform=name) for name in KERNELS}
+    return jax.lax.platform_dependent(z_nc, codebook_vc, default=loops, **kernels)
 
 
 def _nearest_narrow(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[Array, " n"]:
@@ -148,6 +160,17 @@ def _log_sum_exp(z_nc, codebook_vc, temperature):
     _check(z_nc, codebook_vc)
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, not {temperature}")
+    loops = partial(_log_sum_exp_by_loops, temperature=temperature)
+    if not KERNELS:
+        return loops(z_nc, codebook_vc)
+    from spae import nearest_pallas
+
+    kernel = partial(nearest_pallas.log_sum_exp, temperature=temperature)
+    kernels = {name: partial(kernel, platform=name) for name in KERNELS}
+    return jax.lax.platform_dependent(z_nc, codebook_vc, default=loops, **kernels)
+
+
+def _log_sum_exp_by_loops(z_nc, codebook_vc, temperature):
     v = codebook_vc.shape[0]
     chunk = min(CHUNK, v)
 

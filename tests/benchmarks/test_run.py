@@ -14,7 +14,7 @@ from benchmarks.limits import beside_limits, work
 from benchmarks.parts import parts
 from benchmarks.quantizer import quantize_words
 from benchmarks.run import main
-from benchmarks.search import log_sum_exp_words, nearest_word
+from benchmarks.search import kernels, log_sum_exp_words, nearest_word
 from benchmarks.start import cold_and_warm
 from benchmarks.timing import interleaved, spread, table
 from benchmarks.tokenizer import encode_and_decode
@@ -163,6 +163,17 @@ def test_log_sum_exp_beside_the_full_matrix():
     results = log_sum_exp_words(positions=3, words=20, width=4, repeats=1)
     assert set(results) == {"streamed", "full matrix", "streamed, gradient", "full matrix, gradient"}
     assert all(entry["temporary_bytes"] >= 0 for entry in results.values())
+
+
+def test_kernels_beside_loops():
+    results = kernels("tpu", [(3, 20, 4)], repeats=1, interpret=True)
+    names = ("narrow loops", "wide loops", "kernel", "log-sum-exp, loops", "log-sum-exp, kernel")
+    assert set(results) == {f"3 x 20 x 4, {name}" for name in names}
+    assert results["3 x 20 x 4, kernel"]["other_words"] == 0
+    assert 0 <= results["3 x 20 x 4, log-sum-exp, kernel"]["largest_difference"] < 1e-4
+    (entry,) = kernels("cpu", [(3, 20, 4)], repeats=1).values()
+    assert entry["seconds"] is None
+    assert "this is a cpu" in entry["reason"]
 
 
 def test_starts_are_of_whole_processes(tokenizer, tmp_path):
