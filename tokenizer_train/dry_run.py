@@ -188,7 +188,7 @@ def table(result: dict[str, Any]) -> str:
     parameters, memory = result["parameters"], result["memory"]
     parts = ", ".join(f"{name} {_amount(size)}B" for name, size in memory.items())
     exact = "the frozen language model" if "connector" in parameters else "the search among the words"
-    time = f"{_duration(result['hours'])} for {result['steps']:,} steps"
+    time = f"at least {_duration(result['hours'])} for {result['steps']:,} steps"
     if result["devices"] > 1:
         time += f": {result['device_hours']:,.2f} device-hours"
     lines = {
@@ -198,9 +198,9 @@ def table(result: dict[str, Any]) -> str:
         "float32; other compilers take less or more temporary memory)",
         "operations": f"{_amount(result['flops'])}FLOP a step of {result['batch_size']:,} images, "
         f"{_amount(result['exact_flops'])}FLOP of them in full float32 ({exact})",
-        "speed": f"{result['images_per_second']:,.0f} images/s on {result['devices']} x {result['device']} "
+        "speed": f"at most {result['images_per_second']:,.0f} images/s on {result['devices']} x {result['device']} "
         f"({result['precision']}) at {result['utilisation']:.0%} of their peak; "
-        "small networks reach far less: --utilisation",
+        "small networks reach far less: --utilisation; other devices: --device",
         "time": time,
         "missing": "\n            ".join(result["missing"]) or "nothing that the config names",
     }

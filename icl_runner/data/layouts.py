@@ -45,6 +45,7 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
     elif by_class := split in {part for part, _ in table.values()}:
         opened = open_source(path)
     else:
+        open_source(path)  # which says so if nothing is there at all
         there = sorted({part for part, _ in table.values() if part})
         raise InputError(
             f"{path} has no split {split}: wanted a folder of that name, or classes.tsv with that split"

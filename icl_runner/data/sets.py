@@ -32,7 +32,7 @@ def labelled(path: str | Path, split: str | None = None) -> ExampleSet:
     folder = Path(path)
     if folder.suffix == ".npz" or (folder / "mnist.npz").is_file():
         return layouts.mnist(folder if folder.suffix == ".npz" else folder / "mnist.npz", split)
-    if (folder / "images").is_dir() and layouts.lists(folder):
+    if _by_lists(folder):
         return layouts.mini_imagenet(folder, split)
     return layouts.source(path, split, wanted="label")
 
@@ -84,11 +84,17 @@ def pictured(path: str | Path, split: str | None = None) -> ExampleSet:
     folder = Path(path)
     if layouts.caption_files(folder):
         return layouts.coco_captions(folder, split)
-    by_lists = (folder / "images").is_dir() and layouts.lists(folder)
     digits = folder.suffix == ".npz" or (folder / "mnist.npz").is_file()
-    if digits or by_lists or _is_installed(path, "photographs"):
+    if digits or _by_lists(folder) or _is_installed(path, "photographs"):
         return labelled(path, split)
     return layouts.source(path, split, wanted=None)
+
+
+def _by_lists(folder: Path) -> bool:
+    """Whether lists say what is there: those of mini-ImageNet, beside images/ or, as they come, beside no folder."""
+    if not layouts.lists(folder):
+        return False
+    return (folder / "images").is_dir() or not any(one.is_dir() for one in folder.iterdir())
 
 
 def _is_installed(path: str | Path, name: str) -> bool:

@@ -158,7 +158,7 @@ def _classes(labels: Mapping[str, str], ways: int, shots: int) -> tuple[dict[str
     if len(usable) < ways or len(classes) < 2:
         raise InputError(
             f"{ways}-way {shots}-shot episodes need {max(ways, 2)} classes of at least {shots + 1} images, got "
-            f"{len(usable)} of {len(classes)} classes; ask for fewer ways or shots"
+            f"{len(usable)} of {len(classes)} classes; ask for fewer ways or shots, or bring more images of each class"
         )
     return classes, usable
 

@@ -6,6 +6,7 @@ pieces is the report of the unbroken run.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,9 @@ from spae.errors import InputError
 # inspect-ai takes three seconds to import: only where logs are read.
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
+
+# What was raised, as Python writes it: Name('message').
+_RAISED = re.compile(r"\w+\((['\"])(.*)\1\)")
 
 # Long, and not needed to count: the conversation itself.
 NOT_READ = {"messages", "events", "store", "events_data", "timelines"}
@@ -169,7 +173,9 @@ def _usage(sample: "EvalSample") -> dict[str, tuple[int, int]]:
 
 def _reason(sample: "EvalSample") -> str:
     if sample.error is not None:
-        return sample.error.message.strip().partition("\n")[0] or "an error without a message"
+        message = sample.error.message.strip().partition("\n")[0] or "an error without a message"
+        # inspect-ai keeps what was raised as Python writes it.
+        return found[2] if (found := _RAISED.fullmatch(message)) else message
     if sample.limit is not None:
         return f"stopped at its limit of {sample.limit.type}"
     return "no score was written"

@@ -6,11 +6,11 @@ from spae.compiled import keep_compiled
 from spae.frozen_lm.language_model import FrozenLM
 from spae.frozen_lm.model_file import smollm2_file
 from spae.frozen_lm.soft import SOFT, SoftPrompt
-from spae.frozen_lm.weights import read_model
+from spae.frozen_lm.weights import check_there, read_model
 from spae.frozen_lm.writing import Generation
-from spae.weights.hub import locate
+from spae.weights.hub import Located, locate
 
-__all__ = ["SOFT", "FrozenLM", "Generation", "SoftPrompt", "load"]
+__all__ = ["SOFT", "FrozenLM", "Generation", "SoftPrompt", "find", "load"]
 
 
 def load(path: str | os.PathLike = "default") -> FrozenLM:
@@ -28,5 +28,16 @@ def load(path: str | os.PathLike = "default") -> FrozenLM:
         InputError: no model is there, it is damaged, of an architecture that is not known, or cannot be fetched.
     """
     keep_compiled()
-    located = locate(smollm2_file() if path == "default" else os.fspath(path))
+    located = find(path)
     return FrozenLM(read_model(located.path), located)
+
+
+def find(path: str | os.PathLike = "default") -> Located:
+    """Where the files are that `load` reads.
+
+    Raises:
+        InputError: no model is there, or it cannot be fetched.
+    """
+    located = locate(smollm2_file() if path == "default" else os.fspath(path))
+    check_there(located.path)
+    return located

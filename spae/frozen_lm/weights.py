@@ -147,17 +147,23 @@ def read_model(path: Path) -> ModelFiles:
         InputError: missing, damaged, of an architecture that is not known, or with tensors missing, left over or of
             another shape than its config says.
     """
-    if path.is_dir():
-        files = _read_folder(path)
-    elif path.is_file():
-        files = _read_gguf(path)
-    else:
+    check_there(path)
+    files = _read_folder(path) if path.is_dir() else _read_gguf(path)
+    _check(files, path)
+    return files
+
+
+def check_there(path: Path) -> None:
+    """That there is a file or folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not path.exists():
         raise InputError(
             f"language model: wanted default, a .gguf file or a Hugging Face folder; there is no {path}"
             f"{hub_hint(path)}"
         )
-    _check(files, path)
-    return files
 
 
 def _read_gguf(path: Path) -> ModelFiles:

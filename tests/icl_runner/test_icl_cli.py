@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -103,6 +105,27 @@ def test_dry_run_asks_nothing(class_folders, tmp_path, capsys, fake_model):
     assert "estimated: a token for each word" in out
 
 
+@pytest.mark.parametrize(
+    ("model", "planned", "asked"),
+    [
+        ("spae-lm/defualt", "there is no defualt", "there is no defualt"),
+        ("spae-connector/nowhere", "nowhere", "nowhere"),
+        ("opnai/gpt-4o", "Model API opnai .* not recognized", "Model API opnai .* not recognized"),
+        ("openai/gpt-4o", None, "OPENAI_API_KEY"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_before_any_image_is_looked_at(
+    model, planned, asked, class_folders, capsys, monkeypatch
+):
+    """A dry run needs no key, but the provider."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("icl_runner.plan.Plan.__init__", Mock(side_effect=InputError("too late")))
+    given = classify(class_folders, "--model", model)
+    for arguments, wanted in (([*given, "--dry-run"], planned), (given, asked)):
+        assert main(arguments) == 1
+        assert re.search(wanted or "too late", capsys.readouterr().err)
+
+
 def test_dry_run_counts_what_likelihoods_cost(class_folders, capsys, fake_model):
     given = classify(class_folders, "--ways", "3", "--examples", "5", "--dry-run")
     assert main([*given, "--content-free", "2", "--orders", "4"]) == 0
@@ -113,7 +136,7 @@ def test_dry_run_counts_what_likelihoods_cost(class_folders, capsys, fake_model)
     assert f"the first of {5 * 4 + likelihoods} calls, of 5 samples" in out
 
 
-def test_which_split_was_taken_is_said(tmp_path, capsys):
+def test_which_split_was_taken_is_said(tmp_path, capsys, fake_model):
     images, labels = np.zeros((4, 28, 28), np.uint8), np.array([0, 0, 1, 1])
     np.savez(tmp_path / "mnist.npz", x_test=images, y_test=labels)
     given = classify(tmp_path, "--examples", "1", "--dry-run")
@@ -123,7 +146,7 @@ def test_which_split_was_taken_is_said(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_dry_run_without_a_price(class_folders, tmp_path, capsys):
+def test_dry_run_without_a_price(class_folders, tmp_path, capsys, fake_model):
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"other/model": {"input": 1, "output": 1}}))
     assert main(classify(class_folders, "--prices", str(prices), "--dry-run")) == 1

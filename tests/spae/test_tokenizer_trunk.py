@@ -60,6 +60,11 @@ def test_text_that_is_not_whole_is_warned_of_and_strictly_refused(tokenizer):
     with pytest.warns(UserWarning, match="21 words wanted for 3 layers, 7 found: 14 missing") as warned:
         tokenizer.decode(f"{words} bk bl")
     assert warned[0].filename == __file__
+    with pytest.warns(UserWarning, match="left out"):
+        tokenizer.decode(f"{words} bk bl", layers=2)
+    with pytest.raises(InputError, match="got 5 texts of one word: wanted one text of all"):
+        tokenizer.decode(words.split())
+    assert tokenizer.decode(words.split(), layers=1).shape == (5, 8, 8, 3)
     for text, layers in ((f"{words} bk bl", 2), ("ak al am an xxxx", None), (f"{words} bk", None)):
         with pytest.raises(InputError, match="found: "):
             tokenizer.decode(text, layers, strict=True)

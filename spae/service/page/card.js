@@ -34,7 +34,7 @@ export class Card {
     this.word = words[index];
     element("word").textContent = words[index];
     const [row, column] = [Math.floor(index / width), index % width];
-    element("where").textContent = words.length === 1 ? `Layer ${number}: the whole photograph`
+    element("where").textContent = words.length === 1 ? `Layer ${number}: the whole picture`
       : `Layer ${number}: row ${row + 1} of ${height}, column ${column + 1} of ${width}`;
     element("rivals-part").hidden = !rivals[index].length;
     this.#offer("rivals", rivals[index].filter((rival) => rival !== words[index]));

@@ -3,7 +3,7 @@
 import { Chat } from "./chat.js";
 import { Pyramid } from "./pyramid.js";
 import { Regions } from "./regions.js";
-import { Refused, element, fail, make, progress, touch } from "./say.js";
+import { Refused, element, fail, make, progress } from "./say.js";
 import { models, tokenize, useKey } from "./service.js";
 import { Words, made, showRepairs } from "./words.js";
 
@@ -94,11 +94,10 @@ async function take(name, get) {
     document.body.classList.add("working");
     chat.show(photograph);
     regions.show(photograph);
-    const repaired = showRepairs(found);
+    const changed = showRepairs(found);
     progress(`${said}. Making pictures from them …`);
     await pyramid.show(photograph, found, running.signal);
-    const how = touch ? "Tap a word." : "Point at a word, or choose one with the keyboard.";
-    progress(`${said}. ${repaired ? "Not all as they were written, see below. " : ""}${how}`);
+    progress(`${said}.${changed ? " Not all as they were written, see below." : ""}`);
   } catch (error) {
     if (error.name === "AbortError" || (latest && latest !== mine)) return;
     progress("");

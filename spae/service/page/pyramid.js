@@ -60,6 +60,7 @@ export class Pyramid {
     prefix.max = this.layers.length;
     prefix.value = this.layers.length;
     element("copy-by-hand").hidden = true;
+    element("copy-note").textContent = element("prompt-note").textContent = "";
     this.#writeList();
     this.#showPicture();
     this.#mark();
@@ -254,7 +255,7 @@ export class Pyramid {
     const original = element("original"), { square, fromWords } = this.photograph;
     original.width = original.height = square.width;
     original.getContext("2d").drawImage(square, 0, 0);
-    element("reveal-part").hidden = Boolean(fromWords);
+    element("reveal-part").hidden = element("patch-part").hidden = Boolean(fromWords);
     element("reveal").value = 0;
     this.#reveal();
   }

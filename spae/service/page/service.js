@@ -1,5 +1,8 @@
 // The service, as the page calls it: JSON in and out, the key, and errors in words.
 
+// The part of a request that an error names first: the page made the request, and who reads it gave a file or words.
+const FIELD = /^(images?|inputs|text)(\.\w+)*: /i;
+
 let key = "";
 
 /** Sends this key from now on; it is kept nowhere but here. */
@@ -90,7 +93,7 @@ async function answered(path, options) {
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
   const message = said.error?.message ?? `the service answered with the status ${response.status}: try again later`;
-  throw new ServiceError(message, response.status);
+  throw new ServiceError(message.replace(FIELD, ""), response.status);
 }
 
 function broken(error) {

@@ -81,7 +81,7 @@ export async function made(text, allLayers) {
   return { photograph: { name: "Your words", square, fromWords: true }, found: { ...found, layers }, said };
 }
 
-/** Shows what was repaired; null for nothing. Gives it in short. */
+/** Shows what was repaired; null for nothing. Says whether any word is not one that was written. */
 export function showRepairs(found) {
   const repairs = (found?.repairs ?? []).filter(({ kind }) => kind !== "whitespace");
   const missing = repairs.filter(({ kind }) => kind === "missing").length;
@@ -90,15 +90,21 @@ export function showRepairs(found) {
   if (missing) parts.push(`${missing} were missing and are filled with the word above`);
   if (replaced.length) parts.push(`${replaced.length} not in the vocabulary, and replaced`);
   for (const { kind, found: left } of repairs) if (kind === "surplus") parts.push(`left out: ${left}`);
+  const changed = parts.length > 0;
   const others = repairs.filter(({ kind }) => !["missing", "unknown", "surplus"].includes(kind));
-  if (others.length) parts.push(`${count(others.length, "slip")} in writing, understood`);
+  if (others.length) parts.push(`read past ${amounts(others.map(({ kind }) => kind))}`);
   const place = element("repairs");
   place.hidden = !parts.length;
-  if (!parts.length) return "";
+  if (!parts.length) return false;
   const short = `Of ${count(found.count, "word")}: ${parts.join("; ")}.`;
   place.classList.toggle("many", missing + replaced.length > 0);
   place.replaceChildren(make("summary", {}, short), make("ul", {}, ...[...replaced, ...others].map(line)));
-  return short;
+  return changed;
+}
+
+/** "numbering (5), case (1)", of the five. */
+function amounts(kinds) {
+  return [...new Set(kinds)].map((kind) => `${kind} (${kinds.filter((one) => one === kind).length})`).join(", ");
 }
 
 function line({ kind, position, found, used }) {

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def test_shards_with_a_table_of_names(shards):
         novel.image("part-0.tar/n01/0.png")
     with pytest.raises(InputError, match="no split old"):
         sets.labelled(shards, "old")
+    with pytest.raises(InputError, match=r"nothing at .*nowhere"):
+        sets.labelled(shards / "nowhere", "old")
 
 
 def test_a_bad_table_of_names(shards):
@@ -132,6 +135,9 @@ def test_mini_imagenet_by_lists(tmp_path):
     with pytest.raises(
         InputError, match=r"wanted 2 images .* 1 are not there, such as n0209960100000001\.jpg"
     ):
+        sets.labelled(tmp_path)
+    shutil.rmtree(tmp_path / "images")  # as the lists are fetched
+    with pytest.raises(InputError, match=r"wanted 2 images .* 2 are not there"):
         sets.labelled(tmp_path)
     (tmp_path / "test.csv").write_text("file,class\nx.jpg,n02099601\n")
     with pytest.raises(InputError, match="columns filename and label"):

@@ -128,7 +128,7 @@ def opened(page: Page, file: Path = DOGS) -> Page:
 
 def ready(page: Page) -> Page:
     """Waits for words and pictures."""
-    expect(page.locator("#status")).to_contain_text(re.compile(r"words\. (Point at|Tap) a word"))
+    expect(page.locator("#status")).to_contain_text(re.compile(r"words\.$"))
     return page
 
 
@@ -225,7 +225,7 @@ WORDS = "dog puppy canine breed paw"
 
 def written(page: Page) -> Page:
     """Waits for the picture that words make."""
-    expect(page.locator("#status")).to_contain_text(re.compile(r"layers?( hold)?\. .*(Point at|Tap) a word"))
+    expect(page.locator("#status")).to_contain_text(re.compile(r"layers?( hold)?\.( Not all as .*)?$"))
     return page
 
 
@@ -238,9 +238,12 @@ def test_paste_words(visit, api):
     assert layer(page, 2) == WORDS.split()[1:]
     (answer,) = api.post("/v1/detokenize", json={"text": WORDS}).json()["data"]
     assert picture(page) == answer["url"]
-    expect(page.locator("#repairs summary")).to_have_text("Of 5 words: 1 slip in writing, understood.")
+    expect(page.locator("#repairs summary")).to_have_text("Of 5 words: read past wrapping (1).")
+    # The words are those that were written.
+    expect(page.locator("#status")).not_to_contain_text("Not all")
     # There is no photograph to lay over the picture, and nothing that was chosen before others.
     expect(page.locator("#reveal-part")).to_be_hidden()
+    expect(page.locator("#patch-part")).to_be_hidden()
     expect(page.locator("#rivals-part")).to_be_hidden()
     page.fill("#new-word", "beach")
     page.press("#new-word", "Enter")
@@ -267,7 +270,7 @@ def test_words_that_are_missing_or_wrong(visit, api):
     assert layer(page, 3) == answer["layers"][2]["words"]
     page.fill("#words-in", "12 34 !")
     page.click("#words-form button:not([type])")
-    expect(page.locator("#error")).to_contain_text("Your words: ")
+    expect(page.locator("#error")).to_have_text(re.compile("^Your words: (?!Text)"))
     expect(page.locator("#repairs")).to_be_hidden()  # those were of the words before
     # A photograph needs no repairs.
     opened(page)
