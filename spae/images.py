@@ -279,7 +279,8 @@ def _note(line: str) -> None:
 
 def _three_channels(image: object) -> UInt8[np.ndarray, "h w 3"]:
     if not isinstance(image, np.ndarray):
-        raise InputError(f"wanted a PIL image or a uint8 array (H, W, 3), got {type(image).__name__}")
+        path = ": of a file give Image.open(file)" if isinstance(image, str | Path) else ""
+        raise InputError(f"wanted a PIL image or a uint8 array (H, W, 3), got {type(image).__name__}{path}")
     if image.dtype != np.uint8:
         raise InputError(f"wanted a uint8 array (0..255), got {image.dtype}: see spae.images.to_uint8")
     if image.ndim == 2:

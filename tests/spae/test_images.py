@@ -245,6 +245,11 @@ def test_to_array_refuses(image):
         to_array(image, 8)
 
 
+def test_a_file_is_to_be_opened():
+    with pytest.raises(InputError, match=r"got str: of a file give Image\.open\(file\)"):
+        to_array("photo.jpg", 8)
+
+
 def test_uint8_float_round_trip_and_rounding():
     every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     np.testing.assert_array_equal(to_uint8(to_float(every)), every)
