@@ -13,6 +13,7 @@ export class Words {
     const field = element("words-in");
     element("words-form").addEventListener("submit", (event) => {
       event.preventDefault();
+      field.scrollTop = 0; // one line is seen: the first
       this.take(field.value);
     });
     field.addEventListener("keydown", (event) => {
@@ -21,9 +22,7 @@ export class Words {
       element("words-form").requestSubmit();
     });
     field.addEventListener("input", ({ inputType }) => {
-      if (inputType !== "insertFromPaste") return;
-      field.scrollTop = 0; // one line is seen: the first of what was pasted
-      this.take(field.value);
+      if (inputType === "insertFromPaste") element("words-form").requestSubmit();
     });
     element("copy-prompt").addEventListener("click", () => this.#copyPrompt());
     addEventListener("hashchange", () => this.fromAddress());
