@@ -46,7 +46,7 @@ PricesFile = Annotated[Path | None, optional("FILE")]
 class Run(Generic[T]):
     """An experiment; run again, it goes on where it was broken off.
 
-    example: spae-icl run classify --model spae-lm/default --data tiny-imagenet --split val --ways 2 5
+    example: spae-icl run classify --model spae-lm/default --data mini-imagenet --split test --ways 2 5
     """
 
     task: T  # chosen by name, with its settings

@@ -47,12 +47,7 @@ def nearest(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[
     z_nc, codebook_vc = z_nc.astype(jnp.float32), codebook_vc.astype(jnp.float32)
     words, width = codebook_vc.shape
     loops = _nearest_narrow if width <= NARROW and words <= FEW else _nearest_wide
-    if not KERNELS:
-        return loops(z_nc, codebook_vc)
-    from spae import nearest_pallas  # which takes a third of a second
-
-    kernels = {name: partial(nearest_pallas.nearest, platform=name) for name in KERNELS}
-    return jax.lax.platform_dependent(z_nc, codebook_vc, default=loops, **kernels)
+    return _by_platform(loops, "nearest", z_nc, codebook_vc)
 
 
 def _nearest_narrow(z_nc: Float[Array, "n c"], codebook_vc: Float[Array, "v c"]) -> Int[Array, " n"]:
@@ -160,14 +155,7 @@ def _log_sum_exp(z_nc, codebook_vc, temperature):
     _check(z_nc, codebook_vc)
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, not {temperature}")
-    loops = partial(_log_sum_exp_by_loops, temperature=temperature)
-    if not KERNELS:
-        return loops(z_nc, codebook_vc)
-    from spae import nearest_pallas
-
-    kernel = partial(nearest_pallas.log_sum_exp, temperature=temperature)
-    kernels = {name: partial(kernel, platform=name) for name in KERNELS}
-    return jax.lax.platform_dependent(z_nc, codebook_vc, default=loops, **kernels)
+    return _by_platform(_log_sum_exp_by_loops, "log_sum_exp", z_nc, codebook_vc, temperature=temperature)
 
 
 def _log_sum_exp_by_loops(z_nc, codebook_vc, temperature):
@@ -235,6 +223,18 @@ def _logits(z_nc, codebook_vc, i, chunk, temperature):
 def _chunk(codebook_vc, i, chunk):
     start = jnp.minimum(i * chunk, codebook_vc.shape[0] - chunk).astype(jnp.int32)
     return start, jax.lax.dynamic_slice_in_dim(codebook_vc, start, chunk)
+
+
+def _by_platform(loops, name, z_nc, codebook_vc, **options):
+    """What the loops give or, on the platforms of `KERNELS`, the kernel of that name."""
+    loops = partial(loops, **options)
+    if not KERNELS:
+        return loops(z_nc, codebook_vc)
+    from spae import nearest_pallas  # which takes a third of a second
+
+    kernel = partial(getattr(nearest_pallas, name), **options)
+    kernels = {platform: partial(kernel, platform=platform) for platform in KERNELS}
+    return jax.lax.platform_dependent(z_nc, codebook_vc, default=loops, **kernels)
 
 
 def _check(z_nc, codebook_vc):

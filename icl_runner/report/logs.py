@@ -20,8 +20,8 @@ from spae.errors import InputError
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
 
-# What was raised, as Python writes it: Name('message').
-_RAISED = re.compile(r"\w+\((['\"])(.*)\1\)")
+# An error of ours, as Python writes it. Its message is a sentence; of others the name says as much.
+_RAISED = re.compile(r"InputError\((['\"])(.*)\1\)")
 
 # Long, and not needed to count: the conversation itself.
 NOT_READ = {"messages", "events", "store", "events_data", "timelines"}

@@ -108,7 +108,7 @@ class EpisodeTable(ColumnTable):
 class Classify(TextTask):
     """Few-shot classification of images by their words.
 
-    example: spae-icl run classify --model spae-lm/default --data tiny-imagenet --split val --ways 2 5
+    example: spae-icl run classify --model spae-lm/default --data mini-imagenet --split test --ways 2 5
     """
 
     title = "Classification"

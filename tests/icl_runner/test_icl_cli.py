@@ -178,14 +178,22 @@ def test_run_and_report(class_folders, tmp_path, capsys, fake_model):
     assert {type(content) for content in fake_model.contents} == {str}
 
 
-def test_failed_samples_are_1_and_named(class_folders, tmp_path, capsys, fake_model):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("no such luck"), "RuntimeError('no such luck')"),
+        (InputError("m: it's gone"), " m: it's gone"),
+    ],
+)
+def test_failed_samples_are_1_and_named(error, told, class_folders, tmp_path, capsys, fake_model):
     def broken(prompt: str) -> str:
-        raise RuntimeError("no such luck")
+        raise error
 
     fake_model.answer = broken
     assert main(classify(class_folders, "--examples", "2", "--log-dir", str(tmp_path))) == 1
     out, err = capsys.readouterr()
-    assert "no such luck" in out
+    assert told in out
+    assert "InputError" not in out
     assert "2way-1shot-seed0-00001" in out
     assert err.splitlines()[-1].startswith("spae-icl: not every sample has a score")
 

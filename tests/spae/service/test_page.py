@@ -288,6 +288,8 @@ def test_a_link_that_carries_the_words(visit):
     expect(page.locator("#copy-note")).to_have_text("Copied a link that carries 21 words.")
     link = page.evaluate("navigator.clipboard.readText()")
     assert link == f"{page.url}#words={'+'.join(' '.join(words).split())}"
+    opened(page)
+    expect(page.locator("#copy-note")).to_be_empty()  # it was of the words before
     page.goto("about:blank")
     page.asked.clear()
     page.goto(link)
