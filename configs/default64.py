@@ -2,7 +2,8 @@
 
 Command   spae vocab build --components 128 --also QWEN2_5 cl100k_base o200k_base -o build/vocabulary64
           spae-train configs/default64.py                     one GPU
-          spae-train configs/default64.py --variant cpu       two CPU cores; then, for the decoder alone,
+          spae-train configs/default64.py --variant cpu       two CPU cores; then with another map of words,
+          spae-train configs/default64.py --variant map       and then, for the decoder alone,
           spae-train configs/default64.py --variant finish
           spae-train configs/default64.py --variant linear    nothing trained: the floor
           spae-train eval build/default64/bundle DATA
@@ -43,6 +44,7 @@ def config() -> Config:
             skip=True,
             codebook="mapped",
             latents=24,
+            map_width=512,
             fill="zeros",
             meaning_layers=3,
             meaning="pursuit",
@@ -88,6 +90,7 @@ def cpu() -> Config:
             patch=4,
             block="depthwise",
             blocks=3,
+            map_width=0,  # added by `map`, after it
         ),
         # A small batch: within hours the number of steps counts for more than the noise of each.
         data=dataclasses.replace(base.data, batch_size=16, threads=2, buffer=64, flip=False),
@@ -99,18 +102,32 @@ def cpu() -> Config:
     )
 
 
-def finish() -> Config:
-    """After `cpu`: its decoder alone, with a perceptual loss; the words stay."""
+def map_() -> Config:
+    """After `cpu`: the same with a perceptron beside the linear map of words, whose output begins at nothing."""
     base = cpu()
     return dataclasses.replace(
         base,
+        tokenizer=dataclasses.replace(base.tokenizer, map_width=512),
         # The words of meaning of all photographs are there already.
-        data=dataclasses.replace(base.data, batch_size=8, cache="build/default64-cpu/guidance"),
+        data=dataclasses.replace(base.data, cache="build/default64-cpu/guidance"),
+        optimizer=dataclasses.replace(base.optimizer, steps=8_000),
+        run=dataclasses.replace(
+            base.run, output="build/default64-map", initial="build/default64-cpu/bundle"
+        ),
+    )
+
+
+def finish() -> Config:
+    """After `map`: its decoder alone, with a perceptual loss; the words stay."""
+    base = map_()
+    return dataclasses.replace(
+        base,
+        data=dataclasses.replace(base.data, batch_size=8),
         loss=dataclasses.replace(base.loss, perceptual=0.1, prefix_dropout=0.3),
         optimizer=dataclasses.replace(base.optimizer, steps=1_000, learning_rate=5e-4, warmup_steps=30),
         run=RunConfig(
             output="build/default64-finish",
-            initial="build/default64-cpu/bundle",
+            initial="build/default64-map/bundle",
             trains="decoder",
             evaluate_every=250,
             checkpoint_every=250,
@@ -155,6 +172,7 @@ def tiny() -> Config:
             skip=True,
             codebook="mapped",
             latents=4,
+            map_width=8,
             meaning_layers=2,
             head_width=16,
             trunk="none",
@@ -182,4 +200,4 @@ def tiny() -> Config:
     )
 
 
-VARIANTS = {"cpu": cpu, "finish": finish, "linear": linear, "tiny": tiny}
+VARIANTS = {"cpu": cpu, "map": map_, "finish": finish, "linear": linear, "tiny": tiny}

@@ -161,10 +161,10 @@ def _picture_losses(
 ) -> tuple[Array, Metrics]:
     """The weighted sum of what compares pictures with images: squared error, perceptual distance, discriminator.
 
-    `length_b`: layers that each picture shows, None for all. Pictures of words of meaning alone have no part in the
-    perceptual distance, which would make textures of them.
+    `length_b`: layers that each picture shows, None for all. Pictures whose words leave places without one have no part
+    in the perceptual distance, which would make textures of what nothing says.
     """
-    loss, meaning_layers = config.loss, config.tokenizer.meaning_layers
+    loss, shape = config.loss, config.tokenizer.shape
     metrics = {"reconstruction": losses.reconstruction(images_bhwc, decoded_bhwc)}
     total = loss.reconstruction * metrics["reconstruction"]
     if modules.perceptual is not None:
@@ -173,7 +173,8 @@ def _picture_losses(
         distance_n = modules.perceptual(constants.perceptual, *frames)
         distance_b = distance_n.reshape(len(images_bhwc), -1).mean(axis=1)
         if length_b is not None:
-            distance_b = jnp.where(length_b > meaning_layers, distance_b, 0.0)
+            whole = next(layers for layers in range(1, len(shape) + 1) if shape.coverage(layers).all())
+            distance_b = jnp.where(length_b >= whole, distance_b, 0.0)
         metrics["perceptual"] = jnp.mean(distance_b)
         total += loss.perceptual * metrics["perceptual"]
     if modules.discriminator is not None:

@@ -99,7 +99,8 @@ class Drawing:
         pairs: the examples in context.
         target, target_words: the picture wanted, and its words.
         copied_words: the words of a picture of the context: the control "_copy".
-        input, input_words: of a transform, the image it starts from: the controls "_nothing", "_nothing_words".
+        input, input_words: of a transform, the image it starts from: the controls "_nothing", "_nothing_words"; with
+            the context it bounds what can be had by repeating words: "_held".
         digit: that the picture should show.
     """
 
@@ -113,6 +114,16 @@ class Drawing:
     input: UInt8[np.ndarray, "s s 3"] | None = None
     input_words: tuple[str, ...] | None = None
     digit: int | None = None
+
+    def held(self) -> tuple[str, ...]:
+        """The target's words where the context or the input has them, at whatever place, else the input's own: what a
+        model that writes no word of its own could come to. For drawings with an input."""
+        assert self.input_words is not None
+        seen = set(self.input_words).union(*(pair.words for pair in self.pairs))
+        return tuple(
+            wanted if wanted in seen else given
+            for wanted, given in zip(self.target_words, self.input_words, strict=True)
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -180,13 +191,15 @@ class DrawingCell(Cell):
         chance = comparison.random_words(shape, layers, vocabulary, number(self.seed, drawing.id))
         words = {"": decoded.words, "_oracle": drawing.target_words, "_copy": drawing.copied_words}
         if drawing.input_words is not None:
-            words["_nothing_words"] = drawing.input_words
+            words |= {"_nothing_words": drawing.input_words, "_held": drawing.held()}
         pyramids = {suffix: to_pyramid(flat, layers, shape, vocabulary) for suffix, flat in words.items()}
         pyramids["_random"] = chance
         drawn = dict(zip(pyramids, self.tokenizer.decode(list(pyramids.values())), strict=True))
         if drawing.input is not None:
             drawn["_nothing"] = drawing.input
         values = comparison.compare(drawn, drawing.target, comparison.stlpips())
+        wanted = pyramids["_oracle"].flat_ids
+        values |= {f"words{s}": float(np.mean(one.flat_ids == wanted)) for s, one in pyramids.items()}
         if self.judge is not None and drawing.digit is not None:
             judged = self.judge(np.stack(list(drawn.values())))
             values |= {f"digit{s}": float(one == drawing.digit) for s, one in zip(drawn, judged, strict=True)}

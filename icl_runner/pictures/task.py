@@ -20,6 +20,7 @@ PIXELS: tuple[Measure, ...] = (
     Measure("psnr", "PSNR, dB", decimals=2),
     Measure("ssim", "SSIM"),
     Measure("stlpips", "STLPIPS (lower is better)", higher_is_better=False),
+    Measure("words", "the target's words in their places, %", 100, 1),
 )
 
 
@@ -31,6 +32,7 @@ class DrawingTask(Task):
     measures = PIXELS
     controls = (
         Control("_oracle", "the target's own words, decoded", ceiling=True),
+        Control("_held", "the target's words where context or input have them, decoded", ceiling=True),
         Control("_nothing", "control: the input left as it is"),
         Control("_nothing_words", "control: the input's own words, decoded"),
         Control("_copy", "control: an image of the context"),

@@ -148,7 +148,7 @@ def test_the_command_line_refuses_what_it_does_not_know(capsys, tmp_path) -> Non
         assert message in " ".join(capsys.readouterr().err.split())
     for arguments, message in [
         (["nowhere.py"], "wanted a config file"),
-        ([file, "--variant", "huge"], "--variant must be one of cpu, finish, linear, tiny"),
+        ([file, "--variant", "huge"], "--variant must be one of cpu, map, finish, linear, tiny"),
     ]:
         assert main(arguments) == 1
         error = capsys.readouterr().err

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spae.pyramid import PyramidShape
 from tokenizer_train.step import _picture_losses
 
 
@@ -14,7 +15,8 @@ def compare(shape, length_b):
     rng = np.random.default_rng(0)
     images, decoded = rng.random((2, *shape)).astype(np.float32)
     config = SimpleNamespace(
-        loss=SimpleNamespace(reconstruction=2.0, perceptual=0.5), tokenizer=SimpleNamespace(meaning_layers=3)
+        loss=SimpleNamespace(reconstruction=2.0, perceptual=0.5),
+        tokenizer=SimpleNamespace(shape=PyramidShape((1, 2, 4, 4))),
     )
     modules = SimpleNamespace(perceptual=lambda _, a, b: jnp.abs(a - b).mean((1, 2, 3)), discriminator=None)
     constants = SimpleNamespace(perceptual=())
@@ -26,8 +28,8 @@ def compare(shape, length_b):
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 5, 3), (4, 2, 5, 5, 3)], ids=["images", "clips"])
-def test_pictures_of_words_of_meaning_alone_have_no_part_in_the_perceptual_distance(shape):
-    found, each = compare(shape, jnp.array([6, 3, 4, 1]))
+def test_pictures_with_places_without_a_word_have_no_part_in_the_perceptual_distance(shape):
+    found, each = compare(shape, jnp.array([4, 2, 3, 1]))
     assert found == pytest.approx((each[0] + each[2]) / 4, rel=1e-5)
     found, each = compare(shape, None)
     assert found == pytest.approx(each.mean(), rel=1e-5)

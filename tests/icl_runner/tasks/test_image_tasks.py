@@ -12,7 +12,8 @@ from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
 from icl_runner.pictures import comparison
 from icl_runner.pictures.corruptions import corrupt
-from icl_runner.pictures.progressive import Decoded, flat_words
+from icl_runner.pictures.drawing import Drawing
+from icl_runner.pictures.progressive import Decoded, Pair, flat_words
 from icl_runner.prompts import CHAT_MAX_TOKENS
 from icl_runner.tasks.generate import Generate
 from icl_runner.tasks.transform import KINDS, Transform
@@ -346,6 +347,23 @@ def test_leak_free_contexts_hold_no_query_of_any_round(tokenizer):
     assert cell.setting["context"] == "leak-free"
 
 
+def test_what_is_held_is_in_the_context_or_the_input():
+    blank = np.zeros((1, 1, 3), np.uint8)
+    drawing = Drawing(
+        id="a",
+        shown="words",
+        condition="",
+        pairs=(Pair(("cat", "dog"), ("sun", "sky")),),
+        target=blank,
+        target_words=("sky", "cat", "new", "here", "sea"),
+        copied_words=(),
+        input=blank,
+        input_words=("one", "two", "three", "four", "here"),
+    )
+    # "cat" is in a condition alone, "new" and "sea" nowhere, "here" elsewhere in the input.
+    assert drawing.held() == ("sky", "two", "three", "here", "here")
+
+
 def test_the_published_context_leaks_and_says_so(tokenizer):
     cell = transform_cell(tokenizer, context="published-leaking", kind="words", shots=10)
     for drawing in cell.drawings:
@@ -365,9 +383,14 @@ def test_every_kind_makes_a_cell_and_scores(tokenizer, kind):
     cell = transform_cell(tokenizer, kind=kind, count=1, shots=1)
     [drawing] = cell.drawings
     values, metadata = cell.score(drawing, Decoded(drawing.target_words, {}, ()))
-    suffixes = ("", "_oracle", "_copy", "_random", "_nothing", "_nothing_words")
-    assert set(values) == {f"{name}{suffix}" for name in ("psnr", "ssim", "stlpips") for suffix in suffixes}
+    suffixes = ("", "_oracle", "_copy", "_random", "_nothing", "_nothing_words", "_held")
+    names = {f"{name}{suffix}" for name in ("psnr", "ssim", "stlpips", "words") for suffix in suffixes}
+    assert set(values) == names - {"words_nothing"}  # an image, not words
     assert values["psnr"] == values["psnr_oracle"]
+    assert values["words"] == values["words_oracle"] == 1 > values["words_random"]
+    kept = [a == b for a, b in zip(drawing.input_words, drawing.target_words, strict=True)]
+    assert values["words_nothing_words"] == pytest.approx(np.mean(kept))
+    assert values["words_held"] >= values["words_nothing_words"]
     assert np.array_equal(png(metadata["input_png"]), drawing.input)
     assert kind in metadata["condition"]
 
