@@ -111,9 +111,7 @@ def map_() -> Config:
         # The words of meaning of all photographs are there already.
         data=dataclasses.replace(base.data, cache="build/default64-cpu/guidance"),
         optimizer=dataclasses.replace(base.optimizer, steps=8_000),
-        run=dataclasses.replace(
-            base.run, output="build/default64-map", initial="build/default64-cpu/bundle"
-        ),
+        run=dataclasses.replace(base.run, output="build/default64-map", initial="build/default64-cpu/bundle"),
     )
 
 
