@@ -59,7 +59,9 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
             continue
         # Captions are read where they may be wanted: for some sources that reads the image's file, too.
         captioned = wanted == "caption" or (wanted is None and label is None)
-        caption = opened.caption(number) if captioned else None
+        text = opened.caption(number) if captioned else None
+        # Behind the first line of Tux Paint's stand its translations.
+        caption = (text or "").strip().partition("\n")[0].strip()
         if (wanted == "label" and label is None) or (wanted == "caption" and not caption):
             what = (
                 "a class (a folder around it)" if wanted == "label" else "a caption (a .txt file beside it)"

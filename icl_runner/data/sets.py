@@ -8,6 +8,7 @@ from pathlib import Path
 
 from icl_runner.data import layouts
 from icl_runner.data.examples import ExampleSet
+from icl_runner.data.sprites import as_images, tuxpaint
 from spae.errors import InputError
 
 
@@ -40,17 +41,24 @@ def labelled(path: str | Path, split: str | None = None) -> ExampleSet:
 def captioned(path: str | Path, split: str | None = None) -> ExampleSet:
     """Images with captions.
 
-    `path` is "photographs" (the shipped ones), or a path:
+    `path` is "photographs" (the shipped ones), "tuxpaint" (photographic stamps, from Debian's package
+    tuxpaint-stamps-default), or a path:
 
     - COCO captions: a folder with `annotations/captions_<split>.json` and `<split>/`; `split` is needed where there are
       several such files;
-    - whatever `spae.sources.open_source` takes, with captions (`name.txt` beside `name.jpg`, or a column).
+    - whatever `spae.sources.open_source` takes, with captions (the first line of `name.txt` beside
+      `name.jpg`, or of a column).
 
     Raises:
-        InputError: nothing there that is understood, images without a caption, or a name as for `labelled`.
+        InputError: nothing there that is understood, images without a caption, a set that is not installed, or a name
+            as for `labelled`.
     """
     if _is_installed(path, "photographs"):
         return layouts.photographs(split)
+    if _is_installed(path, "tuxpaint"):
+        if split is not None:
+            raise InputError(f"tuxpaint has no splits, got {split}: leave --split out")
+        return as_images(tuxpaint())
     if layouts.caption_files(Path(path)):
         return layouts.coco_captions(Path(path), split)
     return layouts.source(path, split, wanted="caption")

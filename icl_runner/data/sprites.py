@@ -207,6 +207,24 @@ def of_examples(examples: ExampleSet) -> SpriteSet:
     return SpriteSet(examples.name, sprites, read, lambda: examples.fingerprint, whole=True)
 
 
+def as_images(found: SpriteSet) -> ExampleSet:
+    """Each sprite as an image of its own, on a white square, with its caption as a sentence."""
+    by_key = {sprite.key: sprite for sprite in found.sprites}
+
+    def read(key: str) -> np.ndarray:
+        picture = Image.fromarray(found.picture(by_key[key]))
+        side = max(picture.size)
+        square = Image.new("RGBA", (side, side), "white")
+        square.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        return np.asarray(square.convert("RGB"))
+
+    examples = [
+        Example(sprite.key, captions=(f"{sprite.caption[0].upper()}{sprite.caption[1:]}.",))
+        for sprite in found.sprites
+    ]
+    return ExampleSet(found.name, examples, {}, read, lambda: f"on white {found.identity()}")
+
+
 def _article(name: str) -> str:
     return "an" if name[0].lower() in "aeiou" else "a"
 

@@ -29,7 +29,7 @@ class Caption(QuestionTask):
     max_tokens = 40
     wanted = "images with a caption"
 
-    # COCO captions, images beside texts, tar shards; or photographs
+    # COCO captions, images beside texts, tar shards; or photographs, or tuxpaint, if installed
     data: NameOrPath = "photographs"
     shots: Annotated[tuple[int, ...], wholes(1)] = (4,)  # examples in context
 

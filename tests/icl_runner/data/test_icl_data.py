@@ -280,7 +280,8 @@ def test_captions_beside_files(tmp_path):
     (tmp_path / "a.txt").write_text("a red square\n")
     with pytest.raises(InputError, match=r"wanted a caption .*b\.png has none"):
         sets.captioned(tmp_path)
-    (tmp_path / "b.txt").write_text("a blue square")
+    # As Tux Paint's stamps are described: what follows are translations.
+    (tmp_path / "b.txt").write_text("a blue square\nde.utf8=ein blaues Quadrat\n")
     assert [example.captions for example in sets.captioned(tmp_path).examples] == [
         ("a red square",),
         ("a blue square",),

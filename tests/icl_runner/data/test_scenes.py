@@ -8,7 +8,7 @@ from PIL import Image
 
 from icl_runner.data import sets
 from icl_runner.data.scenes import Composition, compose, mosaic
-from icl_runner.data.sprites import STAMPS, Sprite, SpriteSet, of_examples, openmoji, tuxpaint
+from icl_runner.data.sprites import STAMPS, Sprite, SpriteSet, as_images, of_examples, openmoji, tuxpaint
 from spae.errors import InputError
 from spae.polygons import box_of
 
@@ -126,6 +126,13 @@ def test_stamps(tmp_path):
         ("clothes/hat.png", "old top hat", "clothes", "an old top hat"),
     ]
     assert found.picture(found.sprites[0]).shape == (38, 38, 4)
+    images = as_images(found)
+    assert images["clothes/hat.png"].captions == ("An old top hat.",)
+    ring = images.image("animals/koala.png")
+    assert ring.shape == (38, 38, 3)
+    opaque = found.picture(found.sprites[0])[..., 3] == 255
+    assert np.array_equal(ring[opaque], found.picture(found.sprites[0])[..., :3][opaque])
+    assert (ring[found.picture(found.sprites[0])[..., 3] == 0] == 255).all()
     (tmp_path / "animals" / "koala.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"cannot read the sprite animals/koala\.png"):
         found.picture(found.sprites[0])
@@ -137,6 +144,9 @@ def test_stamps(tmp_path):
 def test_installed_stamps():
     stamps = tuxpaint()
     assert len(stamps.names) > 200
+    assert len(sets.captioned("tuxpaint")) == len(stamps.sprites)
+    with pytest.raises(InputError, match="tuxpaint has no splits"):
+        sets.captioned("tuxpaint", "train")
     assert compose(stamps, 0, 0).image.shape == (256, 256, 3)
 
 
