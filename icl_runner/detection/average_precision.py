@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from icl_runner.detection.detections import Answer, Detection, parse
-from icl_runner.detection.instructions import Instruction, Layout
+from icl_runner.detection.instructions import Instruction, Layout, Located
 from icl_runner.detection.locations import Size
 from icl_runner.dice import Dice
 from spae.errors import InputError
@@ -120,18 +120,16 @@ def f1(scene: Layout, found: Sequence[Detection], instruction: Instruction) -> f
     Scores play no part, so models with and without compare. 1 where nothing is there and nothing found.
     """
     asked = [thing for thing in scene.objects if thing.name in instruction.classes]
-    masks = instruction.task == "segment"
+
+    def overlap(thing: Located, one: Detection) -> float:
+        if instruction.task == "segment":
+            return _iou_of_masks(thing.polygons, one.polygon or (), scene.size)
+        return _iou(thing.box, one.box)
+
     left = list(found)
     hits = 0
     for thing in asked:
-        overlaps = [
-            _iou_of_masks(thing.polygons, one.polygon or (), scene.size)
-            if masks
-            else _iou(thing.box, one.box)
-            if one.name == thing.name
-            else 0.0
-            for one in left
-        ]
+        overlaps = [overlap(thing, one) if one.name == thing.name else 0.0 for one in left]
         best = max(range(len(left)), key=overlaps.__getitem__, default=None)
         if best is not None and overlaps[best] >= 0.5:
             hits += 1

@@ -78,6 +78,7 @@ def draw_words(cell: DrawingCell) -> Solver:
             samples=cell.decoding.samples,
             seed=number(cell.seed, drawing.id) >> 1,  # some endpoints take no more than 31 bits
             weigh=weigh(model) if cell.decoding.choose == "agreement" else None,
+            others=drawing.others(),
         )
         reasons = [f"{asdict(segment)}: {error}" for segment, error in decoded.failures]
         kept = {"words": list(decoded.words), "repairs": dict(decoded.repairs), "failures": reasons}

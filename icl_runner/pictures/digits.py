@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from PIL import Image
 
-from icl_runner.data.layouts import mnist_arrays
+from icl_runner.data.layouts import content, mnist_arrays
 from spae.errors import InputError
 from spae.files import cache_folder, write_file
 from spae.progress import Progress
@@ -47,56 +47,63 @@ class DigitNet(nnx.Module):
         return self.out(nnx.relu(self.dense(x.reshape(len(x), -1))))
 
 
-def file(cache: str | os.PathLike[str] | None = None) -> Path:
-    """Where the classifier is kept; `cache` is a folder, None for `spae.files.cache_folder()`."""
-    return Path(cache or cache_folder()) / f"{_VERSION}.safetensors"
+class DigitJudge:
+    """Whether pictures show a digit; see `icl_runner.pictures.drawing.Judge`.
+
+    Args:
+        mnist: mnist.npz, or a folder with it.
+    """
+
+    def __init__(self, mnist: str | Path) -> None:
+        self.setting: dict[str, str] = {}
+        self._mnist = mnist
+
+    def prepare(self) -> None:
+        """Raises as `train`."""
+        self._file = train(self._mnist)
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w 3"], label: str) -> dict[str, Bool[np.ndarray, " n"]]:
+        return {"digit": classify(images, self._file) == int(label)}
 
 
 def train(mnist: str | Path, cache: str | os.PathLike[str] | None = None, *, epochs: int = EPOCHS) -> Path:
-    """Train the classifier on the 60,000 training digits of mnist.npz, if that has not been done; returns its file.
+    """Train the classifier on the 60,000 training digits of mnist.npz, if that has not been done; returns its file, one
+    for each content of mnist.npz, for others pass on their images in the same form.
 
     About a minute on two CPU cores. The seed is fixed; machines may differ in the last bits of the weights.
 
     Args:
         mnist: mnist.npz, or a folder with it.
+        cache: a folder, None for `spae.files.cache_folder()`.
 
     Raises:
         InputError: no such file, or it is not MNIST; the cache folder cannot be written.
     """
-    path = file(cache)
-    if path.is_file():
-        return path
     source = Path(mnist)
     source = source if source.suffix == ".npz" else source / "mnist.npz"
     images_nhw, labels_n = mnist_arrays(source, "train")
-    params = _fit(images_nhw, labels_n, epochs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, safetensors.numpy.save(params))
+    path = Path(cache or cache_folder()) / f"{_VERSION}-{content([source])[:12]}.safetensors"
+    if not path.is_file():
+        params = _fit(images_nhw, labels_n, epochs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, safetensors.numpy.save(params))
     return path
 
 
-def classify(
-    images: UInt8[np.ndarray, "n h w 3"], cache: str | os.PathLike[str] | None = None
-) -> Int[np.ndarray, " n"]:
-    """The digit 0..9 that each picture, white on black and of any size, looks most like.
+def classify(images: UInt8[np.ndarray, "n h w 3"], file: Path) -> Int[np.ndarray, " n"]:
+    """The digit 0..9 that each picture, white on black and of any size, looks most like, to the classifier that `train`
+    wrote.
 
     Raises:
-        InputError: not uint8 (n, h, w, 3), or `train` has not run.
+        InputError: not uint8 (n, h, w, 3), or the file is not of `train`.
     """
-    return logits(images, cache).argmax(axis=-1)
+    return logits(images, file).argmax(axis=-1)
 
 
-def judge(images: UInt8[np.ndarray, "n h w 3"], digit: str) -> dict[str, Bool[np.ndarray, " n"]]:
-    """Whether each picture shows the digit, see `icl_runner.pictures.drawing.Judge`; raises as `classify`."""
-    return {"digit": classify(images) == int(digit)}
-
-
-def logits(
-    images: UInt8[np.ndarray, "n h w 3"], cache: str | os.PathLike[str] | None = None
-) -> Float[np.ndarray, "n 10"]:
+def logits(images: UInt8[np.ndarray, "n h w 3"], file: Path) -> Float[np.ndarray, "n 10"]:
     """The classifier's logits; see `classify`."""
     grey_nhw = to_grey(images)
-    graph, state = _load(file(cache))
+    graph, state = _load(file)
     rows = []
     for start in range(0, len(grey_nhw), _BATCH_JUDGED):
         batch = grey_nhw[start : start + _BATCH_JUDGED]
@@ -131,11 +138,6 @@ def to_grey(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 28 28"
 def _load(path: Path) -> tuple[nnx.GraphDef, nnx.State]:
     try:
         params = safetensors.numpy.load(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(
-            f"the digit classifier is not in {path.parent} yet: run icl_runner.pictures.digits.train with mnist.npz, "
-            "once"
-        ) from None
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"cannot read {path} ({error}): delete it and train again") from error
     graph, state = nnx.split(abstract(lambda rngs: DigitNet(rngs=rngs)))

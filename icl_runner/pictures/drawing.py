@@ -1,8 +1,8 @@
 """Pictures to draw, in words: what is asked of a model, and how what it wrote is scored."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -20,7 +20,6 @@ from icl_runner.pictures.progressive import (
     check_fits,
     make_plan,
     max_tokens,
-    others_of,
     prompt_for,
     to_pyramid,
 )
@@ -31,8 +30,27 @@ from spae.pyramid import PyramidShape
 if TYPE_CHECKING:
     from spae.tokenizer import Tokenizer
 
-# Pictures and the label that they should show -> of each measure of that, whether each of them does.
-Judge = Callable[[UInt8[np.ndarray, "n h w 3"], str], Mapping[str, Bool[np.ndarray, " n"]]]
+
+OTHERS = 3  # conditions against which an answer's agreement with its own is weighed
+
+
+class Judge(Protocol):
+    """Tells whether pictures show what they should.
+
+    Attributes:
+        setting: for the log: what its figures depend on.
+    """
+
+    @property
+    def setting(self) -> Mapping[str, Any]: ...
+
+    def prepare(self) -> None:
+        """What takes long: before the first judgement, and not in a dry run."""
+
+    def __call__(
+        self, images: UInt8[np.ndarray, "n h w 3"], label: str
+    ) -> Mapping[str, Bool[np.ndarray, " n"]]:
+        """Of each measure, whether each picture shows what is called so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +119,7 @@ class Drawing:
         copied_words: the words of a picture of the context: the control "_copy".
         input, input_words: of a transform, the image it starts from: the controls "_nothing", "_nothing_words"; with
             the context it bounds what can be had by repeating words: "_held".
-        label: what the picture should show, for a judge.
+        label: what the picture should show, for a judge, and to tell it from what others ask for.
     """
 
     id: str
@@ -115,11 +133,21 @@ class Drawing:
     input_words: tuple[str, ...] | None = None
     label: str | None = None
 
+    def others(self) -> list[str | tuple[str, ...]]:
+        """The first `OTHERS` conditions of the context that ask for something else."""
+        found = dict.fromkeys(
+            pair.condition
+            for pair in self.pairs
+            if pair.condition != self.condition and (self.label is None or pair.label != self.label)
+        )
+        return list(found)[:OTHERS]
+
     def held(self) -> tuple[str, ...]:
-        """The target's words where the context or the input has them, at whatever place, else the input's own: what a
-        model that writes no word of its own could come to. For drawings with an input."""
+        """The target's words where the context or the input has them, at whatever place, else the input's own: what
+        could be had by repeating words. For drawings with an input."""
         assert self.input_words is not None
         seen = set(self.input_words).union(*(pair.words for pair in self.pairs))
+        seen.update(*(pair.condition for pair in self.pairs if isinstance(pair.condition, tuple)))
         return tuple(
             wanted if wanted in seen else given
             for wanted, given in zip(self.target_words, self.input_words, strict=True)
@@ -137,7 +165,8 @@ class DrawingCell(Cell):
         judge: tells whether pictures show what they should, of drawings with a label.
 
     Raises:
-        InputError: a prompt does not fit into `decoding.context_tokens`.
+        InputError: a prompt does not fit into `decoding.context_tokens`, or nothing in a context asks for something
+            else, where answers are chosen by agreement.
     """
 
     drawings: tuple[Drawing, ...]
@@ -151,6 +180,11 @@ class DrawingCell(Cell):
     def __post_init__(self) -> None:
         plan = self.decoding.plan(self.tokenizer.shape)
         for drawing in self.drawings:
+            if self.decoding.choose == "agreement" and not drawing.others():
+                raise InputError(
+                    f"pictures: wanted an example in context that shows something else than {drawing.id}, to choose by "
+                    "agreement; got none: show other classes or images, or choose by likelihood"
+                )
             check_fits(
                 plan,
                 drawing.pairs,
@@ -179,7 +213,7 @@ class DrawingCell(Cell):
         """The calls that weigh the samples of a segment."""
         words = " ".join(drawing.target_words[part.start : part.stop])
         choices = tuple(f"{words} {number}" for number in range(self.decoding.samples))
-        for condition in (drawing.condition, *others_of(drawing.pairs, drawing.condition)):
+        for condition in (drawing.condition, *drawing.others()):
             prompt = prompt_for(part, drawing.pairs, condition, drawing.target_words, self.write)
             yield Call("agreement", prompt, max_tokens(part.count), choices, likelihoods=True)
 

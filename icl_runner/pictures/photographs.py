@@ -12,7 +12,6 @@ from flax import nnx
 from jaxtyping import Bool, Float, UInt8
 
 from spae.class_names import imagenet_numbers
-from spae.errors import InputError
 from spae.guidance import efficientnet
 from spae.guidance.resize import resize_square
 from spae.images import to_float
@@ -21,21 +20,23 @@ BEST = 5
 
 
 class PhotographJudge:
-    """Tells whether pictures show a class, among others; see `icl_runner.pictures.drawing.Judge`.
+    """Whether pictures show a class, among others; see `icl_runner.pictures.drawing.Judge`. Chance is one of
+    `judged_among` of its setting, and five of them.
 
     Args:
-        labels: WordNet ids of the classes that are told apart.
-
-    Raises:
-        InputError: a label that is no class of ImageNet, or the packages with weights and classes are not installed.
+        labels: WordNet ids of the classes that are told apart, of ImageNet's 1,000.
     """
 
     def __init__(self, labels: Collection[str]) -> None:
         numbers = imagenet_numbers()
-        strange = sorted(set(labels) - set(numbers))
-        if strange:
-            raise InputError(f"wanted WordNet ids of ImageNet's classes, got {', '.join(strange[:3])}")
         self._numbers = {label: numbers[label] for label in sorted(set(labels))}
+        self.setting = {"judged_among": len(self._numbers)}
+
+    def prepare(self) -> None:
+        """
+        Raises:
+            InputError: the package with the weights is not installed.
+        """
         self._graph, self._state = nnx.split(efficientnet.packaged()[0])
 
     def __call__(self, images: UInt8[np.ndarray, "n h w 3"], label: str) -> dict[str, Bool[np.ndarray, " n"]]:

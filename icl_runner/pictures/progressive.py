@@ -30,7 +30,6 @@ from spae.vocabulary import Vocabulary
 
 Item = TypeVar("Item")
 
-OTHERS = 3  # conditions against which an answer's agreement with its own is weighed
 
 # Pairs (condition, answer) in the order of the prompt, the query's condition, and the words of its answer that
 # are there already ("" at first) -> the prompt whose continuation is the next words.
@@ -128,10 +127,12 @@ def make_plan(
 
 @dataclass(frozen=True)
 class Pair:
-    """An example in context: a condition (a text, or the flat words of an image) and the picture's flat words."""
+    """An example in context: a condition (a text, or the flat words of an image) and the picture's flat words; and what
+    the picture shows, where that has a name."""
 
     condition: str | tuple[str, ...]
     words: tuple[str, ...]
+    label: str | None = None
 
 
 def prompt_for(
@@ -228,14 +229,15 @@ async def decode(
     samples: int = 1,
     seed: int = 0,
     weigh: Weigh | None = None,
+    others: Sequence[str | tuple[str, ...]] = (),
 ) -> Decoded:
     """The words of a picture, asked for segment by segment; the segments of a wave at the same time.
 
     Of each segment `samples` answers with different seeds are asked for, and one is taken: of those with the fewest
     repairs (none, where decoding is held to the vocabulary) the likeliest, by the mean log-probability of its tokens;
     the first, where the model gives none. With `weigh` not the likeliest, but the one that agrees most with its
-    condition (`agreement`), weighed against `OTHERS` others of the context. Words that an answer lacks are filled with
-    the word above them, and counted.
+    condition (`agreement`), weighed against `others`. Words that an answer lacks are filled with the word above
+    them, and counted.
 
     What a call raises ends up in `Decoded.failures`, so that the words of the others are not lost: the caller
     decides.
@@ -252,9 +254,9 @@ async def decode(
         first = seed + index * samples
         answers, errors = await _sample(ask, prompt, segment.count, range(first, first + samples))
         if weigh is not None and len(answers) > 1:
-            others = [prompt_for(segment, pairs, one, given, write) for one in others_of(pairs, condition)]
+            behind = [prompt_for(segment, pairs, one, given, write) for one in others]
             try:
-                answers = await agreement(answers, [prompt, *others], weigh)
+                answers = await agreement(answers, [prompt, *behind], weigh)
             except Exception as error:  # kept, as that of a call for words
                 errors.append(error)
         failures.extend((segment, error) for error in errors)
@@ -290,11 +292,6 @@ async def _sample(
         for seed in seeds:
             group.start_soon(one, seed)
     return [answers[seed] for seed in seeds if seed in answers], errors
-
-
-def others_of(pairs: Sequence[Pair], condition: str | tuple[str, ...]) -> list[str | tuple[str, ...]]:
-    """The first `OTHERS` conditions of the context that are not this one."""
-    return [one for one in dict.fromkeys(pair.condition for pair in pairs) if one != condition][:OTHERS]
 
 
 async def agreement(answers: Sequence[Answer], prompts: Sequence[Prompt], weigh: Weigh) -> list[Answer]:

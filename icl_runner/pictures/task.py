@@ -93,7 +93,7 @@ class DrawingTask(Task):
         return DrawingCell(
             name=f"{self.name}-{kind}-{shape.tokens(layers)}words",
             task=self.name,
-            setting={**setting, **decoding.setting(shape)},
+            setting={**setting, **decoding.setting(shape), **(judge.setting if judge else {})},
             drawings=tuple(drawings),
             decoding=decoding,
             write=write,
@@ -104,6 +104,8 @@ class DrawingTask(Task):
         )
 
     def build(self, cell: DrawingCell, metadata: Mapping[str, Any]) -> "inspect_ai.Task":
+        if cell.judge is not None:
+            cell.judge.prepare()
         from icl_runner.pictures.asking import drawing_task
 
         return drawing_task(cell, metadata)

@@ -19,7 +19,7 @@ from icl_runner.pictures.drawing import Drawing, DrawingCell, Judge, one_of
 from icl_runner.pictures.progressive import Pair, flat_words
 from icl_runner.pictures.task import PIXELS, DrawingTask
 from icl_runner.task import task
-from spae.class_names import WORDNET_ID
+from spae.class_names import WORDNET_ID, imagenet_numbers
 from spae.errors import InputError
 from spae.images import to_array
 
@@ -112,7 +112,10 @@ class Generate(DrawingTask):
                 return " ".join(one.captions[0].split())
             return f"an image of {one.label if digits else examples.class_names[one.label or '']}"
 
-        pairs = tuple(Pair(told(one), words[one.image_key]) for one in context)
+        def label(one: Example) -> str | None:
+            return None if self.condition == "caption" else one.label
+
+        pairs = tuple(Pair(told(one), words[one.image_key], label(one)) for one in context)
         drawings = []
         for query in queries:
             id_ = f"{turn}-{query.key}"
@@ -127,25 +130,24 @@ class Generate(DrawingTask):
                     target=to_array(tokenizer.square(examples.image(query)), tokenizer.image_size),
                     target_words=words[query.image_key],
                     copied_words=one_of(pairs, seed, id_).words,
-                    label=None if self.condition == "caption" else query.label,
+                    label=label(query),
                 )
             )
         return drawings
 
     def _judge(self, examples: ExampleSet) -> Judge | None:
-        """For MNIST: which digit a picture shows; the judge is trained at first, which takes a minute. For classes of
-        ImageNet: which of them it shows. None for others, and for captions."""
+        """For MNIST: which digit a picture shows. For classes of ImageNet: which of the data's. None for others, and
+        for captions."""
         path = Path(self.data)
         if path.suffix == ".npz" or (path / "mnist.npz").is_file():
-            from icl_runner.pictures import digits
+            from icl_runner.pictures.digits import DigitJudge
 
-            digits.train(path)
-            return digits.judge
+            return DigitJudge(path)
         labels = {one.label for one in examples.examples if one.label is not None}
-        if self.condition == "class" and labels and all(map(WORDNET_ID.fullmatch, labels)):
+        if self.condition == "class" and len(labels) > 1 and all(map(WORDNET_ID.fullmatch, labels)):
             from icl_runner.pictures.photographs import PhotographJudge
 
-            return PhotographJudge(labels)
+            return PhotographJudge(labels) if labels <= imagenet_numbers().keys() else None
         return None
 
 

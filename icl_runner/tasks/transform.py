@@ -128,6 +128,7 @@ class Transform(DrawingTask):
                     copied_words=one_of(pairs, self.seed, id_).words,
                     input=picture,
                     input_words=words,
+                    label=query.image_key,
                 )
             )
         return drawings
@@ -203,5 +204,6 @@ class _Corrupted:
         """Examples in context: the words of the corrupted image, and those of the clean one."""
         corrupted = self.made(wanted)
         return tuple(
-            Pair(words, self.clean_words(one)) for (one, _), (_, words) in zip(wanted, corrupted, strict=True)
+            Pair(words, self.clean_words(one), one.image_key)
+            for (one, _), (_, words) in zip(wanted, corrupted, strict=True)
         )

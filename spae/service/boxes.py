@@ -26,6 +26,9 @@ def read_boxes(value: Any, name: str) -> tuple[Box, ...]:
             raise InputError(
                 f"{name}[{place}]: wanted a box of four numbers [x, y, width, height]; got {short(box)}"
             )
-        x, y, width, height = map(float, box)
+        try:
+            x, y, width, height = map(float, box)
+        except OverflowError:
+            raise InputError(f"{name}[{place}]: wanted numbers of pixels; got {short(box)}") from None
         boxes.append((x, y, width, height))
     return tuple(boxes)

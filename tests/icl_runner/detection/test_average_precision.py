@@ -7,7 +7,7 @@ import pytest
 
 from icl_runner.data.scenes import Composition, Scene, SceneObject, compose
 from icl_runner.data.sprites import Sprite, SpriteSet
-from icl_runner.detection.average_precision import average_precision, oracle, random_answers
+from icl_runner.detection.average_precision import average_precision, f1, oracle, random_answers
 from icl_runner.detection.detections import Detection
 from icl_runner.detection.instructions import Instruction
 from icl_runner.detection.locations import Locations
@@ -52,6 +52,16 @@ def test_ceiling_and_floor(scenes):
     again = random_answers(scenes, instruction, 0)
     assert again == by_chance
     assert again != random_answers(scenes, instruction, 1)
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_a_hit_is_of_its_class(task):
+    scene = _boxes(("cat", (0, 0, 10, 10)))
+    instruction = Instruction(task=task, classes=("cat", "dog"))
+    there = Box(0, 0, 10, 10)
+    right, wrong = (Detection(name, there, rectangle(there)) for name in ("cat", "dog"))
+    assert f1(scene, [right], instruction) == 1
+    assert f1(scene, [wrong], instruction) == 0
 
 
 def test_by_hand():

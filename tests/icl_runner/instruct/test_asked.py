@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icl_runner.data.images import Images
 from icl_runner.instruct.asked import write_asked
 from icl_runner.tasks.caption import Caption
 from icl_runner.tasks.interpret import Interpret
@@ -44,6 +45,26 @@ def test_questions_and_captions_in_one_file(tmp_path) -> None:
     assert (len(dialogues) + len(held_out), left_out) == (31, [])
     assert len(source) == len(dialogues)
     assert len(json.loads(output.read_text())) == 31
+
+
+def test_what_is_written_is_not_what_a_run_asks(tmp_path) -> None:
+    data = tmp_path / "captioned"
+    data.mkdir()
+    for number in range(9):
+        Image.new("RGB", (9, 9), (25 * number, 0, 0)).save(data / f"{number}.png")
+        (data / f"{number}.txt").write_text(f"picture {number}")
+    task = Caption(model=MODEL, data=str(data), count=3, shots=(2,))
+    write_asked(task, output=tmp_path / "made" / "asked.json")
+    written = {entry.turns[1].text for entry in read_conversations(tmp_path / "made" / "asked.json").entries}
+    images = Images(task.examples(), "default")
+    images.words = lambda keys, layers: dict.fromkeys(keys, "words")
+    images.tokens = lambda layers: 5
+    [cell] = task.few_shot(images, task.shots)
+    shown = {line for call in cell.calls() for line in call.prompt.text.splitlines()}
+    asked = {item.target for item in cell.items}
+    assert len(written) == len(asked) == 3
+    assert not written & asked
+    assert not {f"Caption: {text}" for text in written} & shown
 
 
 def test_nothing_to_ask_is_refused(tmp_path) -> None:

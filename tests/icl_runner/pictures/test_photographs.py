@@ -7,7 +7,6 @@ import spae
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.pictures.photographs import PhotographJudge
 from icl_runner.tasks.generate import Generate
-from spae.errors import InputError
 from spae.images import open_image, to_array
 
 SPANIEL, GOLDFISH, TEAPOT, TRICYCLE, VOLCANO, BARN = LABELS = [
@@ -29,6 +28,8 @@ def dogs():
 
 def test_a_picture_shows_its_class_among_others(dogs):
     judge = PhotographJudge(LABELS)
+    judge.prepare()
+    assert judge.setting == {"judged_among": 6}
     pictures = np.stack([dogs, BLANK])
     found = {label: judge(pictures, label) for label in LABELS}
     assert found[SPANIEL]["class"][0]
@@ -40,9 +41,9 @@ def test_a_picture_shows_its_class_among_others(dogs):
 
 
 def test_among_five_there_are_no_five_best(dogs):
-    assert set(PhotographJudge(LABELS[:5])(dogs[None], SPANIEL)) == {"class"}
-    with pytest.raises(InputError, match="WordNet ids of ImageNet's classes, got n99999999"):
-        PhotographJudge([SPANIEL, "n99999999"])
+    judge = PhotographJudge(LABELS[:5])
+    judge.prepare()
+    assert set(judge(dogs[None], SPANIEL)) == {"class"}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,8 @@ def test_among_five_there_are_no_five_best(dogs):
     [
         ([SPANIEL, BARN], {}, True),
         (["dog", "barn"], {}, False),
+        ([SPANIEL], {}, False),
+        ([SPANIEL, "n02084071"], {}, False),  # "dog" is above ImageNet's classes
         ([SPANIEL, BARN], {"condition": "caption"}, False),
     ],
 )

@@ -235,9 +235,9 @@ def test_the_answer_that_agrees_most_with_its_condition_is_taken(vocabulary):
 
     pairs = [Pair("a dog", WORDS[:1] * 21), Pair("a cat", WORDS[1:2] * 21), Pair("a dog", WORDS[2:3] * 21)]
     plan = make_plan(SHAPE, 1)
-    decoded = run(plan, ask, vocabulary, pairs, samples=4, weigh=weigh)
+    decoded = run(plan, ask, vocabulary, pairs, samples=4, weigh=weigh, others=["a dog"])
     assert decoded.words == ("snow",)
-    # Equal answers once; behind the condition and behind the only other one.
+    # Equal answers once; behind the condition and behind the other.
     assert [texts for _, texts in weighed] == [["black", "snow", "pale"]] * 2
     assert [text.rpartition("In: ")[2] for text, _ in weighed] == ["a cat\nOut:", "a dog\nOut:"]
 

@@ -72,8 +72,18 @@ def seen(images):
     return images.reshape(-1, 4, 8, 4, 8, 3).mean((2, 4, 5)).reshape(-1, 16)[:, :10].argmax(-1)
 
 
-def judge(images, digit):
-    return {"digit": seen(images) == int(digit)}
+class OfCells:
+    def __init__(self):
+        self.setting = {"judged_among": 10}
+
+    def prepare(self):
+        pass
+
+    def __call__(self, images, digit):
+        return {"digit": seen(images) == int(digit)}
+
+
+judge = OfCells()
 
 
 def digits(each=4) -> ExampleSet:
@@ -203,6 +213,19 @@ def test_choice_by_agreement_is_counted_and_refused_where_it_cannot_be(tokenizer
     assert [call.likelihoods for call in cell.calls()] == ([False] * 3 + [True] * 2) * 2
     assert {len(call.choices) for call in cell.calls() if call.likelihoods} == {3}
     assert cell.setting["choose"] == "agreement"
+    # A sum is weighed against other digits than its own.
+    cell = digit_cell(
+        tokenizer, model="spae-lm/default", condition="sum", layers=1, autoregressive=1, **chosen
+    )
+    for drawing in cell.drawings:
+        assert len(drawing.others()) == 3
+        assert f"an image of {drawing.label}" not in drawing.others()
+    with pytest.raises(InputError, match=r"shows something else than .*choose by likelihood"):
+        digit_cell(tokenizer, model="spae-lm/default", classes=1, layers=1, autoregressive=1, **chosen)
+    with pytest.raises(InputError, match="shows something else"):
+        transform_cell(
+            tokenizer, model="spae-lm/default", kind="words", context="published-leaking", **chosen
+        )
 
 
 @pytest.mark.parametrize("options", [{"samples": 2}, {"temperature": -1.0}])
@@ -316,7 +339,7 @@ def test_answers_of_chat_models_are_repaired_and_counted(tokenizer, tmp_path):
 
 
 def transform_cell(tokenizer, *, shots=5, layers=3, **options):
-    task = Transform(model="fake/m", data="digits", **({"kind": "brightness", "count": 6} | options))
+    task = Transform(data="digits", **({"model": "fake/m", "kind": "brightness", "count": 6} | options))
     return task.cell(images_of(tokenizer, digits()), shots, layers)
 
 
@@ -357,15 +380,15 @@ def test_what_is_held_is_in_the_context_or_the_input():
         id="a",
         shown="words",
         condition="",
-        pairs=(Pair(("cat", "dog"), ("sun", "sky")),),
+        pairs=(Pair(("cat", "dog"), ("sun", "sky")), Pair("new", ("sun", "sky"))),
         target=blank,
         target_words=("sky", "cat", "new", "here", "sea"),
         copied_words=(),
         input=blank,
         input_words=("one", "two", "three", "four", "here"),
     )
-    # "cat" is in a condition alone, "new" and "sea" nowhere, "here" elsewhere in the input.
-    assert drawing.held() == ("sky", "two", "three", "here", "here")
+    # "cat" is in a condition, "new" and "sea" nowhere, "here" elsewhere in the input.
+    assert drawing.held() == ("sky", "cat", "three", "here", "here")
 
 
 def test_the_published_context_leaks_and_says_so(tokenizer):

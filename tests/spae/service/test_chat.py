@@ -144,6 +144,7 @@ def test_regions_beside_an_image_part(client, upstream):
         ({"regions": [[9, 9, -5, 5]]}, "spae.regions[0]: wanted a box"),
         ({"regions": [[0, 0, 9]]}, "spae.regions[0]: wanted a box of four numbers"),
         ({"regions": [["a", 0, 9, 9]]}, "spae.regions[0]: wanted a box of four numbers"),
+        ({"regions": [[10**400, 0, 9, 9]]}, "spae.regions[0]: wanted numbers of pixels"),
         ({"regions": "all"}, "spae.regions: wanted a list of boxes"),
         ({"regions": [[0, 0, 9, 9]] * 50}, "wanted at most 32 regions"),
         ({"layers": 2}, 'spae: wanted {"regions"'),
