@@ -17,6 +17,8 @@ from icl_runner.detection.detections import LOG_PROBS, scores
 from icl_runner.detection.task import AP, ORACLE, RANDOM, UNSCORED
 from icl_runner.figures import OTHER
 from icl_runner.providers.dialects import fields
+from icl_runner.replay import ask_again, score_again
+from icl_runner.report.logs import read_all
 from icl_runner.results import CellResult, Sample
 from icl_runner.tasks.detect import Detect
 from icl_runner.tasks.propose import Propose
@@ -212,3 +214,12 @@ def test_from_the_command_to_the_table(fake_model, tmp_path, capsys):
     assert "control: words of another image" in printed
     assert fake_model.configs[0].logprobs
     assert fake_model.configs[0].stop_seqs == ["###"]
+    # Asked again from the log; a log of another way of answering does not hold its calls.
+    asked = fake_model.prompts[:]
+    assert main(["replay", str(tmp_path), "--ask", "2"]) == 0
+    assert "4 answers asked for again, 4 as logged" in capsys.readouterr().out
+    assert set(fake_model.prompts[len(asked) :]) <= set(asked)
+    [(path, log)] = read_all([tmp_path])
+    del log.samples[0].metadata["calls"]
+    with pytest.raises(InputError, match="wanted the calls that were put"):
+        ask_again(score_again(path, log), 5)
