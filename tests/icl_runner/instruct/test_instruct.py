@@ -72,6 +72,9 @@ def test_made_once_and_read_by_llava(tmp_path, capsys, fake_model):
     assert (len(fake_model.prompts), capsys.readouterr().out) == (9, printed)
     assert main([*instruct(output), "--examples", "4"]) == 0
     assert len(fake_model.prompts) == 12
+    # Another endpoint's answers are not mixed with these.
+    assert main(instruct(output, "--model-base-url", "http://localhost:1/v1")) == 1
+    assert "base_url was null" in capsys.readouterr().err
 
 
 def test_what_is_rejected_and_what_fails_is_counted(tmp_path, capsys, fake_model):
