@@ -15,6 +15,8 @@ from typing import Any
 from icl_runner.settings import differences
 from spae.errors import InputError
 
+_LATER = ("base_url",)  # what the headings of earlier files do not say
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -29,7 +31,7 @@ class AnswerFile:
 
     Args:
         path: made if it is missing. A last line that was broken off is removed, with a word on stderr.
-        heading: plain JSON, equal in every run that adds to the file.
+        heading: plain JSON, equal in every run that adds to the file; an earlier file may lack the base URL.
 
     Raises:
         InputError: the file is another's, damaged, in use, or cannot be written.
@@ -100,7 +102,8 @@ class AnswerFile:
         if not lines:
             self._write(self._heading)
             return
-        if found := differences(self._object(lines[0], 1), self._heading):
+        unsaid = {key: self._heading[key] for key in _LATER if key in self._heading}
+        if found := differences(unsaid | self._object(lines[0], 1), self._heading):
             raise InputError(
                 f"{self._path} holds answers to other questions ({'; '.join(found[:3])}): write to another file, or "
                 "run with the same settings"

@@ -76,6 +76,8 @@ class Control:
 
 # Of every task whose answers are texts.
 OTHER = Control("_other", "control: words of another image")
+# Of those that ask about one image, if asked for.
+BLIND = Control("_blind", "control: no image")
 
 
 def figure(cell: CellResult, measure: Measure, control: Control | None = None) -> Figure | None:

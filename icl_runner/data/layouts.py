@@ -16,7 +16,7 @@ from spae import class_names
 from spae.errors import InputError
 from spae.files import file_size
 from spae.images import open_image
-from spae.sources import open_source
+from spae.sources import FolderSource, open_source
 from spae.sources.fields import class_name
 from spae.weights.packages import package_file
 
@@ -76,6 +76,7 @@ def source(path: str | Path, split: str | None, wanted: str | None) -> ExampleSe
         lambda key: opened[index[key]].image,
         lambda: f"{opened.fingerprint} {split}",
         split,
+        opened.folder if isinstance(opened, FolderSource) else None,
     )
 
 
@@ -89,7 +90,7 @@ def photographs(split: str | None) -> ExampleSet:
     )
     examples = [Example(f"{stem}.jpg", stem, (what.strip(),)) for stem, what in rows]
     names = {stem: stem for stem, _ in rows}
-    return ExampleSet("photographs", examples, names, *_files(folder, examples))
+    return ExampleSet("photographs", examples, names, *_files(folder, examples), folder=folder)
 
 
 def mnist(file: Path, split: str | None) -> ExampleSet:
@@ -154,7 +155,7 @@ def mini_imagenet(folder: Path, split: str | None) -> ExampleSet:
     table = class_names.table_beside(folder)
     names = class_names.english((example.label for example in examples if example.label), folder, table)
     files = _files(folder / "images", examples, file)
-    return ExampleSet(f"{folder.name} {split}", examples, names, *files, split)
+    return ExampleSet(f"{folder.name} {split}", examples, names, *files, split, folder / "images")
 
 
 def caption_files(folder: Path) -> dict[str, Path]:
@@ -180,7 +181,7 @@ def coco_captions(folder: Path, split: str | None) -> ExampleSet:
             f"something lacks {error}"
         ) from error
     files = _files(folder / split, examples, found[split])
-    return ExampleSet(f"{folder.name} {split}", examples, {}, *files, split)
+    return ExampleSet(f"{folder.name} {split}", examples, {}, *files, split, folder / split)
 
 
 def coco_boxes(
@@ -247,7 +248,7 @@ def vqa_v2(folder: Path, split: str | None) -> ExampleSet:
             f"{answers_file.name}; something lacks {error}"
         ) from error
     files = _files(folder / split, examples, found[split], answers_file)
-    return ExampleSet(f"{folder.name} {split}", examples, {}, *files, split)
+    return ExampleSet(f"{folder.name} {split}", examples, {}, *files, split, folder / split)
 
 
 def easy_vqa(split: str | None) -> ExampleSet:
@@ -258,9 +259,9 @@ def easy_vqa(split: str | None) -> ExampleSet:
         Example(f"{split}/{number}", question=question, answers=(answer,), image_key=f"{image}.png")
         for number, (question, answer, image) in enumerate(_json(file))
     ]
-    return ExampleSet(
-        f"easy-vqa {split}", examples, {}, *_files(file.parent / "images", examples, file), split
-    )
+    folder = file.parent / "images"
+    files = _files(folder, examples, file)
+    return ExampleSet(f"easy-vqa {split}", examples, {}, *files, split, folder)
 
 
 def _files(

@@ -11,7 +11,7 @@ from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from icl_runner import constraints, shown, spelling
-from icl_runner.cells import Call, TextCell
+from icl_runner.cells import Call, TextCell, calls_to_json
 from icl_runner.constraints import Choices, Pattern
 from icl_runner.detection.detections import LOG_PROBS
 from icl_runner.detection.instructions import Instruction, fill
@@ -23,19 +23,21 @@ Picture = Callable[[str], str]  # of a cell, see `icl_runner.shown`
 
 @solver
 def ask(cell: TextCell, manner: Manner, asked: Mapping[str, tuple[Instruction, int]]) -> Solver:
-    """Puts the calls of a sample to the model, one after the other.
+    """Puts the calls of a sample to the model, one after the other. Those that are answered freely are written into its
+    metadata, with which it can be asked again; a grammar or a skeleton is no part of a call.
 
     Args:
         cell: whose items there are.
         manner: how answers are written.
         asked: id of an item -> its instruction, and how many tuples a skeleton has.
     """
-    calls = {item.id: item.calls for item in cell.items}
+    items = {item.id: item for item in cell.items}
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         model, answers = get_model(), {}
+        calls = items[str(state.sample_id)].calls
         instruction, count = asked[str(state.sample_id)]
-        for call in calls[str(state.sample_id)]:
+        for call in calls:
             if manner == "skeleton":
                 text, log_probs = await _fill(model, call, cell.picture, instruction.skeleton(count))
             else:
@@ -45,8 +47,8 @@ def ask(cell: TextCell, manner: Manner, asked: Mapping[str, tuple[Instruction, i
             answers[call.key] = text
             if log_probs is not None:
                 answers[call.key + LOG_PROBS] = json.dumps(log_probs)
-        state.metadata["answers"] = answers
-        state.output = ModelOutput.from_content(str(model), answers[calls[str(state.sample_id)][0].key])
+        state.metadata |= {"answers": answers} | (calls_to_json(calls) if manner == "free" else {})
+        state.output = ModelOutput.from_content(str(model), answers[calls[0].key])
         return state
 
     return solve

@@ -7,8 +7,10 @@ from typing import TypeVar
 
 from icl_runner import prompts
 from icl_runner.cells import Call, Item
+from icl_runner.data.images import NO_IMAGE
 from icl_runner.dice import Dice
 from icl_runner.episodes.draw import Episode, Shot
+from icl_runner.figures import BLIND, OTHER
 from icl_runner.texts import choosing
 from spae.errors import InputError
 
@@ -28,6 +30,7 @@ class Asked:
             they answer is called "instructed", a column of its own.
         rules: "open" for the open-ended rule, "constrained" for decoding restricted to the names; either or both.
         control: everything again, as ".._other", with the words of the episode's other image as the query.
+        blind: everything again, as ".._blind", without the query's image.
         content_free: how many content-free prompts ask for the likelihoods of the names; 0: no calibration.
         neutral: images of whose words content-free prompts are made; those of an episode's classes, and its own
             images, are left out there.
@@ -37,6 +40,7 @@ class Asked:
     constrains: bool
     rules: Collection[str] = ("open", "constrained")
     control: bool = True
+    blind: bool = False
     content_free: int = 0
     neutral: Sequence[Shot] = ()
     orders: int = 1
@@ -51,7 +55,7 @@ def items(episodes: Sequence[Episode], words: Mapping[str, str], asked: Asked) -
     """The calls of every episode.
 
     Args:
-        words: image key -> its words, of all images of the episodes (and of their controls).
+        words: image key -> its words, of all images of the episodes (and of their controls: NO_IMAGE, too, if blind).
 
     Raises:
         InputError: no image is left for content-free prompts.
@@ -65,7 +69,9 @@ def _item(episode: Episode, words: Mapping[str, str], length: int, asked: Asked)
     names = tuple(episode.names.values())
     queries = [("", words[episode.query.key])]
     if asked.control:
-        queries.append(("_other", words[episode.other]))
+        queries.append((OTHER.suffix, words[episode.other]))
+    if asked.blind:
+        queries.append((BLIND.suffix, words[NO_IMAGE]))
     calls = [
         call
         for suffix, seen in queries

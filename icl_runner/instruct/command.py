@@ -57,7 +57,12 @@ class Instruct:
 
         images = open_images(self.scenes, self.split, self.count, self.seed, self.output.with_suffix(""))
         wanted = drafts(images, self.kinds, self.seed)
-        heading = {"format": "spae-icl-instruct", "model": self.model, "model_args": dict(self.model_args)}
+        heading = {
+            "format": "spae-icl-instruct",
+            "model": self.model,
+            "base_url": self.base_url,
+            "model_args": dict(self.model_args),
+        }
         model = load_model(self.model, self.base_url, self.model_args, shared=False)
         with AnswerFile(self.output.with_name(f"{self.output.name}.answers"), heading) as answers:
             failures = ask(

@@ -52,13 +52,19 @@ def open_images(name: str, split: str | None, count: int, seed: int, folder: Pat
             of `annotations/instances_<split>.json` where that is there, or images with captions alone.
 
     Raises:
-        InputError: nothing there that is understood, fewer images than wanted, or a folder that cannot be made.
+        InputError: nothing there that is understood, images that are no files, fewer than wanted, or a folder that
+            cannot be made.
     """
     if name in SPRITES:
         if split is not None:
             raise InputError(f"composed scenes have no splits, got {split}: leave it out")
         return _composed(name, count, seed, folder)
     examples = sets.captioned(name, split)
+    if examples.folder is None:
+        raise InputError(
+            f"wanted images that are files, since what is written names them by their paths; those of {examples.name} "
+            "are within archives or tables: unpack them into a folder, each with its caption beside it (a.jpg, a.txt)"
+        )
     boxes = layouts.coco_boxes(Path(name), examples.split) if layouts.caption_files(Path(name)) else {}
     chosen = shuffled([one for one in examples.examples if one.captions], seed, lambda one: one.key)[:count]
     if len(chosen) < count:

@@ -70,7 +70,12 @@ class Judge:
         from icl_runner.judge.cases import judged, questions
 
         asked = questions(cases, bench.system, bench.examples, self.runs)
-        heading = {"format": "spae-icl-judge", "judge": self.by, "model_args": dict(self.model_args)}
+        heading = {
+            "format": "spae-icl-judge",
+            "judge": self.by,
+            "base_url": self.base_url,
+            "model_args": dict(self.model_args),
+        }
         model = load_model(self.by, self.base_url, self.model_args, shared=False)
         file = self.output or self.answers.with_name(f"{self.answers.name}.judged")
         with AnswerFile(file, heading) as answers:

@@ -5,7 +5,7 @@ from itertools import groupby
 from math import fsum
 from typing import Any
 
-from icl_runner.figures import Control, Figure, Measure, figure
+from icl_runner.figures import OTHER, Control, Figure, Measure, figure
 from icl_runner.report.labels import WORD_COUNT, facts, is_ceiling, label, varying, words
 from icl_runner.report.table import Row, Table, counted, without_empty
 from icl_runner.results import CellResult
@@ -121,8 +121,9 @@ class _Rows:
 
 
 def _named(control: Control, cells: Iterable[CellResult]) -> str:
-    """The control's label; that of cells whose setting says that their control is another one."""
-    other = next((cell.setting["control"] for cell in cells if "control" in cell.setting), None)
+    """The control's label; that of cells whose setting says that their other image is of another class."""
+    told = (cell.setting["control"] for cell in cells if control == OTHER and "control" in cell.setting)
+    other = next(told, None)
     return control.label if other is None else f"control: words of an image of {other}"
 
 

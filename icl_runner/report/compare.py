@@ -12,7 +12,7 @@ from typing import Any
 
 from icl_runner import tasks
 from icl_runner.cells import CONNECTOR
-from icl_runner.figures import Control, Figure, Measure, difference, finite
+from icl_runner.figures import BLIND, OTHER, Control, Figure, Measure, difference, finite
 from icl_runner.report.labels import WORD_COUNT, describe_setting, is_ceiling
 from icl_runner.report.report import markdown_table, notes
 from icl_runner.report.systems import SYSTEMS, Facts, facts
@@ -22,7 +22,7 @@ from spae.errors import InputError
 
 TASKS = ("classify", "caption", "vqa")
 TRUE_LABEL = "true label"
-CONTROLS = (Control("_blind", "blind"), Control("_other", "shuffled image"))
+CONTROLS = (Control(BLIND.suffix, "blind"), Control(OTHER.suffix, "shuffled image"))
 NOT_MEASURED = "not measured"
 NONE = "–"
 # What of a setting is the system's own affair; all else decides which episodes were asked, and how.

@@ -8,7 +8,7 @@ from icl_runner import prompts, scoring
 from icl_runner.cells import TextCell
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
-from icl_runner.figures import Control, Figure, Measure, interval, is_beaten
+from icl_runner.figures import BLIND, OTHER, Control, Figure, Measure, interval, is_beaten
 from icl_runner.options import NameOrPath, wholes
 from icl_runner.results import CellResult
 from icl_runner.task import task
@@ -70,8 +70,9 @@ class Caption(QuestionTask):
             "words": shown["words"],
             "query_key": shown["query_key"],
         }
-        if "caption_other" in finished:
-            metadata["answer_other"] = finished["caption_other"]
+        for control in (OTHER, BLIND):
+            if (key := f"caption{control.suffix}") in finished:
+                metadata[f"answer{control.suffix}"] = finished[key]
         return values, metadata
 
     @classmethod

@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from icl_runner import constraints, likelihoods, prompts, scoring
 from icl_runner.cells import TextCell, shuffled
 from icl_runner.data.examples import ExampleSet
-from icl_runner.data.images import Images
+from icl_runner.data.images import NO_IMAGE, Images
 from icl_runner.episodes.calls import CONTENT_FREE, LIKELIEST, ORDER, Asked, items
 from icl_runner.episodes.draw import Episode, Names, Shot, controlled_within, draw
 from icl_runner.episodes.files import is_frozen, read_any
 from icl_runner.episodes.protocols import PAPER, PROTOCOLS, Column
-from icl_runner.figures import Measure
+from icl_runner.figures import BLIND, OTHER, Measure
 from icl_runner.options import Count, NameOrPath, Switch, optional, whole, wholes
 from icl_runner.task import ColumnTable, task
 from icl_runner.texts import choosing
@@ -113,6 +113,7 @@ class Classify(TextTask):
 
     title = "Classification"
     measures = (OPEN, CONSTRAINED, INSTRUCTED, *LIKELIHOODS)
+    controls = (OTHER, BLIND)
     rules = ("constrained", "instructed", "open")
     table = EpisodeTable()
 
@@ -128,6 +129,7 @@ class Classify(TextTask):
     # class-name: the true name in place of each image's words, the ceiling
     words: Literal["image", "class-name"] = "image"
     count: Count = 200  # episodes of each column
+    blind: Switch = False  # ask everything again without the query's image
     # episodes written by a run, Frozen's JSON or V2L's CSV, in place of drawn ones
     episodes_file: Annotated[str | None, optional("FILE")] = None
     # a paper's columns, names and rule on its authors' own files of episodes, which lie in the folder of the data
@@ -178,6 +180,7 @@ class Classify(TextTask):
         cells = []
         for layers in depths:
             words = _image_words(keys, images, layers) if layers else _class_words(keys, images.examples)
+            words[NO_IMAGE] = images.blank if layers else ""
             for column, found in drawn:
                 setting = self._setting(column, found, kind_of_names, images, layers)
                 cells.append(
@@ -210,6 +213,7 @@ class Classify(TextTask):
             constrains=constraints.supports(self.model),
             rules=(PROTOCOLS[self.protocol].rule,) if self.protocol else ("open", "constrained"),
             control=self.control,
+            blind=self.blind,
             content_free=self.content_free,
             neutral=[Shot(one.key, one.label or "") for one in neutral],
             orders=self.orders,
@@ -219,7 +223,7 @@ class Classify(TextTask):
     def score(
         shown: Mapping[str, Any], answers: Mapping[str, Any]
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        """1 or 0 for every answer, by the rule of its key; the control's answers against the same truth. Likelihoods
+        """1 or 0 for every answer, by the rule of its key; the controls' answers against the same truth. Likelihoods
         are mappings, name -> log-probability, and are scored together."""
         truth, names = shown["truth"], shown["names"]
 
@@ -230,7 +234,7 @@ class Classify(TextTask):
 
         texts = {key: answer for key, answer in answers.items() if isinstance(answer, str)}
         values = {key: float(right(key, answer)) for key, answer in texts.items()}
-        for suffix in ("", "_other"):
+        for suffix in ("", OTHER.suffix, BLIND.suffix):
             chosen = _likeliest(answers, suffix)
             values |= {f"{key}{suffix}": float(name == truth) for key, name in chosen.items()}
         metadata = {key: shown[key] for key in ("truth", "words", "query_key")}

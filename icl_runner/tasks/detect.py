@@ -13,6 +13,7 @@ from icl_runner.detection.average_precision import oracle, random_answer
 from icl_runner.detection.detections import LOG_PROBS, parse, scores
 from icl_runner.detection.instructions import Instruction
 from icl_runner.detection.locations import Locations
+from icl_runner.detection.skeletons import SkeletonCell
 from icl_runner.detection.task import ORACLE, RANDOM, DetectionTask, scored
 from icl_runner.dice import Dice
 from icl_runner.figures import OTHER
@@ -53,14 +54,13 @@ class Detect(DetectionTask):
         self._check()
         made = []
         for shots, layers in itertools.product(self.shots, self.layers):
-            made.append(
-                self.cell(
-                    f"detect-{self.mode}-{self.answers}-{shots}shot-layers{layers}",
-                    self._setting(shots, layers, images),
-                    self._items(images, shots, layers),
-                    images,
-                )
+            cell = self.cell(
+                f"detect-{self.mode}-{self.answers}-{shots}shot-layers{layers}",
+                self._setting(shots, layers, images),
+                self._items(images, shots, layers),
+                images,
             )
+            made.append(SkeletonCell(**vars(cell)) if self.answers == "skeleton" else cell)
         return made
 
     def build(self, cell: TextCell, metadata: Mapping[str, Any]) -> "inspect_ai.Task":

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from icl_runner.cells import Call, Item, TextCell, shuffled
 from icl_runner.data.examples import Example
-from icl_runner.data.images import Images
+from icl_runner.data.images import NO_IMAGE, Images
 from icl_runner.episodes.draw import Episode
-from icl_runner.figures import OTHER, Control
-from icl_runner.options import Count
+from icl_runner.figures import BLIND, OTHER, Control
+from icl_runner.options import Count, Switch
 from icl_runner.prompts import Prompt
 from icl_runner.task import Task
 from spae.errors import InputError
@@ -74,16 +74,18 @@ class QuestionTask(TextTask):
     """A task that asks one question about each image, perhaps after examples: the same ones for all.
 
     Attributes:
-        key: of the answers; of the control's with "_other" behind it.
+        key: of the answers; of the controls' with their suffix behind it.
         max_tokens: of an answer.
         wanted: what examples there must be, in words.
     """
 
+    controls = (OTHER, BLIND)
     key: ClassVar[str] = "answer"
     max_tokens: ClassVar[int]
     wanted: ClassVar[str]
 
     count: Count = 100  # to ask about
+    blind: Switch = False  # ask everything again without an image
 
     @abstractmethod
     def is_usable(self, example: Example, class_names: Mapping[str, str]) -> bool:
@@ -91,7 +93,7 @@ class QuestionTask(TextTask):
 
     @abstractmethod
     def prompt(self, support: Sequence[tuple[Example, str]], query: Example, words: str) -> Prompt:
-        """The question about `words`, those of the query or of another image, after examples with their words."""
+        """The question about `words`, those of the query, of another image or none, after examples with their words."""
 
     @abstractmethod
     def truth(self, query: Example, class_names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -112,6 +114,7 @@ class QuestionTask(TextTask):
             left = [example for example in order[count:] if example.image_key not in taken]
             queries, others = self._with_others(left)
             words = images.words([one.image_key for one in (*support, *queries)] + others, layers)
+            words[NO_IMAGE] = images.blank
             setting = {"layers": layers, "tokens_per_image": images.tokens(layers)}
             cells.append(
                 self.cell(
@@ -131,20 +134,23 @@ class QuestionTask(TextTask):
         words: Mapping[str, str],
         class_names: Mapping[str, str],
     ) -> tuple[Item, ...]:
-        """The calls for every query: its question, and the same with another image's words.
+        """The calls for every query: its question, and the same with another image's words and without an image.
 
         Args:
             support: the examples in context.
             others: of each query, the image key whose words take the place of its own in the control.
-            words: image key -> its words.
+            words: image key -> its words; of NO_IMAGE what stands for none.
             class_names: label -> name.
         """
         seen = [(one, words[one.image_key]) for one in support]
         made = []
         for query, other in zip(queries, others, strict=True):
-            asked = [(self.key, query.image_key), (f"{self.key}_other", other)][: 1 + self.control]
+            asked = [("", query.image_key)]
+            asked += [(OTHER.suffix, other)] if self.control else []
+            asked += [(BLIND.suffix, NO_IMAGE)] if self.blind else []
             calls = tuple(
-                Call(key, self.prompt(seen, query, words[image]), self.max_tokens) for key, image in asked
+                Call(f"{self.key}{suffix}", self.prompt(seen, query, words[image]), self.max_tokens)
+                for suffix, image in asked
             )
             target, known = self.truth(query, class_names)
             shown = {"words": words[query.image_key], "query_key": query.image_key, "other_key": other}

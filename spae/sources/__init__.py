@@ -12,7 +12,7 @@ from spae.sources.fields import EXTENSIONS
 from spae.sources.folder import FileSource, FolderSource
 from spae.sources.source import Record, Source
 
-__all__ = ["EXTENSIONS", "FileSource", "Record", "Source", "open_source"]
+__all__ = ["EXTENSIONS", "FileSource", "FolderSource", "Record", "Source", "open_source"]
 
 _WANTED = "a folder of images, .tar or .parquet files, or a TFDS directory"
 

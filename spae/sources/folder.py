@@ -28,7 +28,7 @@ class FolderSource(Source):
             raise InputError(f"no images in {folder}: wanted {wanted}, .tar or .parquet files")
         super().__init__([folder / name for name in names], size)
         self.names = names
-        self._folder = folder
+        self.folder = folder
 
     def __len__(self) -> int:
         return len(self.names)
@@ -46,7 +46,7 @@ class FolderSource(Source):
     def _field(self, index: int, field: str) -> bytes | None:
         # Most folders have none at all: then no file is looked for.
         for key in keys_of(self.names[index]) if field in self._fields else ():
-            file = self._folder / f"{key}.{field}"
+            file = self.folder / f"{key}.{field}"
             try:
                 return file.read_bytes()
             except (FileNotFoundError, IsADirectoryError):

@@ -36,6 +36,16 @@ def test_a_last_line_that_was_broken_off_is_removed_with_a_word(file, left, caps
     assert capsys.readouterr().err == ""
 
 
+def test_an_earlier_file_does_not_say_its_endpoint(file, tmp_path):
+    with AnswerFile(file, HEADING | {"base_url": "http://a/v1"}) as answers:
+        assert len(answers) == 2
+    with AnswerFile(tmp_path / "new", HEADING | {"base_url": "http://a/v1"}):
+        pass
+    for other in ("http://b/v1", None):
+        with pytest.raises(InputError, match='base_url was "http://a/v1", now'):
+            AnswerFile(tmp_path / "new", HEADING | {"base_url": other}).__enter__()
+
+
 def test_a_heading_that_was_broken_off_begins_anew(file):
     file.write_bytes(file.read_bytes()[:9])
     with AnswerFile(file, HEADING) as answers:

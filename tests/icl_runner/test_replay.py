@@ -73,6 +73,10 @@ def test_a_score_that_is_not_as_logged_is_told(logs, capsys):
     assert score_again(path, whole).left == 3
     with pytest.raises(InputError, match="answers are texts"):
         ask_again(score_again(path, whole), 1)
+    # Its prompts stand in the log with marks where images were.
+    whole.eval.metadata["spae"]["task"], whole.eval.model = "classify", "spae-connector/b"
+    with pytest.raises(InputError, match="spae-connector/b is shown images, which no log holds"):
+        ask_again(score_again(path, whole), 1)
 
 
 def test_likelihoods_come_back_from_a_log(class_folders, tmp_path, fake_model, capsys):

@@ -13,10 +13,12 @@ import pytest
 
 from spae.errors import InputError
 from spae.vocabulary import Vocabulary
+from spae.weights.hub import Located
 from tokenizer_train import dry_run
 from tokenizer_train.cli import main
 from tokenizer_train.config import DataConfig, VocabularyConfig
 from tokenizer_train.config_file import load_config
+from tokenizer_train.connector import shapes
 from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.connector.shapes import shaped_step
 from tokenizer_train.dry_run import ShapedVocabulary, estimate, table
@@ -162,6 +164,32 @@ def test_files_that_are_missing_are_told(tiny_config, tmp_path) -> None:
     assert list(told) == ["vocabulary.path", "data.train", "data.mixture", "run.initial", "guidance"]
     assert told["data.train"].startswith("nothing at nowhere/*.tar")
     assert told["guidance"].startswith(f"expected one safetensors file of CLIP at {empty}, found 0")
+
+
+def test_a_shape_that_is_assumed_is_told(tmp_path, monkeypatch) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "frozen_lm" / "llama"
+    fetched = []
+
+    def locate(name: str) -> Located:
+        fetched.append(name)
+        if "/typo/" in name:
+            raise InputError("the hub has no such thing")
+        return Located(golden / "config.json", "repo", name, "0123")
+
+    monkeypatch.setattr(shapes, "locate", locate)
+    monkeypatch.chdir(tmp_path)
+    found = shapes._language_model("hf:org/repo")
+    assert (found.width, fetched) == (32, ["hf:org/repo/config.json"])  # the weights are not
+    config = load_config(CONFIGS / "connector_llava.py")
+    for name, reason in (("hf:org/typo", "the hub has no such thing"), ("typo", "there is no typo")):
+        assert shapes._language_model(name) == shapes.LLAMA_7B
+        told = missing(dataclasses.replace(config, language_model=name, trunk="clip:nowhere"))
+        told = dict(line.split(": ", 1) for line in told)
+        assert reason in told["language_model"]
+        assert told["language_model"].endswith("the shape of Llama 7B is assumed")
+        assert told["trunk"].endswith("the shape of CLIP ViT-L/14 at 336 px is assumed")
+    known = missing(dataclasses.replace(config, language_model=str(golden)))
+    assert not [line for line in known if line.startswith("language_model")]
 
 
 def test_small_runs_take_minutes_and_this_machine_is_measured(monkeypatch) -> None:

@@ -56,7 +56,8 @@ class ConnectorExperiment:
     run: RecordConfig
     # The frozen network that sees the images: "efficientnet", or "clip:PATH" with a file or folder of CLIP's weights.
     trunk: str = dataclasses.field(default="efficientnet", metadata=place(1))
-    # The frozen language model: "default" (SmolLM2-135M of its package), a GGUF file or a Hugging Face folder.
+    # The frozen language model: "default" (SmolLM2-135M of its package), a GGUF file or a Hugging Face folder, or
+    # one of the hub, "hf:ORG/REPO[/FILE]".
     language_model: str = dataclasses.field(default="default", metadata=place(1))
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)

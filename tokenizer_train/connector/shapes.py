@@ -1,6 +1,7 @@
 """A connector's step from shapes alone, for `--dry-run`: what the config names need not be there."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from spae.frozen_lm.weights import tensor_shapes
 from spae.guidance import efficientnet
 from spae.guidance.clip.towers import ClipImageTower, ImageSizes
 from spae.guidance.features import CLIP_LAYERS, EFFICIENTNET_LAYERS, Trunk, features_shape, load_trunk
+from spae.weights.hub import HUB, locate
 from spae.weights.state_dict import abstract
 from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.connector.dialogues import open_said
@@ -90,40 +92,72 @@ def shaped_step(config: ConnectorExperiment, mesh: Mesh) -> tuple[dict[str, Any]
 
 
 def missing(config: ConnectorExperiment) -> Mapping[str, Any]:
-    """Field -> what looks whether its files are there, and raises InputError or OSError if they are not."""
+    """Field -> what looks whether its files are there, and raises InputError or OSError if they are not; of a network
+    that is not there it says whose shape is taken."""
     data = config.data
     looks = {"data.train": partial(open_said, data.train, data.train_split, data)}
     if data.validation is not None:
         looks["data.validation"] = partial(open_said, data.validation, data.validation_split, data)
     return looks | {
-        "trunk": partial(load_trunk, config.trunk),
-        "language_model": partial(_there, config.language_model),
+        "trunk": partial(_look_for_trunk, config.trunk),
+        "language_model": partial(_look_for_language_model, config.language_model),
     }
 
 
-def _there(language_model: str) -> None:
-    if language_model != "default" and not Path(language_model).exists():
-        raise InputError(f"nothing at {language_model}: wanted a GGUF file or a Hugging Face folder")
+def _look_for_trunk(name: str) -> None:
+    try:
+        load_trunk(name)
+    except InputError as error:
+        if _is_assumed(name):
+            raise InputError(f"{error}; the shape of CLIP ViT-L/14 at 336 px is assumed") from error
+        raise
+
+
+def _look_for_language_model(name: str) -> None:
+    try:
+        _located(name)
+    except InputError as error:
+        raise InputError(f"{error}; the shape of Llama 7B is assumed") from error
+
+
+def _located(language_model: str) -> Path:
+    """The file or folder that tells its shape: of a repository of the hub its configuration alone is fetched.
+
+    Raises:
+        InputError: as `spae.frozen_lm.find`.
+    """
+    if re.fullmatch(f"{HUB}[^/]+/[^/]+", language_model):
+        return locate(f"{language_model}/config.json").path.parent
+    return frozen_lm.find(language_model).path
+
+
+def _is_assumed(trunk: str) -> bool:
+    kind, place = parse_trunk(trunk)
+    return kind == "clip" and not Path(place).exists()
 
 
 def _trunk(name: str) -> Trunk:
-    kind, place = parse_trunk(name)
-    if kind == "clip" and Path(place).exists():
-        return load_trunk(name)
+    kind, _ = parse_trunk(name)
     network: Any
-    if kind == "clip":
+    if _is_assumed(name):
         network = abstract(lambda rngs: ClipImageTower(VIT_L14, rngs=rngs))
         return Trunk(kind, network, VIT_L14.image_size, CLIP_LAYERS, "")
+    if kind == "clip":
+        return load_trunk(name)
     network = abstract(lambda rngs: efficientnet.EfficientNetLite0(rngs=rngs))
     return Trunk(kind, network, efficientnet.IMAGE_SIZE, EFFICIENTNET_LAYERS, "")
 
 
 def _language_model(name: str) -> LMConfig:
-    if name != "default" and not Path(name).exists():
+    try:
+        path = _located(name)
+    except InputError:  # which `missing` tells
+        if name == "default":
+            raise
         return LLAMA_7B
-    if Path(name).is_dir():
-        return from_hugging_face(json.loads((Path(name) / "config.json").read_text("utf-8")))
-    return frozen_lm.load(name).config
+    if path.is_dir():
+        return from_hugging_face(json.loads((path / "config.json").read_text("utf-8")))
+    return frozen_lm.load(path).config
 
 
 def _count(tree: Any) -> int:

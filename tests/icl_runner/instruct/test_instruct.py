@@ -1,6 +1,8 @@
 """The data factory through its door: asked once, checked, without doubles, counted; a file that LLaVA reads."""
 
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from icl_runner.data.sprites import SPRITES, Sprite, SpriteSet
 from icl_runner.instruct.described import open_images
 from spae.conversations import read_conversations
 from spae.errors import InputError
+from spae.images import to_png
 
 KINDS = ("conversation", "detail", "reasoning")
 
@@ -69,6 +72,9 @@ def test_made_once_and_read_by_llava(tmp_path, capsys, fake_model):
     assert (len(fake_model.prompts), capsys.readouterr().out) == (9, printed)
     assert main([*instruct(output), "--examples", "4"]) == 0
     assert len(fake_model.prompts) == 12
+    # Another endpoint's answers are not mixed with these.
+    assert main(instruct(output, "--model-base-url", "http://localhost:1/v1")) == 1
+    assert "base_url was null" in capsys.readouterr().err
 
 
 def test_what_is_rejected_and_what_fails_is_counted(tmp_path, capsys, fake_model):
@@ -131,6 +137,25 @@ def test_images_with_captions_alone_and_coco(tmp_path):
     (coco / "annotations/instances_val.json").write_text(json.dumps(boxes))
     with pytest.raises(InputError, match="something lacks 2"):
         open_images(str(coco), None, 1, 0, tmp_path)
+
+
+def test_images_that_are_no_files_are_refused_before_any_call(tmp_path, capsys, fake_model):
+    data = {"a.txt": b"A cat.", "a.png": to_png(np.zeros((8, 8, 3), np.uint8))}
+    with tarfile.open(tmp_path / "part-0.tar", "w") as archive:
+        for name, content in data.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    given = ["--model", "fake/m", "--examples", "1", "-o", str(tmp_path / "made.json")]
+    assert main(["instruct", str(tmp_path), *given]) == 1
+    assert "wanted images that are files" in capsys.readouterr().err
+    assert fake_model.prompts == []
+    # Unpacked, they are.
+    (tmp_path / "folder").mkdir()
+    for name, content in data.items():
+        (tmp_path / "folder" / name).write_bytes(content)
+    images = open_images(str(tmp_path / "folder"), None, 1, 0, tmp_path)
+    assert images.read(images.ids[0]).image == "a.png"
 
 
 def test_wrong_input_is_one_line(tmp_path, capsys, fake_model):

@@ -21,13 +21,15 @@ from inspect_ai.model import (
 from icl_runner import shown
 from icl_runner.cli import main
 from icl_runner.constraints import Choices
+from icl_runner.data import sets
+from icl_runner.data.images import Images
 from spae import connector, frozen_lm
 from spae.connector import Connector, Reader, build
 from spae.connector_config import ConnectorConfig
 from spae.errors import InputError
 from spae.frozen_lm.constraint import encode_behind
 from spae.guidance.features import load_trunk
-from spae.images import data_url, to_png
+from spae.images import data_url, open_image, to_png
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TRUNK, READER = f"clip:{GOLDEN / 'clip_hugging_face'}", str(GOLDEN / "frozen_lm" / "llama")
@@ -119,7 +121,7 @@ def test_marks_become_images() -> None:
 
 
 def test_a_task_measures_it_on_the_episodes_of_the_words(bundle, class_folders, tmp_path, capsys) -> None:
-    options = ["-M", f"language_model={READER}", "-M", f"trunk={TRUNK}", "--examples", "2"]
+    options = ["-M", f"language_model={READER}", "-M", f"trunk={TRUNK}", "--examples", "2", "--blind"]
     given = ["run", "classify", "--data", str(class_folders), "--ways", "2", "--log-dir"]
     assert main([*given, str(tmp_path / "seen"), "--model", f"spae-connector/{bundle}", *options]) == 0
     words = ["--words", "class-name", "--model", f"spae-lm/{READER}", "--examples", "2"]
@@ -133,9 +135,14 @@ def test_a_task_measures_it_on_the_episodes_of_the_words(bundle, class_folders, 
     assert keys["seen"] == keys["read"]
     assert logs["seen"].eval.metadata["spae"]["cell"]["tokens_per_image"] == 2
     assert logs["seen"].samples[0].metadata["shown"]["words"].startswith("<image:")
+    assert "open_blind" in logs["seen"].samples[0].metadata["answers"]
+    shown_images = Images(sets.labelled(class_folders), "default", str(bundle)).picture
+    assert not np.asarray(open_image(base64.b64decode(shown_images("").partition(",")[2]))).any()
     capsys.readouterr()
     assert main(["report", str(tmp_path / "seen")]) == 0
-    assert "2 soft tokens" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 soft tokens" in printed
+    assert "control: no image" in printed
     record = json.loads(next((tmp_path / "seen").glob("*.json")).read_text())
     assert "spae-connector" in json.dumps(record)
 

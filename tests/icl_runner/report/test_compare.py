@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from icl_runner.cli import main
-from icl_runner.figures import Figure
+from icl_runner.figures import BLIND, Figure
 from icl_runner.report.compare import as_json, compare, differences, markdown, table
+from icl_runner.report.tables import tables
 from icl_runner.results import CellResult, Failure, Sample
 from spae import bundle
 from spae.errors import InputError
@@ -69,6 +70,8 @@ def test_every_system_has_its_row_and_its_facts(bundles):
         bundles / "words", [1, 1, 1, 1], setting={**SETTING, "words": "class-name", "tokens_per_image": 0}
     )
     words = cell(bundles / "words", [1, 0, 0, 0], control=[0, 0, 1, 0])
+    words.samples[1].values["constrained_blind"] = 1.0
+    assert BLIND.label in [row.label for row in tables([words])[0].rows]
     made = table(compare([connected, truth, words, cell(bundles / "lqae", [0, 0, 0, 0])]))
     rows = by_label(made)
     [head] = [name for name in made.columns if name.startswith("2-way 1-shot")]
@@ -88,6 +91,7 @@ def test_every_system_has_its_row_and_its_facts(bundles):
     assert (ours["label"], ours["trained parameters"], ours["tokens per image"]) == ("native", "10", "5")
     assert ours["training"] == "2.0 h on cpu, 1,000 images"
     assert linear.values[0] == "stage-1 only"
+    assert (made.rows[1].values[1].mean, made.rows[1].values[1].count) == (1, 1)
     shuffled = made.rows[2].values[1]
     assert isinstance(shuffled, Figure)
     assert (shuffled.mean, shuffled.not_beaten) == (0.25, True)

@@ -15,8 +15,12 @@ from icl_runner.data.images import Images
 from icl_runner.detection import asking, records
 from icl_runner.detection.detections import LOG_PROBS, scores
 from icl_runner.detection.task import AP, ORACLE, RANDOM, UNSCORED
+from icl_runner.estimate import estimate
 from icl_runner.figures import OTHER
+from icl_runner.pictures.progressive import approximate_tokens
 from icl_runner.providers.dialects import fields
+from icl_runner.replay import ask_again, score_again
+from icl_runner.report.logs import read_all
 from icl_runner.results import CellResult, Sample
 from icl_runner.tasks.detect import Detect
 from icl_runner.tasks.propose import Propose
@@ -105,6 +109,20 @@ def test_log_probabilities_of_parts():
     assert scores(text, json.dumps(tokens), spans) == [-3, -12]
     assert scores("other", json.dumps(tokens), spans) is None
     assert scores(text, None, spans) is None
+
+
+def test_a_dry_run_counts_every_choice_of_a_skeleton():
+    _, (cell,) = _cell(answers="skeleton", bins=9, control=False)
+    [found] = estimate([cell], "completions/m")
+    things = sum(len(item.shown["scene"]["things"]) for item in cell.items)
+    assert found.calls == 5 * things  # a class and four numbers
+    # A sign of a class or a number, the one behind it, a space.
+    assert found.written == 3 * found.calls
+    prompts = [call.prompt.text for call in cell.calls()]
+    first = cell.items[0].calls[0].prompt.text
+    assert [text.removeprefix(first) for text in prompts[:3]] == ["(", "(0, ", "(0, 0, "]
+    # Each reads the prompt, and what was chosen before.
+    assert found.read > found.calls * approximate_tokens(first)
 
 
 def test_a_skeleton_is_filled_choice_by_choice(monkeypatch):
@@ -212,3 +230,12 @@ def test_from_the_command_to_the_table(fake_model, tmp_path, capsys):
     assert "control: words of another image" in printed
     assert fake_model.configs[0].logprobs
     assert fake_model.configs[0].stop_seqs == ["###"]
+    # Asked again from the log; a log of another way of answering does not hold its calls.
+    asked = fake_model.prompts[:]
+    assert main(["replay", str(tmp_path), "--ask", "2"]) == 0
+    assert "4 answers asked for again, 4 as logged" in capsys.readouterr().out
+    assert set(fake_model.prompts[len(asked) :]) <= set(asked)
+    [(path, log)] = read_all([tmp_path])
+    del log.samples[0].metadata["calls"]
+    with pytest.raises(InputError, match="wanted the calls that were put"):
+        ask_again(score_again(path, log), 5)

@@ -7,6 +7,7 @@ import pytest
 from icl_runner import prompts
 from icl_runner.cells import TextCell, shuffled
 from icl_runner.data.examples import Example
+from icl_runner.data.images import NO_IMAGE
 from icl_runner.episodes import calls
 from icl_runner.episodes.draw import Episode, Shot
 from icl_runner.tasks.caption import Caption
@@ -166,6 +167,25 @@ def test_no_control_on_request():
         for item in kind(model="fake/m", control=False).items([], queries, ["s1"], WORDS, {"n01": "beagle"})
     ]
     assert [len(item.calls) for item in made] == [1, 1, 1]
+
+
+def test_without_an_image_on_request():
+    queries = [Example("b1", label="n01", captions=("a dog",), question="what?", answers=("dog",))]
+    words = {**WORDS, NO_IMAGE: ""}
+    for kind in (Interpret, Caption, Vqa):
+        (item,) = kind(model="fake/m", blind=True).items([], queries, ["s1"], words, {"n01": "beagle"})
+        assert [call.key for call in item.calls] == [f"{kind.key}{end}" for end in ("", "_other", "_blind")]
+        assert item.calls[2].prompt.query.startswith("Image:\n")
+        values, _ = kind.score(item.shown, {call.key: " dog" for call in item.calls})
+        assert {key for key in values if key.endswith("_blind")}
+    (item,) = calls.items([EPISODE], words, calls.Asked(constrains=True, blind=True, control=False, orders=2))
+    assert item.calls[2].prompt.query == "Input:\nOutput:"
+    answers = {
+        call.key: dict.fromkeys(call.choices, -1.0) if call.likelihoods else " a" for call in item.calls
+    }
+    assert {f"{key}_blind" for key in ("open", "constrained", "likeliest", "orders")} <= set(
+        Classify.score(item.shown, answers)[0]
+    )
 
 
 def test_a_cell_lists_its_calls():
