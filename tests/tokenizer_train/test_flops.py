@@ -92,6 +92,7 @@ def test_a_tiny_step_by_hand(tiny_config) -> None:
             skip=False,
             codebook="frozen",
             latents=None,
+            map_width=0,
             meaning_layers=0,
         ),
         run=dataclasses.replace(tiny_config.run, start="random"),

@@ -159,7 +159,7 @@ def test_finetuning_keeps_the_words_of_meaning(trained, config, image_folder, tm
     loaded, first = spae.load(tmp_path / "run" / "bundle"), trained[0]
     before, after = (dict(nnx.to_flat_state(one.parameters)) for one in (first, loaded))
     moved = {path[0] for path in before if not np.array_equal(before[path][...], after[path][...])}
-    assert moved == {"encoder", "decoder", "projection"}
+    assert moved == {"encoder", "decoder", "projection", "perceptron"}
     assert loaded.vocabulary.words == first.vocabulary.words
     images = [record.image for record in open_source(image_folder)]
     for one, other in zip(loaded.encode(images), first.encode(images), strict=True):

@@ -41,7 +41,7 @@ def test_one_logit_an_image_that_depends_on_that_image_alone():
     images = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
     logits = called(model, images)
     assert logits.shape == (3,)
-    images[0] = 0
-    others = called(model, images)
+    # Not in place: JAX may still read the array.
+    others = called(model, np.concatenate([np.zeros_like(images[:1]), images[1:]]))
     np.testing.assert_allclose(others[1:], logits[1:], rtol=1e-5, atol=1e-6)
     assert jnp.abs(others[0] - logits[0]) > 1e-6
