@@ -10,9 +10,10 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from spae.architecture import AutoencoderConfig
 from spae.frozen_lm.masked_lm import MaskedLM
 from spae.guidance.scores import pools, scores
-from spae.quantize import QUANTIZERS, normalised
+from spae.quantize import QUANTIZERS, first_shown, normalised
 from tokenizer_train import losses
 from tokenizer_train.config import Config
 from tokenizer_train.networks import language_model
@@ -161,10 +162,10 @@ def _picture_losses(
 ) -> tuple[Array, Metrics]:
     """The weighted sum of what compares pictures with images: squared error, perceptual distance, discriminator.
 
-    `length_b`: layers that each picture shows, None for all. Pictures whose words leave places without one have no part
-    in the perceptual distance, which would make textures of what nothing says.
+    `length_b`: layers that each picture shows, None for all. Pictures of words of meaning alone, and those whose words
+    leave places without one, have no part in the perceptual distance, which would make textures of what nothing says.
     """
-    loss, shape = config.loss, config.tokenizer.shape
+    loss = config.loss
     metrics = {"reconstruction": losses.reconstruction(images_bhwc, decoded_bhwc)}
     total = loss.reconstruction * metrics["reconstruction"]
     if modules.perceptual is not None:
@@ -173,8 +174,7 @@ def _picture_losses(
         distance_n = modules.perceptual(constants.perceptual, *frames)
         distance_b = distance_n.reshape(len(images_bhwc), -1).mean(axis=1)
         if length_b is not None:
-            whole = next(layers for layers in range(1, len(shape) + 1) if shape.coverage(layers).all())
-            distance_b = jnp.where(length_b >= whole, distance_b, 0.0)
+            distance_b = jnp.where(length_b >= _without_gaps(config.tokenizer), distance_b, 0.0)
         metrics["perceptual"] = jnp.mean(distance_b)
         total += loss.perceptual * metrics["perceptual"]
     if modules.discriminator is not None:
@@ -183,6 +183,15 @@ def _picture_losses(
         active = state.step >= loss.adversarial_start
         total += jnp.where(active, loss.adversarial, 0.0) * metrics["adversarial"]
     return total, metrics
+
+
+def _without_gaps(tokenizer: AutoencoderConfig) -> int:
+    """The fewest layers of which a picture shows a word at every place, and not words of meaning alone."""
+    shape, apart = tokenizer.shape, tokenizer.apart
+    for layers in range(tokenizer.meaning_layers + 1, len(shape)):
+        if shape.coverage(layers, first_shown(layers, apart)).all():
+            return layers
+    return len(shape)
 
 
 def _masked_lm(language: MaskedLM, states_bhwc, ids_bhw, masked_bhw, constants: Constants) -> Array:

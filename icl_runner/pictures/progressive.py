@@ -30,7 +30,6 @@ from spae.vocabulary import Vocabulary
 
 Item = TypeVar("Item")
 
-
 # Pairs (condition, answer) in the order of the prompt, the query's condition, and the words of its answer that
 # are there already ("" at first) -> the prompt whose continuation is the next words.
 WritePrompt = Callable[[Sequence[tuple[str, str]], str, str], Prompt]

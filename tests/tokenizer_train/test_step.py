@@ -10,13 +10,15 @@ from spae.pyramid import PyramidShape
 from tokenizer_train.step import _picture_losses
 
 
-def compare(shape, length_b):
+def compare(shape, length_b, pyramid=(1, 2, 4, 4), meaning_layers=1):
     """The losses of random pictures whose perceptual distance is their mean difference, and that of each."""
     rng = np.random.default_rng(0)
     images, decoded = rng.random((2, *shape)).astype(np.float32)
     config = SimpleNamespace(
         loss=SimpleNamespace(reconstruction=2.0, perceptual=0.5),
-        tokenizer=SimpleNamespace(shape=PyramidShape((1, 2, 4, 4))),
+        tokenizer=SimpleNamespace(
+            shape=PyramidShape(pyramid), meaning_layers=meaning_layers, apart=meaning_layers
+        ),
     )
     modules = SimpleNamespace(perceptual=lambda _, a, b: jnp.abs(a - b).mean((1, 2, 3)), discriminator=None)
     constants = SimpleNamespace(perceptual=())
@@ -33,3 +35,17 @@ def test_pictures_with_places_without_a_word_have_no_part_in_the_perceptual_dist
     assert found == pytest.approx((each[0] + each[2]) / 4, rel=1e-5)
     found, each = compare(shape, None)
     assert found == pytest.approx(each.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pyramid", "meaning_layers", "parts"),
+    [
+        ((1, 2, 4, 8, 8), 2, [4, 5]),  # four layers show a word at every place, three do not
+        ((1, 2, 4, 4), 3, [4]),  # the third has one at every place, of meaning alone
+        ((1, 4, 2, 4), 2, [4]),  # so has the second, which the third no longer shows
+    ],
+)
+def test_which_pictures_have_a_part(pyramid, meaning_layers, parts):
+    lengths = list(range(1, len(pyramid) + 1))
+    found, each = compare((len(lengths), 5, 5, 3), jnp.array(lengths), pyramid, meaning_layers)
+    assert found == pytest.approx(sum(each[one - 1] for one in parts) / len(lengths), rel=1e-5)
