@@ -16,10 +16,6 @@ from spae.errors import InputError
 
 T = TypeVar("T")
 
-# Keys of answers that are likelihoods: with the examples as they stand, in other orders (order2, order3, ..), and
-# behind content-free prompts (content-free1, ..).
-LIKELIEST, ORDER, CONTENT_FREE = "likeliest", "order", "content-free"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -111,15 +107,15 @@ def _likelihoods(
     names = tuple(episode.names.values())
 
     def call(key: str, seen: str, support: Sequence[Shot]) -> Call:
-        return Call(key, _prompt(episode, words, seen, support), length, names, likelihoods=True)
+        return choosing.likelihood(key, _prompt(episode, words, seen, support), names, length)
 
     for number, support in enumerate(orders(episode.support, asked.orders, Dice("orders", episode.id)), 1):
         for suffix, seen in queries:
-            key = f"{ORDER}{number}" if number > 1 else LIKELIEST
+            key = f"{choosing.ORDER}{number}" if number > 1 else choosing.LIKELIEST
             yield call(f"{key}{suffix}", seen, support)
         if number == 1:
             for one in range(asked.content_free):
-                yield call(f"{CONTENT_FREE}{one + 1}", _neutral(episode, words, asked, one), support)
+                yield call(f"{choosing.CONTENT_FREE}{one + 1}", _neutral(episode, words, asked, one), support)
 
 
 def _prompt(

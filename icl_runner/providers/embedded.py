@@ -226,7 +226,8 @@ class EmbeddedAPI(ModelAPI):
         return output
 
     def _next_batch(self) -> list[_Request]:
-        """Of those who wait, the one whose prompt begins most like the last that was read, and those like it.
+        """Of those who wait, the one whose prompt begins most like the last that was read, those like it, and, where
+        these are few, some of another context, with whose rest the next batch begins.
 
         Among many waiting calls few share a context, and what was computed of a context is kept for a while only.
         """
@@ -234,9 +235,10 @@ class EmbeddedAPI(ModelAPI):
             return []
         first = max(self._waiting, key=lambda one: _common(one.ids, self._last))
         alike = [one for one in self._waiting if one.settings == first.settings]
-        alike.sort(key=lambda one: -_common(one.ids, first.ids))
-        self._last = first.ids
-        return alike[: self._batch]
+        alike.sort(key=lambda one: (-_common(one.ids, first.ids), one.ids))
+        batch = alike[: self._batch]
+        self._last = batch[-1].ids
+        return batch
 
     def _constraint(self, asked: constraints.Constraint | None, prompt: str) -> Constraint | None:
         if asked is None:

@@ -3,17 +3,16 @@
 import dataclasses
 import itertools
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, ClassVar, Literal
 
-from icl_runner import constraints, likelihoods, prompts, scoring
+from icl_runner import constraints, prompts, scoring
 from icl_runner.cells import TextCell, shuffled
 from icl_runner.data.examples import ExampleSet
 from icl_runner.data.images import NO_IMAGE, Images
-from icl_runner.episodes.calls import CONTENT_FREE, LIKELIEST, ORDER, Asked, items
+from icl_runner.episodes.calls import Asked, items
 from icl_runner.episodes.draw import Episode, Names, Shot, controlled_within, draw
 from icl_runner.episodes.files import is_frozen, read_any
 from icl_runner.episodes.protocols import PAPER, PROTOCOLS, Column
@@ -200,12 +199,8 @@ class Classify(TextTask):
         Raises:
             InputError: likelihoods are wanted of a model that does not tell them.
         """
-        wanted = self.content_free > 0 or self.orders > 1
-        if wanted and not constraints.tells_likelihoods(self.model, self.model_args):
-            raise InputError(
-                "--content-free and --orders want a model that tells how likely a text is: spae-lm/.., or "
-                f"completions/.. with -M dialect=llama.cpp or vllm; got {self.model}"
-            )
+        if self.content_free or self.orders > 1:
+            choosing.check_likelihoods("--content-free and --orders", self.model, self.model_args)
         neutral = []
         if self.content_free:
             neutral = shuffled(examples.examples, self.seed, lambda one: f"neutral {one.key}")[:NEUTRAL]
@@ -235,7 +230,7 @@ class Classify(TextTask):
         texts = {key: answer for key, answer in answers.items() if isinstance(answer, str)}
         values = {key: float(right(key, answer)) for key, answer in texts.items()}
         for suffix in ("", OTHER.suffix, BLIND.suffix):
-            chosen = _likeliest(answers, suffix)
+            chosen = choosing.by_likelihood(answers, suffix)
             values |= {f"{key}{suffix}": float(name == truth) for key, name in chosen.items()}
         metadata = {key: shown[key] for key in ("truth", "words", "query_key")}
         return values, {"answers": dict(answers), **metadata}
@@ -310,21 +305,6 @@ class Classify(TextTask):
         if self.control and controlled_within(found, images.examples.labels):
             setting["control"] = "another class of the episode"
         return setting
-
-
-def _likeliest(answers: Mapping[str, Any], suffix: str) -> dict[str, str]:
-    """The name that each score by likelihood chooses, of those that were asked for."""
-    first = answers.get(f"{LIKELIEST}{suffix}")
-    if first is None:
-        return {}
-    chosen = {"likeliest": likelihoods.likeliest(first)}
-    neutral = [answer for key, answer in answers.items() if key.startswith(CONTENT_FREE)]
-    if neutral:
-        chosen["calibrated"] = likelihoods.likeliest(likelihoods.calibrated(first, neutral))
-    others = [answer for key, answer in answers.items() if re.fullmatch(rf"{ORDER}\d+{suffix}", key)]
-    if others:
-        chosen["orders"] = likelihoods.likeliest(likelihoods.averaged([first, *others]))
-    return chosen
 
 
 def _image_words(keys: Collection[str], images: Images, layers: int) -> dict[str, str]:

@@ -97,7 +97,7 @@ def test_likelihoods_are_scored_in_columns_of_their_own():
 
 def test_likelihoods_of_a_chat_model_are_refused():
     task = Classify(model="openai/gpt", data="photographs", orders=2)
-    with pytest.raises(InputError, match="want a model that tells how likely"):
+    with pytest.raises(InputError, match="wanted a model that tells how likely"):
         task._asked(None)
     task = Classify(model="completions/m", data="photographs", content_free=2)
     with pytest.raises(InputError, match=r"dialect=llama\.cpp or vllm"):

@@ -24,7 +24,14 @@ def cells(monkeypatch):
         return {one: names[one] for one in regions}
 
     monkeypatch.setattr(Images, "region_words", region_words)
-    task = Corners(model="spae-lm/default", count=12, shots=(1,), layers=(2, 3))
+    task = Corners(
+        model="spae-lm/default",
+        count=12,
+        shots=(1,),
+        layers=(2, 3),
+        words=("image", "regions", "names"),
+        content_free=2,
+    )
     images = Images(task.examples(), "default")
     return images.examples, {cell.name: cell for cell in task.cells(images)}
 
@@ -32,7 +39,7 @@ def cells(monkeypatch):
 def _read(call) -> str:
     """Looks the answer up in the words of the corners."""
     words, question = call.prompt.query.removeprefix("Image: ").split("\nQuestion: ")
-    at = dict(entry.split(": ") for entry in words.split("; "))
+    at = dict(entry.split(": ")[::-1] for entry in words.split("; "))
     name = question.split(" the ")[-1].split("?")[0]
     corner = next((corner for corner, there in at.items() if there == name), None)
     if corner is None:
@@ -51,16 +58,19 @@ def test_who_reads_the_corners_finds_it(cells):
         "corners-corner-image-1shot-layers2",
         "corners-corner-image-1shot-layers3",
         "corners-corner-regions-1shot",
+        "corners-corner-names-1shot",
         "corners-beside-image-1shot-layers2",
         "corners-beside-image-1shot-layers3",
         "corners-beside-regions-1shot",
+        "corners-beside-names-1shot",
     ]
     for asked in ("corner", "beside"):
         cell = made[f"corners-{asked}-regions-1shot"]
         assert cell.ids == [scene.id for scene in found.scenes[1:]]
         for item in cell.items:
             assert len(item.calls[0].choices) == 4
-            values, metadata = Corners.score(item.shown, {call.key: _read(call) for call in item.calls})
+            answers = {call.key: _read(call) for call in item.calls if not call.likelihoods}
+            values, metadata = Corners.score(item.shown, answers)
             assert values["constrained"] == 1
             assert metadata["truth"] in item.calls[0].choices
         truths = {item.shown["truth"] for item in cell.items}
@@ -72,6 +82,50 @@ def test_who_reads_the_corners_finds_it(cells):
     row, column = ("upper", "lower")[thing.box.y >= middle[1]], ("left", "right")[thing.box.x >= middle[0]]
     assert item.shown["truth"] == f"{row} {column}"
     assert item.calls[0].choices == CORNERS
+
+
+def test_content_free_prompts_have_parts_of_several_other_mosaics(cells):
+    found, made = cells
+    said = {
+        scene.id: [f"{thing.name}: {corner}" for corner, thing in zip(CORNERS, scene.objects, strict=True)]
+        for scene in found.scenes
+    }
+    for item in made["corners-corner-names-1shot"].items:
+        free = [call for call in item.calls if call.key.startswith("content-free")]
+        assert [call.key for call in free] == ["content-free1", "content-free2"]
+        for call in free:
+            assert call.prompt.context == item.calls[0].prompt.context
+            words, question = call.prompt.query.removeprefix("Image: ").split("\nQuestion: ")
+            assert question.startswith(item.shown["question"])
+            parts = words.split("; ")
+            assert [part.split(": ")[1] for part in parts] == list(CORNERS)
+            whose = [{scene for scene, its in said.items() if part in its} for part in parts]
+            assert all(owners - {item.id} for owners in whose)
+            assert words not in {"; ".join(its) for its in said.values()}
+
+
+def test_calibration_takes_off_what_is_likely_anyway(cells):
+    """A reader that always likes one corner best, and the right one a little more than it does without an image."""
+    item = cells[1]["corners-corner-regions-1shot"].items[0]
+    truth, liked = item.shown["truth"], next(one for one in CORNERS if one != item.shown["truth"])
+
+    def log_probs(seen: bool) -> dict[str, float]:
+        return {one: -5.0 + 4 * (one == liked) + (one == truth) * seen for one in CORNERS}
+
+    answers = {"constrained": liked, "likeliest": log_probs(True), "likeliest_other": log_probs(False)}
+    answers |= {"content-free1": log_probs(False), "content-free2": log_probs(False)}
+    values, _ = Corners.score(item.shown, answers)
+    assert {key: values[key] for key in ("constrained", "likeliest", "calibrated")} == {
+        "constrained": 0,
+        "likeliest": 0,
+        "calibrated": 1,
+    }
+    assert {"likeliest_other", "calibrated_other"} <= set(values)
+
+
+def test_likelihoods_want_a_model_that_tells_them():
+    with pytest.raises(InputError, match="--content-free: wanted"):
+        Corners(model="openai/gpt", content_free=2).cells(None)
 
 
 def test_a_control_needs_another():
