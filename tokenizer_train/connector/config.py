@@ -25,7 +25,9 @@ class PairsConfig(FeedConfig):
     text: Literal["caption", "label", "conversation"] = "caption"
     # Folder from which on conversations name their images; None: that of their file.
     images: str | None = dataclasses.field(default=None, metadata=place(2))
-    prompt: str = IMAGE  # what stands before a caption or a name, with <image> once
+    # What stands before a caption or a name, with <image> once; it should not come first for a language model that has
+    # no token of its own in front of texts.
+    prompt: str = IMAGE
     length: Positive = 64  # tokens that a text may have, image and prompt left out; longer ones are an error
 
     def __post_init__(self) -> None:

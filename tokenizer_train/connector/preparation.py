@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from spae import frozen_lm
 from spae.connector import Connector, ConnectorNetwork, Reader
+from spae.connector_config import IMAGE
 from spae.frozen_lm.model import Decoder
 from spae.guidance.features import Trunk, features_shape, load_trunk
 from spae.layers.rematerialize import rematerialize
@@ -49,7 +50,7 @@ class PreparedConnector:
     identity: str
     batches: Stream
     images: int  # to train on
-    left_out: list[str]  # lines about what is not trained on
+    notes: list[str]  # lines about what is not trained on, and what may not be meant
     validation: Mapping[str, np.ndarray]
     networks: Networks
     trunk: Trunk
@@ -61,7 +62,7 @@ class PreparedConnector:
         self, state: ConnectorState, say: Callable[[str], None]
     ) -> tuple[ConnectorState, dict[str, Any] | None]:
         """From random weights."""
-        for line in self.left_out:
+        for line in self.notes:
             say(line)
         return state, None
 
@@ -114,7 +115,13 @@ def prepare(config: ConnectorExperiment, mesh: Mesh) -> tuple[PreparedConnector,
     trunk, lm = load_trunk(config.trunk), frozen_lm.load(config.language_model)
     reader = Reader.of(lm)
     cells, width_in = features_shape(trunk, config.connector.look, config.connector.grid)
-    (source, said), (others, said_of_others), left_out = open_dialogues(config.data)
+    (source, said), (others, said_of_others), notes = open_dialogues(config.data)
+    if any(dialogue[0][0].startswith(IMAGE) for dialogue in said) and not lm.encode(""):
+        # Measured: docs/connectors.md.
+        notes.append(
+            f"{lm.name} has no token of its own in front of texts, and {IMAGE} comes first: the first place draws "
+            'attention whatever stands there, so maps learn slowly; put a text before it (data.prompt "Image: <image>")'
+        )
     rows = local_rows(config.data.batch_size, mesh)
     build = partial(ConnectorNetwork, config.connector, width_in, reader.width)
     tokens = jax.eval_shape(lambda: build(rngs=nnx.Rngs(0))(jnp.zeros((1, cells, width_in)))).shape[1]
@@ -129,7 +136,7 @@ def prepare(config: ConnectorExperiment, mesh: Mesh) -> tuple[PreparedConnector,
         run_id,
         Stream([(pairs, 1.0)], config.data, config.run.seed, rows),
         len(pairs),
-        left_out,
+        notes,
         validation_batch(held_out),
         networks,
         trunk,
