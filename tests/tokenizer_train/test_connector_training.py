@@ -214,6 +214,15 @@ def test_conversations_are_said_turn_by_turn(experiment, captioned, tmp_path) ->
             dataclasses.replace(config, **changes)
 
 
+@pytest.mark.parametrize(("prompt", "told"), [("<image>", True), ("See <image>", False)])
+def test_an_image_that_comes_first_is_told(experiment, prompt, told) -> None:
+    """Where a language model begins texts with no token of its own."""
+    assert frozen_lm.load(READER).encode("") == []
+    config = changed(experiment, data={"prompt": prompt, "length": 20})
+    prepared, _ = prepare(config, make_mesh(config.mesh))
+    assert any("no token of its own" in note for note in prepared.notes) == told
+
+
 def test_the_shuffled_image_is_another_image(experiment, tmp_path) -> None:
     """Of an image with two answers, the other answer's is no other."""
     for number in range(2):
