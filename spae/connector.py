@@ -9,7 +9,7 @@ Kinds, and where they are from:
 
 >>> lm = spae.frozen_lm.load()
 >>> connector = spae.connector.load("build/connector_frozen/bundle")
->>> prompt = connector.prompt(lm, "<image> A photograph of", [image])
+>>> prompt = connector.prompt(lm, "Image: <image>", [image])
 >>> lm.generate([prompt], 8)[0].text
 """
 

@@ -3,6 +3,7 @@
 All of it is read from the bundles that the logs name, none from what somebody calls a run.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -39,6 +40,8 @@ SYSTEMS = {
     "multilayer": System("ViP-LLaVA, several layers", "stage-1 only"),
 }
 
+_DATA = ("train", "train_split", "mixture")  # what a config trains on
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -48,7 +51,7 @@ class Facts:
         kind: a key of SYSTEMS.
         parameters: that were trained.
         tokens: for each image.
-        training: how long on what, and on how many images.
+        training: how long on what, and on how many different images.
     """
 
     kind: str
@@ -84,10 +87,16 @@ def facts(cell: CellResult) -> Facts:
 
 @cache
 def _read(name: str) -> tuple[dict[str, Any], int]:
-    """What a bundle says, and how many parameters were trained; the words and their vectors were not."""
+    """What a bundle says, and how many parameters were trained; frozen networks, the words and their vectors were
+    not."""
+    from spae.parts import FROZEN  # takes JAX along
+
     info, files = bundle.read(name)
-    trained = (files[file] for file in ("params.safetensors", "connector.safetensors") if file in files)
-    return info, sum(tensor.size for tensors in trained for tensor in tensors.values())
+    params = [files[file] for file in ("params.safetensors", "connector.safetensors") if file in files]
+    trained = [
+        tensor for tensors in params for key, tensor in tensors.items() if key.partition(".")[0] not in FROZEN
+    ]
+    return info, sum(tensor.size for tensor in trained)
 
 
 def _tokenizer_kind(config: Mapping[str, Any]) -> str:
@@ -97,14 +106,16 @@ def _tokenizer_kind(config: Mapping[str, Any]) -> str:
 
 
 def _training(training: Mapping[str, Any] | None) -> str:
-    """Of the run that made the bundle, and of those that it went on from."""
-    seconds, images, devices = 0.0, 0, "–"
+    """Of the run that made the bundle, and of those that it went on from; images of the same data count once."""
+    seconds, devices = 0.0, "–"
+    images: dict[str, int] = {}
     while training:
         seconds += training.get("seconds", 0)
-        images += training.get("images", 0)
+        data = training.get("config", {}).get("data", {})
+        images[json.dumps([data.get(name) for name in _DATA])] = training.get("images", 0)
         devices = " ".join(map(str, training.get("devices", []))) if devices == "–" else devices
         training = training.get("initial")
     if not seconds:
         return "–"
     time = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
-    return f"{time} on {devices or 'an unknown device'}, {images:,} images"
+    return f"{time} on {devices or 'an unknown device'}, {sum(images.values()):,} images"

@@ -16,7 +16,15 @@ from spae.errors import InputError
 SETTING = {"ways": 2, "shots": 1, "induction": True, "repeats": 0, "names": "real", "words": "image"}
 WORDS = {"config": {"pyramid": [1, 2], "codebook": "mapped"}}
 LQAE = {"config": {"pyramid": [4], "codebook": "frozen", "language_model": "masked"}}
-TRAINING = {"seconds": 60, "images": 100, "devices": ["cpu"], "initial": {"seconds": 7140, "images": 900}}
+
+
+def trained(seconds, images, on, **more):
+    return {"seconds": seconds, "images": images, "config": {"data": {"train": on}}, **more}
+
+
+# Twice on the same hundred images, before that on others.
+BEFORE = trained(140, 100, "a", initial=trained(7000, 900, "b"))
+TRAINING = trained(60, 100, "a", devices=["cpu"], initial=BEFORE)
 
 
 @pytest.fixture
@@ -24,7 +32,8 @@ def bundles(tmp_path):
     """Two tokenizers and a connector, as far as their files say what they are."""
     ten = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.float32)}
     for name, info in (("words", {**WORDS, "training": TRAINING}), ("lqae", LQAE)):
-        bundle.write(tmp_path / name, info, {"params.safetensors": ten, "vocabulary.safetensors": ten})
+        params = ten | {"trunk.c": np.zeros(5, np.float32)}  # frozen
+        bundle.write(tmp_path / name, info, {"params.safetensors": params, "vocabulary.safetensors": ten})
     info = {"kind": "connector", "config": {"kind": "linear"}, "tokens": 16}
     bundle.write(tmp_path / "linear", info, {"connector.safetensors": ten})
     return tmp_path
