@@ -70,7 +70,7 @@ def _plain(name: str, cells: Sequence[CellResult]) -> Table:
                 rows.append(Row("ceiling" if control.ceiling else "control", control.label, values))
     floors = [measure.floor for measure in measures]
     if any(floors):
-        reasons = ", ".join(reason for _, reason in filter(None, floors))
+        reasons = ", ".join(dict.fromkeys(reason for _, reason in filter(None, floors)))
         rows.append(Row("floor", f"floor: {reasons}", (*(one[0] if one else "–" for one in floors), "")))
     return Table(task.title, "", (*(measure.title for measure in measures), "examples"), tuple(rows))
 
