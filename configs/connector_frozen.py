@@ -52,8 +52,8 @@ def cpu(kind: Kind = "frozen") -> ConnectorExperiment:
     """Minutes on two CPU cores: names of classes, the packaged EfficientNet, SmolLM2-135M; of maps, 2 x 2 tokens.
 
     SmolLM2 has no token of its own in front of a text, and what stands first draws attention whatever it says (the
-    sink, arXiv 2309.17453). That must be a word: a map that all tokens of an image share cannot be both, and does not
-    learn (docs/connectors.md)."""
+    sink, arXiv 2309.17453). That is to be a word: a map that all tokens of an image share learns much more slowly
+    when one of them stands there (docs/connectors.md)."""
     base = config(kind)
     return dataclasses.replace(
         base,

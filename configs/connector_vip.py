@@ -1,7 +1,7 @@
 """ViP-LLaVA's connector, stage 1: five layers of CLIP side by side, the language model as it is.
 
 After ViP-LLaVA (arXiv 2312.00784): LayerNorm and a perceptron of two layers, by LLaVA's recipe. Label: stage-1 only, as
-configs/connector_llava.py; marks on images are made and measured without it (`icl_runner/visual_prompts.py`).
+configs/connector_llava.py; marks on images are made and measured without it (`icl_runner/marks/`).
 
 Command   spae-train configs/connector_vip.py --trunk clip:CLIP_FOLDER --language-model LM_FOLDER --data.train CAPTIONS
           spae-train configs/connector_vip.py --variant cpu      two CPU cores, SmolLM2-135M

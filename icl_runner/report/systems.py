@@ -106,13 +106,15 @@ def _tokenizer_kind(config: Mapping[str, Any]) -> str:
 
 
 def _training(training: Mapping[str, Any] | None) -> str:
-    """Of the run that made the bundle, and of those that it went on from; images of the same data count once."""
+    """Of the run that made the bundle, and of those that it went on from; images of the same data, by what
+    the bundle calls it, count once."""
     seconds, devices = 0.0, "–"
     images: dict[str, int] = {}
     while training:
         seconds += training.get("seconds", 0)
         data = training.get("config", {}).get("data", {})
-        images[json.dumps([data.get(name) for name in _DATA])] = training.get("images", 0)
+        key = json.dumps([data.get(name) for name in _DATA])
+        images[key] = max(images.get(key, 0), training.get("images", 0))
         devices = " ".join(map(str, training.get("devices", []))) if devices == "–" else devices
         training = training.get("initial")
     if not seconds:

@@ -10,7 +10,7 @@ from icl_runner import tasks
 from icl_runner.figures import Figure, Measure
 from icl_runner.prices import Prices, cost
 from icl_runner.report.columned import columned
-from icl_runner.report.labels import describe, facts, label, varying, words
+from icl_runner.report.labels import describe, facts, is_ceiling, label, varying, words
 from icl_runner.report.side_by_side import side_by_side
 from icl_runner.report.table import Row, Table, counted
 from icl_runner.results import CellResult
@@ -65,8 +65,8 @@ def _plain(name: str, cells: Sequence[CellResult]) -> Table:
             values = (*(by_measure.get(m, "–") for m in measures), counted([one.count for one in of_row]))
             if control is None:
                 text = f"{describe(cell)}, {label(cell, words(cell), facts(cell), shown)}"
-                rows.append(Row("result", text, values))
-            else:
+                rows.append(Row("ceiling" if is_ceiling(cell) else "result", text, values))
+            elif not is_ceiling(cell):  # which is there to be fallen short of
                 rows.append(Row("ceiling" if control.ceiling else "control", control.label, values))
     floors = [measure.floor for measure in measures]
     if any(floors):

@@ -76,9 +76,12 @@ class Corners(TextTask):
         return SceneSet(f"{photographs.name}, four", scenes, photographs.names, identity)
 
     def cells(self, images: Images) -> list[TextCell]:
-        if self.count < 2 and (self.control or self.content_free):
+        if self.control and self.count < 2:
+            raise InputError("corners: wanted 2 mosaics at least for the control, or --no-control")
+        if self.content_free and max(self.shots) + self.count <= len(CORNERS):
             raise InputError(
-                "corners: wanted 2 mosaics at least for the control (or --no-control) and for content-free prompts"
+                f"corners: wanted more than {len(CORNERS)} mosaics, those in context included, of whose parts "
+                "content-free prompts are made: ask for more --examples"
             )
         if self.content_free:
             choosing.check_likelihoods("--content-free", self.model, self.model_args)
@@ -199,11 +202,18 @@ class _Seen:
         return self._between.join(self._parts[scene.id])
 
     def mixed(self, scene: "Scene", number: int) -> str:
-        """Of no mosaic: as many parts as the scene has, each of another one and at the place that it has there."""
-        others = [one.id for one in self._scenes if one.id != scene.id]
+        """Of no mosaic: as many parts as the scene has, each of another one and at the place that it has there. Where
+        there are enough, of mosaics that show none of the scene's things; of images that are shown whole one other."""
+        others = [one for one in self._scenes if one.id != scene.id]
+        apart = [one for one in others if not _names(one) & _names(scene)]
+        apart = apart if len(apart) >= len(CORNERS) else others
         count = len(self._parts[scene.id])
-        drawn = Dice("content-free", scene.id).choose(f"mosaics {number}", others, min(count, len(others)))
-        return self._between.join(self._parts[drawn[place % len(drawn)]][place] for place in range(count))
+        drawn = Dice("content-free", scene.id).choose(f"mosaics {number}", apart, min(count, len(apart)))
+        return self._between.join(self._parts[drawn[place % len(drawn)].id][place] for place in range(count))
+
+
+def _names(scene: "Scene") -> set[str]:
+    return {thing.name for thing in scene.objects}
 
 
 def _question(scene: "Scene", asked: str, seed: int) -> tuple[str, tuple[str, ...], str]:

@@ -28,7 +28,7 @@ class PairsConfig(FeedConfig):
     # What stands before a caption or a name, with <image> once; it should not come first for a language model that has
     # no token of its own in front of texts.
     prompt: str = IMAGE
-    length: Positive = 64  # tokens that prompt and text may have besides the image; longer ones are an error
+    length: Positive = 64  # tokens of prompt and text together, the image left out; longer ones are an error
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -116,11 +116,14 @@ def prepare(config: ConnectorExperiment, mesh: Mesh) -> tuple[PreparedConnector,
     reader = Reader.of(lm)
     cells, width_in = features_shape(trunk, config.connector.look, config.connector.grid)
     (source, said), (others, said_of_others), notes = open_dialogues(config.data)
-    if any(dialogue[0][0].startswith(IMAGE) for dialogue in said) and not lm.encode(""):
+    first = sum(dialogue[0][0].startswith(IMAGE) for dialogue in said)
+    if first and not lm.encode(""):
         # Measured: docs/connectors.md.
+        mend = "in the file" if config.data.text == "conversation" else f'(data.prompt "Image: {IMAGE}")'
         notes.append(
-            f"{lm.name} has no token of its own in front of texts, and {IMAGE} comes first: the first place draws "
-            'attention whatever stands there, so maps learn slowly; put a text before it (data.prompt "Image: <image>")'
+            f"{lm.name} has no token of its own in front of texts, and {IMAGE} comes first in {first:,} of "
+            f"{len(said):,}: the first place draws attention whatever stands there, so maps learn slowly; put a text "
+            f"before it {mend}"
         )
     rows = local_rows(config.data.batch_size, mesh)
     build = partial(ConnectorNetwork, config.connector, width_in, reader.width)

@@ -26,7 +26,7 @@ def cells(monkeypatch):
     monkeypatch.setattr(Images, "region_words", region_words)
     task = Corners(
         model="spae-lm/default",
-        count=12,
+        count=60,
         shots=(1,),
         layers=(2, 3),
         words=("image", "regions", "names"),
@@ -102,6 +102,10 @@ def test_content_free_prompts_have_parts_of_several_other_mosaics(cells):
             whose = [{scene for scene, its in said.items() if part in its} for part in parts]
             assert all(owners - {item.id} for owners in whose)
             assert words not in {"; ".join(its) for its in said.values()}
+            # Nothing that the question could be about.
+            assert not {part.split(": ")[0] for part in parts} & {
+                part.split(": ")[0] for part in said[item.id]
+            }
 
 
 def test_calibration_takes_off_what_is_likely_anyway(cells):
@@ -131,3 +135,5 @@ def test_likelihoods_want_a_model_that_tells_them():
 def test_a_control_needs_another():
     with pytest.raises(InputError, match="2 mosaics at least"):
         Corners(model="spae-lm/default", count=1).cells(None)
+    with pytest.raises(InputError, match="more than 4 mosaics, those in context included"):
+        Corners(model="spae-lm/default", count=4, shots=(0,), content_free=1).cells(None)
