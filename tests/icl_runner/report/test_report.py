@@ -479,6 +479,19 @@ def test_digits_have_their_floor(tmp_path):
     assert (rows[-1].kind, rows[-1].values[0]) == ("floor", "10.0")
 
 
+def test_a_ceiling_outside_of_the_papers_table_is_no_result(tmp_path):
+    """And what one reason explains is explained once."""
+    asked = {"ask": "corner", "shots": 4, "tokens_per_image": 8}
+    right = {"constrained": 1, "constrained_other": 0, "calibrated": 1, "calibrated_other": 0}
+    for words in ("regions", "names"):
+        samples = [sample(f"e{i}", right) for i in range(4)]
+        write_log(tmp_path, words, samples, task="corners", cell=asked | {"words": words})
+    made = find(tables(collect([tmp_path])), "Where it is")
+    assert [row.kind for row in made.rows] == ["ceiling", "result", "control", "floor"]
+    assert "the true names in the corners" in made.rows[0].label
+    assert (made.rows[3].label, made.rows[3].values[:2]) == ("floor: one of four", ("25.0", "25.0"))
+
+
 def test_a_cell_without_any_score_has_no_table_of_results(tmp_path):
     write_log(tmp_path, "a", [sample("e0", None)], task="vqa", cell={"shots": 4})
     write_log(tmp_path, "b", [sample("e0", None)], cell=CELL)
