@@ -197,6 +197,11 @@ def test_conversations_are_said_turn_by_turn(experiment, captioned, tmp_path) ->
         "first, each with a text)",
         "talk.json: 3 left out, not about one image that is shown first",
     ]
+    # The prompt stands in the place of the image, which it puts behind a text; what comes later stays as it is.
+    behind = dataclasses.replace(config, prompt="Image: <image>")
+    (_, dialogues), (_, held_out), _ = open_dialogues(behind)
+    shown = (("Image: <image> What?", " A cat.\n"), ("\nRed?", " yes\n"))
+    assert {shown, (("Image: <image>", " green\n"),)} <= {*dialogues, *held_out}
     # What is said has labels, in every turn, and nothing else has.
     lm = frozen_lm.load(READER)
     config = dataclasses.replace(config, validation=str(file))
@@ -209,7 +214,7 @@ def test_conversations_are_said_turn_by_turn(experiment, captioned, tmp_path) ->
         open_dialogues(dataclasses.replace(config, images=str(tmp_path / "elsewhere")))
     with pytest.raises(InputError, match=r"None, but for data\.text conversation"):
         dataclasses.replace(config, text="caption", images="photographs")
-    for changes in ({"prompt": "<image> is"}, {"train_split": "train"}, {"validation_split": "test"}):
+    for changes in ({"train_split": "train"}, {"validation_split": "test"}):
         with pytest.raises(InputError, match=r"with data\.text conversation"):
             dataclasses.replace(config, **changes)
 

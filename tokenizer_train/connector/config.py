@@ -25,8 +25,8 @@ class PairsConfig(FeedConfig):
     text: Literal["caption", "label", "conversation"] = "caption"
     # Folder from which on conversations name their images; None: that of their file.
     images: str | None = dataclasses.field(default=None, metadata=place(2))
-    # What stands before a caption or a name, with <image> once; it should not come first for a language model that has
-    # no token of its own in front of texts.
+    # What stands before a caption or a name, or in the place of a conversation's <image>; with <image> once, which
+    # should not come first for a language model that has no token of its own in front of texts.
     prompt: str = IMAGE
     length: Positive = 64  # tokens of prompt and text together, the image left out; longer ones are an error
 
@@ -41,8 +41,6 @@ class PairsConfig(FeedConfig):
             self.images,
         )
         if self.text == "conversation":
-            # A file says itself what is asked, and has no splits.
-            check(self.prompt == IMAGE, "data.prompt", f"{IMAGE} with data.text conversation", self.prompt)
             splits = {"data.train_split": self.train_split, "data.validation_split": self.validation_split}
             for name, split in splits.items():
                 check(split is None, name, "None with data.text conversation", split)

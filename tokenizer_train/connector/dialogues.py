@@ -55,7 +55,7 @@ def open_said(
 ) -> tuple[Source, dict[str, list[Dialogue]], list[str]]:
     """Images, by their keys what is said of them, and lines that say what was left out; see `open_dialogues`."""
     if config.text == "conversation":
-        return _conversations(Path(path), config.images)
+        return _conversations(Path(path), config)
     source = open_source(path, split=split)
     if config.text == "caption":
         texts = [_first_line(source.caption(i)) for i in range(len(source))]
@@ -79,20 +79,20 @@ def _first_line(caption: str | None) -> str | None:
     return " ".join(lines[0].split()) if lines else None
 
 
-def _conversations(path: Path, images: str | None) -> tuple[Source, dict[str, list[Dialogue]], list[str]]:
+def _conversations(path: Path, config: PairsConfig) -> tuple[Source, dict[str, list[Dialogue]], list[str]]:
     """Those of a file that are about one image."""
     reading = read_conversations(path)
     said: dict[str, list[Dialogue]] = {}
     for conversation in reading.entries:
         if conversation.image is not None and _is_plain(conversation):
-            said.setdefault(conversation.image, []).append(_dialogue(conversation))
+            said.setdefault(conversation.image, []).append(_dialogue(conversation, config.prompt))
     if not said:
         raise InputError(f"{path}: wanted conversations about an image each, got {reading.summary()}")
     left_out = [f"{path.name}: {reading.summary()}"] if reading.faults else []
     others = len(reading.entries) - sum(map(len, said.values()))
     if others:
         left_out.append(f"{path.name}: {others:,} left out, not about one image that is shown first")
-    return FileSource(Path(images or path.parent), sorted(said)), said, left_out
+    return FileSource(Path(config.images or path.parent), sorted(said)), said, left_out
 
 
 def _is_plain(conversation: Conversation) -> bool:
@@ -101,8 +101,9 @@ def _is_plain(conversation: Conversation) -> bool:
     return first.count(IMAGE) == 1 and not any(IMAGE in text for text in others) and len(others) % 2 == 1
 
 
-def _dialogue(conversation: Conversation) -> Dialogue:
-    texts = [turn.text for turn in conversation.turns]
+def _dialogue(conversation: Conversation, prompt: str) -> Dialogue:
+    first, *others = (turn.text for turn in conversation.turns)
+    texts = [first.replace(IMAGE, prompt), *others]
     return tuple(
         (given, f" {said.strip()}{END}") for given, said in zip(texts[::2], texts[1::2], strict=True)
     )

@@ -119,11 +119,10 @@ def prepare(config: ConnectorExperiment, mesh: Mesh) -> tuple[PreparedConnector,
     first = sum(dialogue[0][0].startswith(IMAGE) for dialogue in said)
     if first and not lm.encode(""):
         # Measured: docs/connectors.md.
-        mend = "in the file" if config.data.text == "conversation" else f'(data.prompt "Image: {IMAGE}")'
         notes.append(
             f"{lm.name} has no token of its own in front of texts, and {IMAGE} comes first in {first:,} of "
             f"{len(said):,}: the first place draws attention whatever stands there, so maps learn slowly; put a text "
-            f"before it {mend}"
+            f'before it (data.prompt "Image: {IMAGE}")'
         )
     rows = local_rows(config.data.batch_size, mesh)
     build = partial(ConnectorNetwork, config.connector, width_in, reader.width)
