@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from spae.errors import InputError
 from spae.files import write_file
+from spae.history import History
 from spae.images import data_url, open_image, to_array, to_png
 from spae.metrics import psnr
 from spae.pages import fill
@@ -98,17 +99,12 @@ def _page(tokenizer: "Tokenizer", name: str, articles: list[str]) -> str:
 
 def _training(info: dict[str, Any]) -> dict[str, str]:
     """What a bundle says of its training, as far as it says it."""
-    last = info.get("training", {})
-    steps = images = 0
-    while last:  # "initial": how the bundle was trained whose weights a run began with
-        steps += last.get("config", {}).get("optimizer", {}).get("steps", 0)
-        images = max(images, last.get("images", 0))
-        last = last.get("initial")
+    history = History.of(info)
     facts = {
-        "trained for": f"{steps:,} steps" if steps else "",
-        "training images": f"{images:,}",
+        "trained for": f"{history.steps:,} steps" if history.steps else "",
+        "training images": f"{history.images:,}" if history.images else "",
     }
-    return {key: value for key, value in facts.items() if value not in ("", "0")}
+    return {key: value for key, value in facts.items() if value}
 
 
 def _article(

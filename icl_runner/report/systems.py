@@ -3,7 +3,6 @@
 All of it is read from the bundles that the logs name, none from what somebody calls a run.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +13,7 @@ from icl_runner.report.labels import WORD_COUNT
 from icl_runner.results import CellResult
 from spae import bundle
 from spae.errors import InputError
+from spae.history import History
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,6 @@ SYSTEMS = {
     "mlp": System("LLaVA, MLP", "stage-1 only"),
     "multilayer": System("ViP-LLaVA, several layers", "stage-1 only"),
 }
-
-_DATA = ("train", "train_split", "mixture")  # what a config trains on
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def facts(cell: CellResult) -> Facts:
         raise InputError(
             f"{name} is of a system that the comparison has no row for ({kind}): leave its logs out"
         )
-    return Facts(kind, f"{parameters:,}", tokens, _training(info.get("training")))
+    return Facts(kind, f"{parameters:,}", tokens, _training(History.of(info)))
 
 
 @cache
@@ -105,19 +103,9 @@ def _tokenizer_kind(config: Mapping[str, Any]) -> str:
     return "lqae" if config.get("language_model") == "masked" else "a tokenizer of one layer"
 
 
-def _training(training: Mapping[str, Any] | None) -> str:
-    """Of the run that made the bundle, and of those that it went on from; images of the same data, by what
-    the bundle calls it, count once."""
-    seconds, devices = 0.0, "–"
-    images: dict[str, int] = {}
-    while training:
-        seconds += training.get("seconds", 0)
-        data = training.get("config", {}).get("data", {})
-        key = json.dumps([data.get(name) for name in _DATA])
-        images[key] = max(images.get(key, 0), training.get("images", 0))
-        devices = " ".join(map(str, training.get("devices", []))) if devices == "–" else devices
-        training = training.get("initial")
-    if not seconds:
+def _training(history: History) -> str:
+    if not history.seconds:
         return "–"
-    time = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
-    return f"{time} on {devices or 'an unknown device'}, {sum(images.values()):,} images"
+    hours = history.seconds / 3600
+    time = f"{hours:.1f} h" if hours >= 1 else f"{history.seconds / 60:.0f} min"
+    return f"{time} on {' '.join(history.devices) or 'an unknown device'}, {history.images:,} images"

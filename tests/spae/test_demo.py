@@ -118,10 +118,3 @@ def test_every_photograph_is_credited():
     assert set(credits) == {path.name for path in PHOTOGRAPHS.glob("*.jpg")}
     for credit in credits.values():
         assert credit.licence in ("public domain", "CC0 1.0", "CC BY 2.0", "CC BY 4.0")
-
-
-def test_steps_of_all_runs_are_counted(tmp_path):
-    """A run may begin with the weights of another's bundle, whose provenance is then in its own."""
-    tokenizer = FakeTokenizer()
-    tokenizer.info["training"]["initial"] = {"config": {"optimizer": {"steps": 600}}}
-    assert "4,000 steps" in write_demo(tokenizer, "tiny", tmp_path).read_text("utf-8")
