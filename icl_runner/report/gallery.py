@@ -35,12 +35,14 @@ class Answered:
 
     Args:
         photograph: a data URL, "" where the log has none.
+        choices: what there was to choose from, in the order of the prompt; empty where anything could be answered.
         right: None where nobody judges.
     """
 
     photograph: str
     words: str
     question: str
+    choices: tuple[str, ...]
     truth: str
     answer: str
     right: bool | None
@@ -73,6 +75,7 @@ def _answered(sample: Sample, rule: str | None) -> Answered:
         sample.photograph,
         metadata.get("words", ""),
         metadata.get("question", ""),
+        tuple(metadata.get("names", ())),
         metadata.get("truth", references[0]),
         scoring.finished(answer, prompts.STOP),
         None if rule is None else bool(sample.values[rule]),

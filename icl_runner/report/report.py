@@ -219,12 +219,13 @@ def _html_answered(one: Answered) -> str:
     picture = f'<img src="{escape(one.photograph)}" alt="">' if inside else ""
     kind, sign = {True: ("right", "✓ "), False: ("wrong", "✗ "), None: ("", "")}[one.right]
     question = f"<p>{escape(one.question)}</p>" if one.question else ""
+    choices = f", one of {escape(', '.join(one.choices))}" if one.choices else ""
     words = f"<p>{escape(one.words)}</p>"
     if len(one.words.split()) > FEW:
         words = f"<details><summary>{_counted(one.words)}</summary>{words}</details>"
     return (
         f'<article>{picture}<div>{question}<p class="answer {kind}">{sign}{escape(one.answer or "(nothing)")}</p>'
-        f"<p>It is: {escape(one.truth)}</p>{words}</div></article>\n"
+        f"<p>It is: {escape(one.truth)}{choices}</p>{words}</div></article>\n"
     )
 
 

@@ -232,7 +232,7 @@ class Classify(TextTask):
         for suffix in ("", OTHER.suffix, BLIND.suffix):
             chosen = choosing.by_likelihood(answers, suffix)
             values |= {f"{key}{suffix}": float(name == truth) for key, name in chosen.items()}
-        metadata = {key: shown[key] for key in ("truth", "words", "query_key")}
+        metadata = {key: shown[key] for key in ("truth", "names", "words", "query_key")}
         return values, {"answers": dict(answers), **metadata}
 
     @classmethod

@@ -122,7 +122,7 @@ class Corners(TextTask):
                 f"{key}{suffix}": name for key, name in choosing.by_likelihood(answers, suffix).items()
             }
         values = {key: float(name == shown["truth"]) for key, name in chosen.items()}
-        metadata = {key: shown[key] for key in ("truth", "question", "words", "query_key")}
+        metadata = {key: shown[key] for key in ("truth", "names", "question", "words", "query_key")}
         return values, {"answers": dict(answers), **metadata}
 
     @classmethod

@@ -373,7 +373,8 @@ def test_charts_hold_results_with_their_controls_ceilings_and_floors(tmp_path):
 
 def seen(id, right, photograph="data:image/jpeg;base64,/9j/"):
     answers = {"open": " no\n\n", "constrained": "cat <b>" if right else "dog"}
-    shown = {"answers": answers, "truth": "cat <b>", "words": "fur tail", "query_key": "k"}
+    names = ["dog", "cat <b>"]
+    shown = {"answers": answers, "truth": "cat <b>", "names": names, "words": "fur tail", "query_key": "k"}
     made = sample(id, {"open": 0, "constrained": int(right), "constrained_other": 0}, shown)
     picture = ContentImage(image=photograph)
     made.input = [ChatMessageUser(content=[picture, ContentText(text="Input: fur tail")])]
@@ -396,6 +397,7 @@ def test_the_gallery_shows_right_and_wrong_answers(tmp_path):
     assert "the first that were wrong (constrained to the names) of 15" in text
     assert text.count("✓ cat &lt;b&gt;") == 4
     assert text.count("✗ dog") == 5
+    assert text.count("It is: cat &lt;b&gt;, one of dog, cat &lt;b&gt;<") == 9
     page = Page()
     page.feed(text)
     assert len(page.links) == 9
@@ -413,7 +415,7 @@ def test_captions_are_neither_right_nor_wrong(tmp_path):
     }
     write_log(tmp_path, "a", [sample("e0", {"bleu4": 0.0}, shown)], task="caption", cell={"shots": 1})
     cells = collect([tmp_path])
-    assert answered(cells[0], 8) == [Answered("", "fur", "", "a wolf", "a dog", None)]
+    assert answered(cells[0], 8) == [Answered("", "fur", "", (), "a wolf", "a dog", None)]
 
 
 class Page(HTMLParser):
