@@ -33,7 +33,7 @@ VOLUME /cache
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Ready once every batch size is compiled: minutes where the cache is empty.
+# Ready once batches of one are compiled: seconds, or minutes on a busy machine with an empty cache.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 ENTRYPOINT ["spae", "serve"]
