@@ -1,6 +1,7 @@
 """From a task with its settings to cells, and what their logs say of where they came from. No model is asked here."""
 
 import dataclasses
+import hashlib
 import json
 from importlib.metadata import version
 from typing import Any
@@ -36,6 +37,9 @@ class Plan:
     def metadata(self, cell: Cell) -> dict[str, Any]:
         """What the log of a cell says of it, under the key "spae"."""
         revision = {"model_revision": self._revision} if self._revision else {}
+        told = json.dumps([dataclasses.asdict(episode) for episode in cell.episodes])
+        digest = hashlib.sha256(told.encode()).hexdigest()
+        episodes = {"episodes_sha256": digest} if cell.episodes else {}
         return {
             "spae": {
                 "task": cell.task,
@@ -44,9 +48,11 @@ class Plan:
                 "bundle_sha256": self._bundle_sha256,
                 "data": self.images.examples.name,
                 "data_fingerprint": self.images.examples.fingerprint,
+                "examples_sha256": self.images.examples.known_sha256,
                 "seed": self.task.seed,
                 "version": version("spae"),
                 **revision,
+                **episodes,
             }
         }
 
@@ -54,6 +60,8 @@ class Plan:
         """The settings as JSON, with the identity of everything they name: equal records, equal runs."""
         settings = json.loads(json.dumps({"task": self.task.name, **dataclasses.asdict(self.task)}))
         cells = {cell.name: self.metadata(cell)["spae"] for cell in self.cells}
+        for one in cells.values():
+            one.pop("episodes_sha256", None)  # a run keeps the episodes themselves
         samples = {cell.name: list(cell.ids) for cell in self.cells}
         return {"settings": settings, "cells": cells, "samples": samples}
 

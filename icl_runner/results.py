@@ -45,6 +45,10 @@ class CellResult:
     expected: int  # samples that the run set out to take
     usage: Mapping[str, tuple[int, int]]  # model -> tokens of prompts, tokens of answers
     seconds: float  # wall time of all its logs together
+    examples_sha256: str = ""  # of what is known of the images: labels, captions, names of classes, ..
+    episodes_sha256: str = ""  # of the cell's episodes, if it has any
+    # Endpoint, arguments and revision of the model, where logs of one name differ in them.
+    provider: str = ""
 
     @property
     def missing(self) -> int:

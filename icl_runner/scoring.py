@@ -49,12 +49,14 @@ def chosen(answer: str, names: Sequence[str]) -> str | None:
     Meant for answers whose decoding was restricted to the names. Case and what stands before the first letter or
     digit do not count; a name must end where a word ends. Of several names that fit the longest is taken, so that
     "hot dog" is no "hot". An answer that is a name to the letter is that name, also where another differs from it in
-    case or signs only ("Turkey", "turkey"; "+", "-").
+    case or signs only ("Turkey", "turkey"; "+", "-"); a name of signs alone is no other answer.
     """
     if exact := next((name for name in names if equal(name, answer.strip())), None):
         return exact
     answer = _plain(answer)
-    fitting = [name for name in names if re.match(re.escape(_plain(name)) + r"(?!\w)", answer)]
+    plain = {name: _plain(name) for name in names}
+    # Of a name of signs alone nothing is left, and every answer would begin with it.
+    fitting = [name for name in names if plain[name] and re.match(re.escape(plain[name]) + r"(?!\w)", answer)]
     return max(fitting, key=len, default=None)
 
 
@@ -145,7 +147,8 @@ def vqa_normal(answer: str) -> str:
     for mark in _PUNCTUATION:
         joined = f"{mark} " in text or f" {mark}" in text or between_digits
         text = text.replace(mark, "" if joined else " ")
-    text = re.sub(r"(?<!\d)\.(?!\d)", "", text)
+    # Also behind a digit ("2."): the published pattern's look behind is mistyped, and never holds.
+    text = re.sub(r"\.(?!\d)", "", text)
     words = [_NUMBERS.get(word, word) for word in text.lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 

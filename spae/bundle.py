@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from etils import epath
@@ -128,11 +128,17 @@ def _replace(folder: Path, info: Mapping[str, Any], files: Mapping[str, Tensors 
     shutil.rmtree(old, ignore_errors=True)
 
 
-def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(
+    name: str | os.PathLike, kind: Literal["tokenizer", "connector"] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a bundle and check every byte of it: (the contents of bundle.json, name -> tensors or words).
 
+    Args:
+        kind: whose it has to be; None: anybody's.
+
     Raises:
-        BundleError: there is no bundle there, a file is missing or changed, or the version is another.
+        BundleError: there is no bundle there, it is of another kind, a file is missing or changed, or the version is
+            another.
     """
     folder = find(name)
     info = _parse(folder / "bundle.json", _read_bytes(folder / "bundle.json"))
@@ -148,6 +154,11 @@ def read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
         raise BundleError(
             f"{folder / 'bundle.json'} is not as it was written (its sha256 differs): copy it again"
         )
+    found = info.get("kind", "tokenizer")  # which says nothing
+    if kind not in (None, found):
+        doors = {"tokenizer": "spae.load", "connector": "spae.connector.load"}
+        reads = f": {doors[found]} reads it" if found in doors else ""
+        raise BundleError(f"wanted the bundle of a {kind}, {name} is a {found}'s{reads}")
     files: dict[str, Any] = {}
     for file, wanted in info["files"].items():
         path = folder / file

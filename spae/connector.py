@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from spae.images import to_array
 from spae.splice import encode, splice
 from spae.weights.parameters import flatten, restore
 
-KIND = "connector"  # what its bundle says it is
+KIND: Final = "connector"  # what its bundle says it is
 _PARAMS = "connector.safetensors"
 
 
@@ -189,9 +189,7 @@ def load(name: str | os.PathLike[str], lm: FrozenLM | None = None, trunk: str | 
         InputError: another language model or another trunk than it was trained with, or the trunk is not there.
         BundleError: no bundle is there, it is damaged, or it is no connector's.
     """
-    info, files = bundle.read(name)
-    if info.get("kind") != KIND:
-        raise BundleError(f"wanted the bundle of a connector, {name} is a tokenizer's: spae.load reads it")
+    info, files = bundle.read(name, KIND)
     try:
         config, reader = ConnectorConfig(**info["config"]), Reader(**info["reader"])
         kind, sha256, params = info["trunk"]["kind"], info["trunk"]["sha256"], files[_PARAMS]

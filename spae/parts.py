@@ -69,11 +69,7 @@ def read_parts(name: Any) -> Parts:
     Raises:
         BundleError: no bundle is there, or it is damaged or of another version.
     """
-    info, files = bundle.read(name)
-    if "kind" in info:
-        raise BundleError(
-            f"wanted the bundle of a tokenizer, {name} is a {info['kind']}'s: spae.connector.load reads it"
-        )
+    info, files = bundle.read(name, "tokenizer")
     try:
         config = AutoencoderConfig.from_json(info["config"])
         vocabulary = Vocabulary.from_parts(

@@ -54,7 +54,7 @@ class VocabularyConfig:
             return code_vocabulary(self.codes or 0, self.width)
         if not self._is_bundle():
             return Vocabulary.load(self.path)
-        info, files = bundle.read(self.path)
+        info, files = bundle.read(self.path, "tokenizer")
         return Vocabulary.from_parts(files["vocabulary.safetensors"], files["words.json"], info["vocabulary"])
 
     def is_there(self) -> bool:

@@ -1,6 +1,8 @@
 """Examples: images with what is known of them, whatever files they came from."""
 
+import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +51,8 @@ class ExampleSet:
         folder: where the images are files, named by their keys; None where they are not.
 
     Raises:
-        InputError: there are no examples, or two have the same key.
+        InputError: there are no examples, two have the same key, or a key that is no text (a file's name that is not
+            UTF-8).
     """
 
     def __init__(
@@ -68,6 +71,9 @@ class ExampleSet:
         self._read, self._identity = read, identity
         self._by_key = {example.key: example for example in self.examples}
         self._image_keys = {example.image_key for example in self.examples}
+        for key in {*self._by_key, *self._image_keys}:
+            if not key.isprintable() and key != key.encode(errors="replace").decode():
+                raise InputError(f"{name}: the name {key!r} is not UTF-8: rename the file")
         if not self.examples:
             raise InputError(f"wanted at least one example, {name} has none")
         if len(self._by_key) < len(self.examples):
@@ -101,7 +107,17 @@ class ExampleSet:
         return {example.key: example.label for example in self.examples if example.label is not None}
 
     @cached_property
+    def known_sha256(self) -> str:
+        """sha256 over all that is known of the examples beside their images: keys, labels, captions, questions and
+        answers, and what the classes are called."""
+        known = [
+            [dataclasses.astuple(example) for example in self.examples],
+            sorted(self.class_names.items()),
+        ]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+    @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the content and the keys, in hexadecimal; reads every file once."""
+        """sha256 over the images' content and the keys, in hexadecimal; reads every file once."""
         keys = "\0".join(example.key for example in self.examples)
         return hashlib.sha256(f"{self._identity()}\0{keys}".encode()).hexdigest()

@@ -78,7 +78,7 @@ class Images:
     def tokens(self, layers: int) -> int:
         """How many words the first layers have, or how many soft tokens an image that is shown."""
         if self.connector is not None:
-            return int(bundle.read(self.connector)[0]["tokens"])
+            return int(bundle.read(self.connector, "connector")[0]["tokens"])
         return self.tokenizer.shape.tokens(layers)
 
     @property

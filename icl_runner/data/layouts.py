@@ -4,6 +4,8 @@ import csv
 import hashlib
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -114,11 +116,12 @@ def mnist_arrays(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         InputError: unreadable, or not these arrays.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # Opened here: of a damaged file NumPy leaves it open.
+        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
     except KeyError as error:
         raise InputError(f"wanted x_{split} and y_{split} in {file}: {error.args[0]}") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"cannot read {file} as .npz: {error}") from error
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
         raise InputError(

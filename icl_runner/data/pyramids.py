@@ -63,7 +63,9 @@ class Pyramids:
         with Progress(len(missing), "words of images", "image") as progress:
             for start in range(0, len(missing), _CHUNK):
                 chunk = missing[start : start + _CHUNK]
-                pyramids = self._tokenizer.encode([self._examples.image(key) for key in chunk])
+                # Cut at once: a chunk of whole photographs would take gigabytes.
+                squares = [self._tokenizer.square(self._examples.image(key)) for key in chunk]
+                pyramids = self._tokenizer.encode(squares)
                 rows = [pyramid.flat_ids for pyramid in pyramids]
                 self._add(dict(zip(chunk, rows, strict=True)))
                 progress.update(len(chunk))

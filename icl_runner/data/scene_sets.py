@@ -12,6 +12,8 @@ from icl_runner.data.sprites import SPRITES, SpriteSet, of_examples
 from spae.errors import InputError
 from spae.progress import Progress
 
+_TRIALS = 20  # scenes to look through for each that is wanted
+
 # Of a scene a picture that is looked at in its place, or beside it.
 View = Callable[[Scene], UInt8[np.ndarray, "h w 3"]]
 
@@ -68,20 +70,36 @@ def sprites(data: str, split: str | None) -> SpriteSet:
 
 
 def make_scenes(
-    from_sprites: SpriteSet, seed: int, count: int, composition: Composition, names: Iterable[str] = ()
+    from_sprites: SpriteSet,
+    seed: int,
+    count: int,
+    composition: Composition,
+    names: Iterable[str] = (),
+    fits: Callable[[Sequence[Scene], Scene], bool] = lambda before, scene: True,
 ) -> list[Scene]:
-    """Scenes 0 .. `count` - 1 of a seed: composed of what is cut out, mosaics of whole images (which take no
-    composition). `names`: of the things to choose from; all by default.
+    """The first `count` scenes of a seed: composed of what is cut out, mosaics of whole images (which take no
+    composition).
+
+    Args:
+        names: of the things to choose from; all by default.
+        fits: whether a scene may stand behind those before it; others are passed over.
 
     Raises:
-        InputError: as `compose` and `mosaic`.
+        InputError: as `compose` and `mosaic`; or of so many scenes too few fit.
     """
     chosen = from_sprites.only(names) if names else from_sprites
-    found = []
+    found: list[Scene] = []
     with Progress(count, "scenes", "scene") as progress:
-        for number in range(count):
-            found.append(
+        for number in range(_TRIALS * count):
+            scene = (
                 mosaic(chosen, seed, number) if chosen.whole else compose(chosen, seed, number, composition)
             )
-            progress.update(1)
-    return found
+            if fits(found, scene):
+                found.append(scene)
+                progress.update(1)
+            if len(found) == count:
+                return found
+    raise InputError(
+        f"wanted {count} scenes of {from_sprites.name} whose things are not those of the examples, found {len(found)} "
+        f"among {_TRIALS * count}: ask for fewer examples, or take data of more things"
+    )

@@ -16,8 +16,8 @@ def write_asked(*tasks: QuestionTask, output: Path) -> int:
     """Writes `output`, a file of conversations, and its images as PNG into the folder of that name without ending.
 
     A conversation is what a task asks about an image (the end of its prompt: no examples, `<image>` in place of the
-    words) and the true answer. Of each task the last `count` examples in the order of its
-    seed are taken: a run takes the first, which are others as long as there are enough for both.
+    words) and the true answer. Of each task `count` examples are taken, of the images that come
+    last in the order of its seed: a run takes the first, whose images are others as long as there are enough for both.
 
     Returns:
         How many conversations there are.
@@ -35,7 +35,10 @@ def write_asked(*tasks: QuestionTask, output: Path) -> int:
         usable = [one for one in examples.examples if task.is_usable(one, examples.class_names)]
         if not usable:
             raise InputError(f"{task.name}: wanted {task.wanted}, {examples.name} has none")
-        for example in shuffled(usable, task.seed, lambda one: one.key)[::-1][: task.count]:
+        order = shuffled(usable, task.seed, lambda one: one.key)
+        # A run takes the first: images of which it would ask last come first here, with all their questions.
+        first = {one.image_key: -place for place, one in reversed(list(enumerate(order)))}
+        for example in sorted(order, key=lambda one: first[one.image_key])[: task.count]:
             image = (which, example.image_key)
             if image not in written:
                 written[image] = f"{folder.name}/{next(numbers):06d}.png"

@@ -13,6 +13,7 @@ grids, which are long and would not fit with their context. The rest is our choi
 This file knows no language model: `decode` is given a function that asks one.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -312,13 +313,18 @@ async def agreement(answers: Sequence[Answer], prompts: Sequence[Prompt], weigh:
 def choose(
     answers: Sequence[Answer], count: int, vocabulary: Vocabulary
 ) -> tuple[list[str | None], Counter[str]]:
-    """The words of the best answer (None where it lacks one) and its repairs by kind; see `decode`."""
+    """The words of the best answer (None where it lacks one) and its repairs by kind; see `decode`.
+
+    The best lacks the fewest words (missing or unknown), then has the fewest other repairs, then is the likeliest.
+    """
     read = [read_words(answer.text, count, vocabulary) for answer in answers]
 
-    def cost(number: int) -> tuple[int, float]:
+    def cost(number: int) -> tuple[int, int, float]:
         words, repairs = read[number]
-        # A refusal may well be likelier than any words.
-        return repairs.total() + words.count(None), -(answers[number].log_prob or 0.0)
+        log_prob = answers[number].log_prob
+        # A refusal may well be likelier than any words, and words with commas say more than none.
+        lacking = words.count(None) + repairs["unknown"]
+        return lacking, repairs.total() - repairs["unknown"], math.inf if log_prob is None else -log_prob
 
     return read[min(range(len(answers)), key=cost)]
 

@@ -34,7 +34,7 @@ def fields(constraint: Constraint | None, dialect: str, prompt: str) -> dict[str
 
 def vocabulary_words(name: str) -> list[str]:
     """The words of a bundle, without making its networks. `BundleError` when it cannot be read."""
-    return bundle.read(name)[1]["words.json"]
+    return bundle.read(name, "tokenizer")[1]["words.json"]
 
 
 @cache

@@ -1,12 +1,13 @@
 """Tables of a task whose cells stand side by side (`icl_runner.task.ColumnTable`)."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from math import fsum
 from typing import Any
 
 from icl_runner.figures import OTHER, Control, Figure, Measure, figure
-from icl_runner.report.labels import WORD_COUNT, facts, is_ceiling, label, varying, words
+from icl_runner.report.labels import WORD_COUNT, facts, is_ceiling, label, told_twice, varying, words
 from icl_runner.report.table import Row, Table, counted, without_empty
 from icl_runner.results import CellResult
 from icl_runner.task import ColumnTable, Task
@@ -72,7 +73,11 @@ class _Rows:
         )
         rows = []
         for name, of_label in groupby(order, lambda cell: labels[id(cell)]):
-            by_column = {self._column(cell): cell for cell in of_label}
+            by_column: dict[Any, CellResult] = {}
+            for cell in of_label:
+                if self._column(cell) in by_column:
+                    raise told_twice(cell)
+                by_column[self._column(cell)] = cell
             if is_ceiling(next(iter(by_column.values()))):
                 rows.append(self._row("ceiling", name, None, by_column))
                 continue
@@ -112,12 +117,25 @@ class _Rows:
             for cell in self.cells
         }
         shown = varying(list(of_cells.values()))
-        return {
+        labels = {
             id(cell): label(
                 cell, self.table.ceiling if is_ceiling(cell) else words(cell), of_cells[id(cell)], shown
             )
             for cell in self.cells
         }
+        places = defaultdict(list)
+        for cell in self.cells:
+            places[labels[id(cell)], self._column(cell)].append(cell)
+        for cells in places.values():
+            # Of one place, such as with a control and without, or of other episodes: what differs makes rows of them.
+            settings = [
+                {key: str(value) for key, value in cell.setting.items()}
+                | {"episodes": cell.episodes_sha256[:8]}
+                for cell in cells
+            ]
+            for cell, own in zip(cells, settings, strict=True):
+                labels[id(cell)] += "".join(f", {key} {own.get(key, NONE)}" for key in varying(settings))
+        return labels
 
 
 def _named(control: Control, cells: Iterable[CellResult]) -> str:

@@ -114,9 +114,9 @@ def _check_same(column: Column, lines: Sequence[Line]) -> None:
         differing = [
             name
             for name, value in (
-                ("data", lambda cell: cell.data_fingerprint),
+                ("data", lambda cell: (cell.data_fingerprint, cell.examples_sha256)),
                 ("seed", lambda cell: cell.seed),
-                ("episodes", _ids),
+                ("episodes", lambda cell: (_ids(cell), cell.episodes_sha256)),
             )
             if value(one) != value(two)
         ]

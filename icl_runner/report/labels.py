@@ -6,6 +6,7 @@ from typing import Any
 from icl_runner import tasks
 from icl_runner.cells import CONNECTOR
 from icl_runner.results import CellResult
+from spae.errors import InputError
 
 WORD_COUNT = "tokens_per_image"
 # What comes first in a description, in this order; the rest follows by name.
@@ -48,9 +49,19 @@ def facts(cell: CellResult) -> dict[str, str]:
         "bundle": cell.bundle[-12:],
         "sha256": cell.bundle_sha256[:8],
         "data": cell.data_fingerprint[:8],
+        "examples": cell.examples_sha256[:8],
         "seed": str(cell.seed),
         "version": cell.version,
+        "asked at": cell.provider,
     }
+
+
+def told_twice(cell: CellResult) -> InputError:
+    """That another cell of the logs is called as this one, and would have its place in a table."""
+    return InputError(
+        f"the logs hold {cell.task} ({describe(cell)}) by {cell.model} twice, on {cell.data} and on data that is "
+        "called otherwise: leave one of the two out"
+    )
 
 
 def varying(every: Sequence[Mapping[str, str]]) -> list[str]:

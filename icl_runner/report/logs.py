@@ -1,8 +1,8 @@
 """Logs of finished and unfinished runs, read back as what they measured: a `CellResult` for every setting.
 
 A cell may lie in several logs: a run that was killed and started again leaves one for each start. They are
-joined by what was measured (model, task, data, seed, ..), sample by sample, so that the report of a run in
-pieces is the report of the unbroken run.
+joined by what was measured (model and how it was asked, task, data, seed, ..), sample by sample, so that the report
+of a run in pieces is the report of the unbroken run.
 """
 
 import json
@@ -36,10 +36,16 @@ def collect(log_paths: Iterable[str | Path]) -> list[CellResult]:
         InputError: no logs, an unreadable log, a log of another program.
     """
     joined: dict[str, list[EvalLog]] = {}
+    providers: dict[str, set[str]] = {}  # of each model
     for _, log in read_all(log_paths):
-        told = [log.eval.model, (log.eval.metadata or {})["spae"]]
+        provider = _provider(log)
+        providers.setdefault(log.eval.model, set()).add(provider)
+        told = [log.eval.model, provider, (log.eval.metadata or {})["spae"]]
         joined.setdefault(json.dumps(told, sort_keys=True), []).append(log)
-    cells = [_join(logs) for logs in joined.values()]
+    cells = [
+        _join(logs, _provider(logs[0]) if len(providers[logs[0].eval.model]) > 1 else "")
+        for logs in joined.values()
+    ]
     known = tasks.names()
     return sorted(cells, key=lambda cell: (known.index(cell.task), _order(cell)))
 
@@ -62,11 +68,19 @@ def read_all(log_paths: Iterable[str | Path]) -> list[tuple[str, "EvalLog"]]:
     return sorted(read, key=lambda one: (one[1].eval.created, Path(one[0]).name))
 
 
+def _provider(log: "EvalLog") -> str:
+    """How the model of a log was asked: its endpoint, what its provider was told, its revision."""
+    revision = (log.eval.metadata or {})["spae"].get("model_revision", "")
+    arguments = [f"{name}={value}" for name, value in sorted((log.eval.model_args or {}).items())]
+    return " ".join(filter(None, [log.eval.model_base_url, *arguments, revision[:12]]))
+
+
 def _order(cell: CellResult) -> str:
     setting = {
         name: f"{value:08}" if isinstance(value, int) else value for name, value in cell.setting.items()
     }
-    return json.dumps([cell.model, cell.bundle, setting, cell.data, cell.seed, cell.version], sort_keys=True)
+    told = [cell.model, cell.bundle, setting, cell.data, cell.seed, cell.version, cell.provider]
+    return json.dumps(told, sort_keys=True)
 
 
 def _find(log_paths: Iterable[str | Path]) -> list[str]:
@@ -100,7 +114,7 @@ def _read(path: str) -> "EvalLog":
         ) from error
 
 
-def _join(logs: Sequence["EvalLog"]) -> CellResult:
+def _join(logs: Sequence["EvalLog"], provider: str) -> CellResult:
     scored: dict[str, Sample] = {}
     failed: dict[str, Failure] = {}
     usage: dict[str, dict[str, tuple[int, int]]] = {}
@@ -138,6 +152,9 @@ def _join(logs: Sequence["EvalLog"]) -> CellResult:
         * (last.eval.config.epochs or 1),
         usage={model: total[model] for model in sorted(total)},
         seconds=sum(map(_seconds, logs)),
+        examples_sha256=spae.get("examples_sha256", ""),
+        episodes_sha256=spae.get("episodes_sha256", ""),
+        provider=provider,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from icl_runner import tasks
 from icl_runner.figures import Figure, Measure, difference, figure
-from icl_runner.report.labels import describe, words
+from icl_runner.report.labels import describe, facts, told_twice, varying, words
 from icl_runner.report.table import Row, Table
 from icl_runner.results import CellResult
 from icl_runner.scoring import mcnemar
@@ -26,7 +26,8 @@ class Compared:
     """One setting and one measure.
 
     Args:
-        cells: model -> its cell, with nothing but the samples that all of them have.
+        cells: model -> its cell, with nothing but the samples that all of them have. A model that was asked twice is
+            told apart behind its name.
         figures: model -> what it got.
         differences: (one model, another before it) -> the first less the second.
     """
@@ -44,12 +45,30 @@ class Compared:
 
 def compared(cells: Sequence[CellResult]) -> list[Compared]:
     """Every setting that two models or more were asked in, with each of its measures, in the order of `cells`."""
-    groups: dict[str, dict[str, CellResult]] = {}
+    groups: dict[str, list[CellResult]] = {}
     for cell in cells:
-        asked = [cell.task, cell.setting, cell.bundle_sha256, cell.data_fingerprint, cell.seed]
-        groups.setdefault(json.dumps(asked, sort_keys=True), {})[cell.model] = cell
-    shared = [_shared(of_group) for of_group in groups.values() if len(of_group) > 1]
+        data = [cell.data_fingerprint, cell.examples_sha256, cell.episodes_sha256]
+        asked = [cell.task, cell.setting, cell.bundle_sha256, *data, cell.seed]
+        groups.setdefault(json.dumps(asked, sort_keys=True), []).append(cell)
+    shared = [_shared(_named(of_group)) for of_group in groups.values() if len(of_group) > 1]
     return [one for of_group in shared for one in _measured(of_group)]
+
+
+def _named(cells: Sequence[CellResult]) -> dict[str, CellResult]:
+    """By their models; where one was asked twice, with what tells it from itself (another endpoint, or version).
+
+    Raises:
+        InputError: nothing does.
+    """
+    named: dict[str, CellResult] = {}
+    for cell in cells:
+        shown = varying([facts(one) for one in cells if one.model == cell.model])
+        told = ", ".join(f"{key} {facts(cell)[key]}" for key in shown if facts(cell)[key])
+        name = f"{cell.model} ({told})" if told else cell.model
+        if name in named:
+            raise told_twice(cell)
+        named[name] = cell
+    return named
 
 
 def _shared(cells: Mapping[str, CellResult]) -> dict[str, CellResult]:
@@ -114,7 +133,8 @@ def _table(task: str, measure: Measure, rows: Sequence[Compared]) -> Table:
 
 def _short(models: Sequence[str]) -> dict[str, str]:
     """The last part of a model's name, where that tells all of them apart."""
-    last = {model: model.rpartition("/")[2] for model in models}
+    parts = {model: model.partition(" (") for model in models}
+    last = {model: name.rpartition("/")[2] + sign + told for model, (name, sign, told) in parts.items()}
     return last if len(set(last.values())) == len(models) else {model: model for model in models}
 
 

@@ -1,7 +1,7 @@
 """The two-object test: one of two things in an image is pointed at, then the other. Does the answer follow?"""
 
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -68,7 +68,8 @@ class Regions(TextTask):
 
         composition = Composition(least=2, most=2, smallest=0.35, largest=0.5, overlap=0)
         taken = sprites(self.data, self.split)
-        scenes = make_scenes(taken, self.seed, max(self.shots) + self.count, composition)
+        wanted = max(self.shots) + self.count
+        scenes = make_scenes(taken, self.seed, wanted, composition, fits=self._is_new)
         views: dict[str, Callable[[Scene], np.ndarray]] = {}
         for place in PLACES:
             views[f"mark{place}"] = partial(self._marked, place)
@@ -78,6 +79,16 @@ class Regions(TextTask):
             return f"two of {taken.identity()} {composition} {self.seed} {self.shape}"
 
         return SceneSet(f"{taken.name}, two things", scenes, taken.names, identity, views)
+
+    def _is_new(self, before: Sequence["Scene"], scene: "Scene") -> bool:
+        """Whether a scene asks about no thing that an example of the context names: its crop would be the same."""
+        examples = before[: max(self.shots)]
+        named = {pair(example)[self._named(example)].key for example in examples}
+        return len(before) < max(self.shots) or named.isdisjoint(thing.key for thing in pair(scene))
+
+    def _named(self, example: "Scene") -> int:
+        """Which of its two things an example of the context names."""
+        return Dice("shown thing", self.seed, example.id).whole("place", *PLACES)
 
     def cells(self, images: Images) -> list[TextCell]:
         if self.control and self.count < 2:
@@ -157,7 +168,7 @@ class Regions(TextTask):
         room = choosing.max_tokens([thing.name for scene in scenes for thing in pair(scene)])
         examples = []
         for scene in support:
-            place = Dice("shown thing", self.seed, scene.id).whole("place", *PLACES)
+            place = self._named(scene)
             name = pair(scene)[place].name
             examples.append((pointed.words(scene, place), pointed.question(scene, scene, place), name))
         made = []

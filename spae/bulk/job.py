@@ -87,7 +87,7 @@ def open_job(
         raise InputError("writing parquet needs pyarrow: pip install pyarrow, or write jsonl")
     if part_size < 1:
         raise InputError(f"wanted at least 1 image a part, got {part_size}")
-    info = bundle.read(bundle_name)[0]
+    info = bundle.read(bundle_name, "tokenizer")[0]
     config = info["config"]
     shape = PyramidShape(tuple(config["pyramid"]))
     if len(shape.grid) != 2:

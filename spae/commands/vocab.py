@@ -150,6 +150,6 @@ def _words(source: str) -> Sequence[str]:
     if (Path(source) / "vocabulary.json").is_file():
         return Vocabulary.load(source).words
     try:
-        return bundle.read(source)[1]["words.json"]
+        return bundle.read(source, "tokenizer")[1]["words.json"]
     except BundleError as error:
         raise InputError(f"words: {source!r} is no text file and no vocabulary's folder; {error}") from error

@@ -1,7 +1,9 @@
 """A folder of image files, and what the names of files say: which are images, and of which class."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from spae.errors import InputError
@@ -14,14 +16,14 @@ class FolderSource(Source):
     """A folder of image files; class folders are labels."""
 
     def __init__(self, folder: Path, size: int | None) -> None:
-        names, self._fields = [], set()
+        names, fields = [], []
         for directory, _, entries in walk(folder):
             relative = Path(directory).relative_to(folder)
             for entry in entries:
                 if is_image(entry):
                     names.append((relative / entry).as_posix())
-                elif (field := PurePosixPath(entry).suffix.removeprefix(".")) in FIELDS:
-                    self._fields.add(field)
+                elif PurePosixPath(entry).suffix.removeprefix(".") in FIELDS:
+                    fields.append((relative / entry).as_posix())
         names.sort()
         if not names:
             wanted = ", ".join(EXTENSIONS)
@@ -29,6 +31,19 @@ class FolderSource(Source):
         super().__init__([folder / name for name in names], size)
         self.names = names
         self.folder = folder
+        self._fields = sorted(fields)
+        self._kinds = {PurePosixPath(name).suffix.removeprefix(".") for name in fields}
+
+    @cached_property
+    def identity(self) -> str:
+        """That of the images, and of every byte of what the files beside them say."""
+        if not self._fields:
+            return super().identity
+        digest = hashlib.sha256(super().identity.encode())
+        for name in self._fields:
+            said = _read_bytes(self.folder / name)
+            digest.update(f"{name}\0{len(said)}\0".encode(errors="surrogateescape") + said)
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,7 +60,7 @@ class FolderSource(Source):
 
     def _field(self, index: int, field: str) -> bytes | None:
         # Most folders have none at all: then no file is looked for.
-        for key in keys_of(self.names[index]) if field in self._fields else ():
+        for key in keys_of(self.names[index]) if field in self._kinds else ():
             file = self.folder / f"{key}.{field}"
             try:
                 return file.read_bytes()

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,14 @@ def unused_key(episode: Episode) -> str:
     """Of another image of the query's class."""
     used = {episode.query.key, *(shot.key for shot in episode.support)}
     return next(key for key in (f"{episode.query.label}/{i}.png" for i in range(7)) if key not in used)
+
+
+def test_data_that_says_something_else_by_now_is_refused(class_folders, tmp_path, fake_model):
+    folder = shutil.copytree(class_folders, tmp_path / "toys")
+    assert run(Plan(settings(folder)), tmp_path / "logs")
+    (folder / "classes.tsv").write_text("wnid\tname\nteddy\tbear\n")
+    with pytest.raises(InputError, match="the data says of its images has changed: labels, captions"):
+        run(Plan(settings(folder)), tmp_path / "logs")
 
 
 def test_a_provider_that_does_not_exist(class_folders, tmp_path):

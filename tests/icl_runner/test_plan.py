@@ -1,6 +1,7 @@
 """Plans: which images, words and questions a run has. Words are made up here: no tokenizer is loaded."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_the_revision_of_a_model_of_the_hub_is_part_of_the_plan(class_folders, m
     assert Plan(plan.task).record() != plan.record()
     other = Plan(settings(class_folders, model="spae-lm/default"))
     assert "model_revision" not in other.metadata(other.cells[0])["spae"]
+
+
+def test_what_is_known_of_the_images_and_the_episodes_are_part_of_the_plan(class_folders, tmp_path):
+    folder = shutil.copytree(class_folders, tmp_path / "toys")
+    before = Plan(settings(folder))
+    spae = before.metadata(before.cells[0])["spae"]
+    (folder / "classes.tsv").write_text("wnid\tname\nteddy\tbear\n")
+    renamed = Plan(settings(folder))
+    assert renamed.record() != before.record()
+    other = renamed.metadata(renamed.cells[0])["spae"]
+    assert {name for name in spae if spae[name] != other[name]} == {"examples_sha256", "episodes_sha256"}
+    seed = Plan(settings(class_folders, seed=1))
+    assert seed.metadata(seed.cells[0])["spae"]["episodes_sha256"] != spae["episodes_sha256"]
 
 
 def test_plan_of_all_the_classes_there_are(class_folders):

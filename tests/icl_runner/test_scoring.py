@@ -47,6 +47,12 @@ def test_chosen(answer, name):
     assert scoring.chosen(answer, ["hot", "hot dog", "cat"]) == name
 
 
+@pytest.mark.parametrize("answer", ["", "*", "=", " minus", "cat"])
+def test_a_name_of_signs_is_chosen_by_itself_alone(answer):
+    assert scoring.chosen(answer, ["+", "-", "🐶"]) is None
+    assert scoring.chosen(" -", ["+", "-", "🐶"]) == "-"
+
+
 @given(
     st.lists(st.text("abA+- ", min_size=1).map(str.strip).filter(bool), min_size=1, unique=True), st.data()
 )
@@ -130,6 +136,8 @@ def test_floor():
         ("yes , it is", "yes it is"),
         ("1,000", "1000"),
         ("3.5", "3.5"),
+        ("2.", "2"),
+        ("1990. ", "1990"),
         ("an\tapple\n", "apple"),
         ("red/blue", "red blue"),
     ],

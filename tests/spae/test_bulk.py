@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import spae
+from spae import bundle as bundle_files
 from spae import progress
 from spae.architecture import AutoencoderConfig
 from spae.autoencoder import Autoencoder
@@ -328,9 +329,17 @@ def test_jobs_are_checked_when_they_are_opened(tmp_path, bundle, monkeypatch):
 
 def test_tokenizers_of_clips_are_refused(tmp_path, bundle, monkeypatch):
     config = {"pyramid": [[1, 1, 1], [2, 2, 2]], "image_size": 8}
-    monkeypatch.setattr("spae.bulk.job.bundle.read", lambda name: ({"config": config}, {}))
+    monkeypatch.setattr("spae.bulk.job.bundle.read", lambda name, kind: ({"config": config}, {}))
     with pytest.raises(InputError, match="is of clips"):
         open_job(write_folder(tmp_path / "images", ["good"]), bundle)
+
+
+def test_bundles_of_connectors_are_refused(tmp_path):
+    bundle_files.write(tmp_path / "linear", {"kind": "connector", "config": {"kind": "linear"}}, {})
+    with pytest.raises(
+        BundleError, match=r"wanted the bundle of a tokenizer, .* is a connector's: spae\.connector"
+    ):
+        open_job(write_folder(tmp_path / "images", ["good"]), str(tmp_path / "linear"))
 
 
 def test_jobs_do_not_depend_on_the_working_folder(tmp_path, bundle, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import tarfile
@@ -58,6 +59,37 @@ def test_fingerprint_follows_content(tmp_path):
     assert sets.labelled(tmp_path).fingerprint == before
     picture(tmp_path / "dog/a.png")
     assert sets.labelled(tmp_path).fingerprint != before
+
+
+def test_what_is_known_of_the_images_has_a_sum_of_its_own(tmp_path):
+    picture(tmp_path / "cat/a.png")
+    said = tmp_path / "cat/a.txt"
+    said.write_text("a cat")
+    before = sets.captioned(tmp_path)
+    said.write_text("a dog")
+    after = sets.captioned(tmp_path)
+    assert after.fingerprint == before.fingerprint  # words of images stay what they are
+    assert after.known_sha256 != before.known_sha256
+    assert after.known_sha256 == sets.captioned(tmp_path).known_sha256
+    (tmp_path / "classes.tsv").write_text("wnid\tname\ncat\ttabby\n")
+    names = sets.labelled(tmp_path)
+    (tmp_path / "classes.tsv").write_text("wnid\tname\ncat\ttiger\n")
+    assert sets.labelled(tmp_path).known_sha256 != names.known_sha256
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    picture(tmp_path / "cat/a.png")
+    (tmp_path / "cat/a.png").rename(tmp_path / os.fsdecode(b"cat/caf\xe9.png"))
+    with pytest.raises(InputError, match=r"'cat/caf\\udce9.png' is not UTF-8: rename the file"):
+        sets.labelled(tmp_path)
+
+
+def test_an_archive_of_digits_that_is_cut_off(tmp_path):
+    np.savez(tmp_path / "mnist.npz", x_test=np.zeros((2, 28, 28), np.uint8), y_test=np.zeros(2, int))
+    whole = (tmp_path / "mnist.npz").read_bytes()
+    (tmp_path / "mnist.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cannot read .*mnist\.npz as \.npz"):
+        sets.labelled(tmp_path)
 
 
 def test_an_image_without_a_class(tmp_path):

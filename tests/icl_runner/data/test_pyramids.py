@@ -75,6 +75,25 @@ def test_many_images_are_written_as_they_come(tmp_path):
     assert sum(second.calls) == 600 - 512
 
 
+def test_photographs_are_cut_before_they_are_gathered(tmp_path):
+    looked = []
+
+    class Cutting(Counting):
+        def square(self, image):
+            looked.append(image.shape)
+            return super().square(image)
+
+        def encode(self, images):
+            assert {image.shape for image in images} == {(16, 16, 3)}
+            return super().encode(images)
+
+    large = ExampleSet(
+        "large", [Example("a"), Example("b")], {}, lambda key: np.zeros((90, 120, 3), np.uint8), str
+    )
+    Pyramids(Cutting(), large, tmp_path)(["a", "b"])
+    assert looked == [(90, 120, 3)] * 2
+
+
 def test_another_tokenizer_or_set_has_its_own_file(tmp_path):
     Pyramids(Counting(), example_set(), tmp_path)(["1"])
     other = Counting()

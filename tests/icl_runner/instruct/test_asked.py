@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icl_runner.cells import shuffled
+from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
 from icl_runner.instruct.asked import write_asked
 from icl_runner.tasks.caption import Caption
@@ -65,6 +67,24 @@ def test_what_is_written_is_not_what_a_run_asks(tmp_path) -> None:
     assert len(written) == len(asked) == 3
     assert not written & asked
     assert not {f"Caption: {text}" for text in written} & shown
+
+
+def test_an_image_that_a_run_asks_about_is_not_written_with_another_question(tmp_path, monkeypatch) -> None:
+    examples = [
+        Example(f"{image}-{number}", question=f"{number}?", answers=("yes",), image_key=str(image))
+        for image in range(20)
+        for number in range(5)
+    ]
+    found = ExampleSet("drawn", examples, {}, lambda key: np.zeros((4, 4, 3), np.uint8), lambda: "drawn")
+    monkeypatch.setattr(Vqa, "examples", lambda self: found)
+    task = Vqa(model=MODEL, count=20)
+    write_asked(task, output=tmp_path / "asked.json")
+    written = {entry.id for entry in read_conversations(tmp_path / "asked.json").entries}
+    assert len(written) == 20
+    images = {one.removeprefix("vqa/0/").partition("-")[0] for one in written}
+    assert len(images) == 4  # each with all its questions
+    first = shuffled(examples, task.seed, lambda one: one.key)[:8]
+    assert images.isdisjoint(one.image_key for one in first)
 
 
 def test_nothing_to_ask_is_refused(tmp_path) -> None:

@@ -217,6 +217,16 @@ def test_a_likely_refusal_does_not_win(vocabulary):
     assert choose(answers, 1, vocabulary) == (["snow"], {})
 
 
+@pytest.mark.parametrize("worse", ["1 2 3 4", "", "snow pale xyzzy plugh"])
+def test_words_with_commas_are_better_than_none(vocabulary, worse):
+    answers = [Answer(worse, -0.1), Answer("Snow, Pale, Mist, Grey", -3.0)]
+    assert choose(answers, 4, vocabulary)[0] == ["snow", "pale", "mist", "grey"]
+
+
+def test_an_answer_without_a_log_probability_is_not_the_likeliest(vocabulary):
+    assert choose([Answer("pale"), Answer("snow", -0.2)], 1, vocabulary) == (["snow"], {})
+
+
 def test_the_answer_that_agrees_most_with_its_condition_is_taken(vocabulary):
     """ "black" is what the model likes best, whatever is asked; "snow" is what a cat makes likelier."""
     answers = iter(["black", "snow", "snow", "pale"])

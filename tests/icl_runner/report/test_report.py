@@ -32,6 +32,7 @@ from icl_runner.report.chart import chart, lines
 from icl_runner.report.gallery import Answered, answered
 from icl_runner.report.logs import collect
 from icl_runner.report.report import as_json, markdown, write_html
+from icl_runner.report.side_by_side import side_by_side
 from icl_runner.report.tables import tables
 from icl_runner.tasks.classify import CONSTRAINED, PAPER
 from spae.errors import InputError
@@ -84,6 +85,8 @@ def write_log(folder, name, samples, *, task="classify", cell=CELL, model=MODEL,
             task=name,
             dataset=EvalDataset(name="tiny", samples=len(ids), sample_ids=ids),
             model=model,
+            model_base_url=changes.pop("url", None),
+            model_args=changes.pop("args", {}),
             config=EvalConfig(),
             metadata={"spae": spae},
         ),
@@ -136,6 +139,50 @@ def test_a_control_of_the_episodes_own_classes_is_called_so(tmp_path):
     assert control.label == "control: words of an image of another class of the episode"
     assert "control" not in result.label + ceiling.label
     assert any("control another class of the episode" in row.label for row in find(made, "What it took").rows)
+
+
+def test_runs_that_differ_in_how_or_about_what_a_model_was_asked_are_never_one_cell(tmp_path):
+    write_log(tmp_path, "a", binary(15, 2), url="http://a/v1", args={"dialect": "vllm"})
+    write_log(tmp_path, "b", binary(5, 2), url="http://b/v1", args={"dialect": "vllm"})
+    write_log(tmp_path, "c", binary(6, 2), url="http://b/v1")
+    write_log(tmp_path, "d", binary(7, 2), url="http://b/v1", spae={"model_revision": "12345"})
+    write_log(tmp_path, "other", binary(8, 2), model="mockllm/other", url="http://b/v1")
+    cells = collect([tmp_path])
+    assert [len(cell.samples) for cell in cells] == [20] * 5
+    [table] = [one for one in tables(cells) if one.title.startswith("2-way")]
+    rights = {row.label: row.values[0].mean for row in table.rows if row.kind == "result"}
+    asked = {f"{MODEL}, 5 words, asked at http://a/v1 dialect=vllm": 0.75}
+    asked |= {f"{MODEL}, 5 words, asked at http://b/v1 dialect=vllm": 0.25}
+    asked |= {f"{MODEL}, 5 words, asked at http://b/v1": 0.3}
+    assert rights == asked | {
+        f"{MODEL}, 5 words, asked at http://b/v1 12345": 0.35,
+        "mockllm/other, 5 words": 0.4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        (
+            {"cell": CELL | {"control": "another class of the episode"}},
+            ["control another class", "control –"],
+        ),
+        ({"spae": {"episodes_sha256": "12" * 32}}, ["episodes 12121212", "episodes "]),
+    ],
+)
+def test_no_cell_takes_the_place_of_another_in_a_table(tmp_path, changes, labels):
+    write_log(tmp_path, "a", binary(20, 2), **changes)
+    write_log(tmp_path, "b", binary(0, 2))
+    rows = [row for row in find(tables(collect([tmp_path])), "2-way").rows if row.kind == "result"]
+    assert sorted(row.values[0].mean for row in rows) == [0, 1]
+    assert all(any(told in row.label for row in rows) for told in labels)
+
+
+def test_data_under_two_names_is_refused_and_not_hidden(tmp_path):
+    write_log(tmp_path, "a", binary(20, 2))
+    write_log(tmp_path, "b", binary(0, 2), spae={"data": "elsewhere"})
+    with pytest.raises(InputError, match=r"twice, on .* called otherwise: leave one of the two out"):
+        side_by_side(collect([tmp_path]))
 
 
 def test_scoring_rules_and_ways_are_never_in_one_table(tmp_path):

@@ -37,6 +37,16 @@ RNG = np.random.default_rng(0)
 A, B = RNG.integers(0, 2, 40), RNG.integers(0, 2, 40)
 
 
+def test_a_model_that_was_asked_twice_is_told_from_itself():
+    cells = [cell("x/a", A), cell("x/a", B, version="2"), cell("x/b", A)]
+    table = next(one for one in side_by_side(cells) if "constrained" in one.title)
+    assert table.columns[:3] == ("a (version 1)", "a (version 2)", "b")
+    assert [figure.mean for figure in table.rows[0].values[:3]] == [A.mean(), B.mean(), A.mean()]
+    at = [cell("x/a", A, provider="http://a/v1"), cell("x/a", B, provider="http://b/v1")]
+    table = next(one for one in side_by_side(at) if "constrained" in one.title)
+    assert table.columns[:2] == ("a (asked at http://a/v1)", "a (asked at http://b/v1)")
+
+
 def test_two_models_on_the_same_episodes():
     [opened, constrained] = sorted(
         side_by_side([cell("spae-lm/a", A), cell("spae-lm/b", B)]),

@@ -104,7 +104,8 @@ def test_classify_scores_each_answer_by_the_rule_of_its_key():
     }
     values, metadata = Classify.score(item.shown, answers)
     assert values == {"open": 0, "constrained": 1, "open_other": 1, "constrained_other": 0}
-    assert metadata == {"answers": answers, "truth": "beagle", "words": "hound ear", "query_key": "b2"}
+    shown = {"truth": "beagle", "names": item.shown["names"], "words": "hound ear", "query_key": "b2"}
+    assert metadata == {"answers": answers, **shown}
 
 
 PEOPLE = ("red", "red", "red", "red", "blue")

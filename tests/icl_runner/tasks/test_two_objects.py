@@ -32,6 +32,16 @@ def _believes_the_question(call) -> str:
     return next((name for name in call.choices if name in region), call.choices[0])
 
 
+def test_nothing_is_asked_that_an_example_names():
+    """Its crop would stand in the context, with its name."""
+    _, cells = _cells()
+    for cell in cells.values():
+        lines = cell.items[0].calls[0].prompt.context.splitlines()
+        named = {line.partition(": ")[2] for line in lines if line.startswith("Answer: ")}
+        assert len(named) == 2
+        assert all(named.isdisjoint(item.shown["names"]) for item in cell.items)
+
+
 def test_what_is_asked():
     found, cells = _cells()
     assert list(cells) == ["mark", "none", "words", "crop"]

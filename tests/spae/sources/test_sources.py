@@ -185,6 +185,17 @@ def test_identity_is_cheap_and_follows_the_content(folder, shards, monkeypatch):
     assert open_source(folder).identity != before
 
 
+def test_identity_follows_what_files_beside_the_images_say(folder):
+    before = open_source(folder).identity
+    said = folder / "more.txt"
+    said.write_text("a fox")
+    with_caption = open_source(folder).identity
+    said.write_text("a cat")  # as long as before
+    assert len({before, with_caption, open_source(folder).identity}) == 3
+    said.unlink()
+    assert open_source(folder).identity == before
+
+
 def jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=95)
