@@ -71,9 +71,11 @@ class ExampleSet:
         self._read, self._identity = read, identity
         self._by_key = {example.key: example for example in self.examples}
         self._image_keys = {example.image_key for example in self.examples}
-        for key in {*self._by_key, *self._image_keys}:
-            if not key.isprintable() and key != key.encode(errors="replace").decode():
-                raise InputError(f"{name}: the name {key!r} is not UTF-8: rename the file")
+        for key in (*self._by_key, *self._image_keys):
+            try:
+                key.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(f"{name}: the name {key!r} is not UTF-8: rename the file") from error
         if not self.examples:
             raise InputError(f"wanted at least one example, {name} has none")
         if len(self._by_key) < len(self.examples):

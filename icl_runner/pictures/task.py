@@ -41,9 +41,7 @@ class DrawingTask(Task):
 
     # layers of the pyramid that are written, each number a row (4: 85 words)
     layers: Annotated[tuple[int, ...], wholes(1)] = (4,)
-    rounds: Annotated[int, whole(1)] = (
-        1  # each with another context; of generate those of the seeds that follow
-    )
+    rounds: Annotated[int, whole(1)] = 1  # each with another context; of generate the next seed's
     # layers whose words are written one after the other; those of the rest stand alone
     autoregressive: Annotated[int, whole(0)] = 3
     segment_words: Annotated[int, whole(1)] = 16  # words of one call, at most
