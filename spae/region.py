@@ -15,6 +15,8 @@ from spae.images import to_rgb
 
 Region = Sequence[float] | Bool[np.ndarray, "h w"]
 
+LEAST = 1e-3  # pixels of a box's side: in float32 less would be nothing
+
 
 @dataclass(frozen=True)
 class Look:
@@ -87,10 +89,10 @@ def check(
             raise InputError("the mask holds no pixel: mark at least one as True")
         return region
     x, y, w, h = _box(region)
-    if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
+    if not (x >= 0 and y >= 0 and w >= LEAST and h >= LEAST and x + w <= width and y + h <= height):
         raise InputError(
-            f"wanted a box (x, y, width, height) on the image of {width} x {height} pixels, got ({x:g}, {y:g}, {w:g}, "
-            f"{h:g})"
+            f"wanted a box (x, y, width, height) on the image of {width} x {height} pixels, of {LEAST:g} a side at "
+            f"least, got ({x:g}, {y:g}, {w:g}, {h:g})"
         )
     return x, y, w, h
 

@@ -14,12 +14,18 @@ OPEN, CLOSE = "<image>", "</image>"
 _MARK = re.compile(r"< ?(/?) ?image ?>", re.IGNORECASE)
 _FENCE = re.compile(r"(```|~~~)[^\n`~]*\n(.*?)(?:\1|\Z)", re.DOTALL)
 _JSON_BEGINS = re.compile(r"[\[{]")
+_JSON_FOLLOWS = re.compile(r"[\s,]*(?=[\[{])")
 _JSON_KEY = re.compile(r'"[^"\n]{1,40}"\s*:')
 # Of our own records and of chat replies: where the words are, the first that is there.
 _WORDS = ("words", "layers", "text", "content")
 _SEVERAL = ("data", "choices", "inputs")  # of which the first is meant
 # A line, or of a line what ends like a sentence or a heading.
 _SEGMENT = re.compile(r"[^\n]+?(?:[.!?:][*_]*(?=\s)|(?=\n)|\Z)")
+# What stands before the words of a layer or a place, at the end of the words of another.
+_LABEL = re.compile(
+    r"[*_]*(?:(?:layer|level|grid|row|line)\s*\d+\s*(?:\([^()]*\))?|\d+|(?<=[,;|/])[^,;|/]*)\s*:[*_]*$",
+    re.IGNORECASE,
+)
 _EMPHASIS = "*_"
 _LETTERS = re.compile(r"[^\W\d_]+")
 
@@ -51,8 +57,7 @@ def without_sentences(text: str, count: Callable[[str], int], miss: Callable[[in
         count: the number of words in a text.
         miss: how far so many words are from filling layers.
     """
-    segments = [found[0].strip() for found in _SEGMENT.finditer(text)]
-    segments = [one for one in segments if one]
+    segments = _segments(text)
     lines = {line.strip() for line in text.split("\n")} if "\n" in text else set()
     spoken = [_is_sentence(one, one in lines) for one in segments]
     if not any(spoken):
@@ -77,6 +82,20 @@ def without_sentences(text: str, count: Callable[[str], int], miss: Callable[[in
     if best == whole:
         return text, ""
     return "\n".join(segments[i] for i in sorted(best)), segments[min(whole - best)]
+
+
+def _segments(text: str) -> list[str]:
+    """The lines of a text, divided behind sentences and headings. Of two headings in one line the words between them
+    are a part of their own: "Layer 1: dog, Layer 2: park"."""
+    segments: list[str] = []
+    for line in text.split("\n"):
+        behind_heading = False
+        for found in _SEGMENT.finditer(line):
+            segment = found[0].strip()
+            label = _LABEL.search(segment) if behind_heading else None
+            segments += [segment[: label.start()], segment[label.start() :]] if label else [segment]
+            behind_heading = _ends(segment, ":")
+    return [stripped for one in segments if (stripped := one.strip())]
 
 
 def _is_sentence(segment: str, is_line: bool) -> bool:
@@ -112,6 +131,10 @@ def _in_json(text: str) -> tuple[str, str]:
     try:
         value, end = json.JSONDecoder().raw_decode(text, begin.start())
         words = list(_strings(value))
+        # A layer for each value; otherwise several values are several pictures, of which the first is meant.
+        while isinstance(value, dict) and "layer" in value and (following := _JSON_FOLLOWS.match(text, end)):
+            value, end = json.JSONDecoder().raw_decode(text, following.end())
+            words += _strings(value)
     except (ValueError, RecursionError):
         value, end, words = None, 0, []
     whole = not text[: begin.start()].strip() and not text[end:].strip()
@@ -136,7 +159,8 @@ def _strings(value: Any) -> Iterator[str]:
         for one in value:
             yield from _strings(one)
     elif isinstance(value, dict):
-        known = next((value[name] for name in _WORDS if name in value), None)
+        # "layers" may be their number.
+        known = next((value[name] for name in _WORDS if any(_strings(value.get(name)))), None)
         several = next((value[name] for name in _SEVERAL if isinstance(value.get(name), list)), None)
         if known is not None:
             yield from _strings(known)

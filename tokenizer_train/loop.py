@@ -17,7 +17,8 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from spae.errors import InputError
+from spae import bundle
+from spae.errors import BundleError, InputError
 from spae.files import open_path
 from tokenizer_train import preparation
 from tokenizer_train.checkpoint import Checkpoints, finite
@@ -37,7 +38,7 @@ from tokenizer_train.processes.mesh import (
 from tokenizer_train.processes.preemption import Requests, Stopped, listen
 from tokenizer_train.reporter import Diverged, Reporter
 from tokenizer_train.summaries import Summaries
-from tokenizer_train.training import Step, Training
+from tokenizer_train.training import Experiment, Step, Training
 
 
 def train(config: Config | ConnectorExperiment) -> epath.Path:
@@ -103,8 +104,14 @@ def begin(
         done, state, position = restored
         if position["run"] != training.identity:
             raise InputError(
-                f"the checkpoint in {checkpoints.folder} is of a run with other images, words, losses, seed or "
-                "frozen networks: give the config it was trained with, or another run.output"
+                f"the checkpoint in {checkpoints.folder} is of a run with other images, words, losses, seed, batch "
+                "size, start or frozen networks: give the config it was trained with, or another run.output"
+            )
+        check_initial(training.config, position.get("before"), checkpoints.folder)
+        if done > training.config.optimizer.steps:
+            raise InputError(
+                f"optimizer.steps: wanted {done:,} at least, as many as the checkpoint in {checkpoints.folder} has, "
+                f"got {training.config.optimizer.steps:,}: give more, or another run.output"
             )
         training.batches.set_state(position["data"])
         summaries.line(f"going on after step {done:,}, from {checkpoints.folder}")
@@ -113,6 +120,28 @@ def begin(
     if before is not None:
         training.validate(state, summaries, 0)  # what there is to be improved on
     return 0, state, 0.0, before
+
+
+def check_initial(config: Experiment, before: Mapping[str, Any] | None, folder: epath.Path) -> None:
+    """That a checkpoint's run began as the config's would; `before`: what the checkpoint tells of the bundle it began
+    with. Where that is gone by now, its weights are in the checkpoint.
+
+    Raises:
+        InputError: it began with another bundle, or with none.
+    """
+    initial = config.run.initial if isinstance(config, Config) else None
+    same = (initial is None) == (before is None)
+    if same and initial is not None and before is not None:
+        try:
+            now = bundle.sha256(initial)
+            same = before.get("sha256", now) == now
+        except BundleError:
+            pass
+    if not same:
+        raise InputError(
+            f"the checkpoint in {folder} is of a run that did not begin with the bundle of run.initial as it is now: "
+            "give the one it began with, or another run.output"
+        )
 
 
 def steps(

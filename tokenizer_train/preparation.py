@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
+from spae import bundle
 from spae.pursuit import Pursuit
 from spae.sources import Source
 from spae.tokenizer import Tokenizer
@@ -76,11 +77,12 @@ class Prepared:
         self, state: TrainState, say: Callable[[str], None]
     ) -> tuple[TrainState, dict[str, Any] | None]:
         """With the weights of `run.initial`, if it names a bundle."""
-        bundle = self.config.run.initial
-        if bundle is None:
+        begun = self.config.run.initial
+        if begun is None:
             return state, None
-        params, before = initial(bundle, self.config.tokenizer, self.vocabulary, state.params)
-        say(f"beginning with the weights of {bundle}")
+        params, before = initial(begun, self.config.tokenizer, self.vocabulary, state.params)
+        say(f"beginning with the weights of {begun}")
+        before = {**before, "sha256": bundle.sha256(begun)}
         return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params)), before
 
     def make_step(self) -> partial[tuple[TrainState, Metrics]]:

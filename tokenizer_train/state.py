@@ -255,7 +255,8 @@ def _split(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> tuple[nnx.Gra
 
 
 def transform(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Adam as the config has it."""
+    """Adam as the config has it, of gradients that are clipped if it says so: of the same state either way, so that a
+    run can go on with it."""
     adam = optax.adamw(
         schedule(config),
         b1=config.betas[0],
@@ -263,9 +264,15 @@ def transform(config: OptimizerConfig) -> optax.GradientTransformation:
         eps=config.epsilon,
         weight_decay=config.weight_decay,
     )
-    return (
-        adam if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
-    )
+    if config.clip_norm is None:
+        return adam
+    clip = optax.clip_by_global_norm(config.clip_norm)
+
+    def update(gradients, state, params=None):
+        clipped, _ = clip.update(gradients, clip.init(params))
+        return adam.update(clipped, state, params)
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def perceptual_network(config: Config) -> nnx.Module | None:

@@ -11,7 +11,6 @@ bad.jsonl                      key and reason of every bad image; written last
 import fcntl
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,7 +80,7 @@ class Folder:
             "images": part.images,
             "bytes": len(part.data),
             "sha256": hashlib.sha256(part.data).hexdigest(),
-            "bad": [asdict(bad) for bad in part.bad],
+            "bad": [bad.note for bad in part.bad],
         }
         write_file(self.path / self.job.file_name(part.number), part.data)
         write_file(self._done_file(part.number), _json(done))

@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -133,7 +132,7 @@ class Worker:
                 "number": pa.array([number], pa.int64()),
                 "data": pa.array([part.data], pa.large_binary()),
                 "images": pa.array([part.images], pa.int64()),
-                "bad": pa.array([json.dumps([asdict(bad) for bad in part.bad])]),
+                "bad": pa.array([json.dumps([bad.note for bad in part.bad])]),
             }
         )
 

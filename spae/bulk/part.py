@@ -30,12 +30,22 @@ BATCH = 32
 AHEAD = 4 * BATCH
 
 
+# Images one after the other whose files cannot be opened: then it is no matter of the images.
+GONE = 16
+
+
 @dataclass(frozen=True)
 class Bad:
-    """An image that could not be read."""
+    """An image that could not be read; `gone`: the system did not give its file."""
 
     key: str
     reason: str
+    gone: bool = False
+
+    @property
+    def note(self) -> dict[str, str]:
+        """What is written of it."""
+        return {"key": self.key, "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -77,12 +87,21 @@ def encode_part(
 
     Args:
         advance: told how many images more have been dealt with.
+
+    Raises:
+        InputError: the files of GONE images in a row cannot be opened.
     """
     rows: list[dict[str, Any]] = []
     bad: list[Bad] = []
     batch: list[Record] = []
-    told = 0
+    told = gone = 0
     for record in chain(records, (None,)):
+        gone = gone + 1 if isinstance(record, Bad) and record.gone else 0
+        if isinstance(record, Bad) and gone == GONE:
+            raise InputError(
+                f"{GONE} images in a row cannot be opened, last {record.key} ({record.reason}): see whether the disk "
+                "or bucket is still there; the same command goes on"
+            )
         if isinstance(record, Bad):
             bad.append(record)
         elif record is not None:
@@ -149,14 +168,16 @@ def _table(rows: list[dict[str, Any]]) -> "pa.Table":
 
 
 def _read(source: Source, index: int, square: Square) -> Record | Bad:
+    gone = False
     try:
         record = source[index]
         for text in (record.key, record.label, record.caption):
             (text or "").encode()
         return dataclasses.replace(record, image=square(record.image))
     except InputError as error:
-        reason = str(error)
+        reason, gone = str(error), isinstance(error.__cause__, OSError)
     except UnicodeEncodeError:
         reason = "its name is not UTF-8: rename it"
     # What is not UTF-8 is written as \udcNN.
-    return Bad(*(text.encode(errors="backslashreplace").decode() for text in (source.key(index), reason)))
+    key, reason = (text.encode(errors="backslashreplace").decode() for text in (source.key(index), reason))
+    return Bad(key, reason, gone)

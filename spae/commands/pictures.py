@@ -106,6 +106,8 @@ def _encode(options: argparse.Namespace) -> int:
                     progress.print(f"spae: {error}", sys.stderr)
             pyramids = tokenizer.encode([image for _, image in opened]) if opened else []
             for (path, _), pyramid in zip(opened, pyramids, strict=True):
+                # A name that is not UTF-8 is written as \udcNN, as bulk does.
+                path = path.encode(errors="backslashreplace").decode()
                 pyramid = pyramid.prefix(options.layers or pyramid.layers)
                 if options.json:
                     record = {"image": path, "model": model_name(options), "layers": pyramid.json()}

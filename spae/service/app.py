@@ -85,7 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            # Clients add their own, such as X-Stainless-Lang; a key in Authorization is what decides.
+            allow_headers=["*"],
             expose_headers=["X-Request-ID", "X-Spae-Repairs", "Retry-After"],
         )
     app.add_middleware(Observed, telemetry=telemetry)

@@ -86,10 +86,10 @@ class ParquetSource(Source):
         return int(np.searchsorted(self._ends, index, side="right"))
 
     def _label(self, index: int, value: Any) -> str | None:
-        if value is None:
+        if value is None or value != value:  # NaN, as pandas writes what is missing
             return None
         try:
-            label = label_among(self._class_names, value) if self._class_names else str(value)
+            label = label_among(self._class_names, value) if self._class_names else _text(value)
         except InputError as error:
             raise InputError(f"{self.key(index)}: {error}") from error
         return label and class_name(label)
@@ -105,7 +105,7 @@ class ParquetSource(Source):
         caption = row[self._caption] if self._caption else None
         if isinstance(caption, list):
             caption = caption[0] if caption else None
-        caption = None if caption is None else str(caption)
+        caption = None if caption is None or caption != caption else _text(caption)
         label = self._label(index, row[self._label_column]) if self._label_column else None
         return encoded, label, caption, self.key(index)
 
@@ -168,3 +168,7 @@ def _class_names(file: Path, metadata: dict[bytes, bytes] | None, column: str | 
         reason = "are not where they should be"
     LOG.warning(f"{file}: the names of classes in its metadata {reason}, so labels are as in the column")
     return None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -21,6 +21,10 @@ class TarSource(Source):
 
     def __init__(self, files: list[Path], size: int | None) -> None:
         super().__init__(files, size)
+        if len(set(self.names)) < len(self.names):
+            # Keys are to be unique: shards of one name lie in several folders.
+            common = os.path.commonpath([file.absolute() for file in files])
+            self.names = [os.path.relpath(file.absolute(), common) for file in files]
         self._members: list[tuple[int, str, int, int]] = []  # shard, name, offset, bytes
         self._fields: dict[tuple[int, str], tuple[int, int]] = {}  # (shard, name) -> offset, bytes
         unread: set[str] = set()
@@ -28,16 +32,18 @@ class TarSource(Source):
             try:
                 with tarfile.open(file, "r:") as archive:
                     # The last of one name counts, as when tar extracts them.
-                    members = {m.name.removeprefix("./"): m for m in archive if m.isreg()}
+                    members = {m.name.removeprefix("./"): _content(m, archive) for m in archive}
             except (tarfile.TarError, OSError) as error:
                 raise InputError(f"cannot read {file} as an uncompressed tar file: {error}") from error
             for name, member in members.items():
+                if member is None:
+                    continue
                 place = (member.offset_data, member.size)
                 if is_image(name):
                     self._members.append((shard, name, *place))
                 elif name.rpartition(".")[2] in FIELDS:
                     self._fields[shard, name] = place
-            unread |= _unread(members)
+            unread |= _unread(name for name, member in members.items() if member)
         if not self._members:
             wanted = ", ".join(EXTENSIONS[1:])
             raise InputError(f"no images in {files[0]}: wanted members <label>/<name>.jpg ({wanted})")
@@ -56,7 +62,7 @@ class TarSource(Source):
 
     def key(self, index: int) -> str:
         shard, name, _, _ = self._members[index]
-        return f"{self.files[shard].name}/{name}"
+        return f"{self.names[shard]}/{name}"
 
     def _read(self, index: int) -> tuple[bytes, str | None, str | None, str]:
         shard, _, offset, length = self._members[index]
@@ -91,6 +97,19 @@ class TarSource(Source):
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         for descriptor in self.__dict__.get("_open", {}).values():
             close(descriptor)
+
+
+def _content(member: tarfile.TarInfo, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """Where the bytes of a member are: of a hard link, which tar writes for a further name of one file, at that file's
+    place; None for what is no file."""
+    if member.islnk():
+        try:
+            member = archive.getmember(member.linkname)
+        except KeyError as error:
+            raise tarfile.TarError(
+                f"{member.name} is a link to {member.linkname}, which is not in it"
+            ) from error
+    return member if member.isreg() else None
 
 
 def _unread(members: Iterable[str]) -> set[str]:

@@ -235,6 +235,22 @@ run(Job(path={job.path!r}, source=open_source({job.path!r}, 16), bundle="default
     assert contents(output) == contents(tmp_path / "unbroken")
 
 
+def test_images_that_are_gone_for_a_while_are_not_noted_as_bad(tmp_path, fake):
+    images = write_folder(tmp_path / "images", ["good"] * 20)
+    job = fake_job(images, 20)
+    job.identity()  # is looked at when the run begins
+    images.rename(tmp_path / "away")
+    with pytest.raises(InputError, match=r"16 images in a row cannot be opened, .* the same command goes on"):
+        run(job, tmp_path / "words")
+    (tmp_path / "away").rename(images)
+    done = run(job, tmp_path / "words")
+    assert (done.images, done.bad) == (20, 0)
+    # A few are bad images, as before.
+    for file in sorted(images.glob("*/*"))[:15]:
+        file.unlink()
+    assert run(job, tmp_path / "others").bad == 15
+
+
 @pytest.mark.parametrize("damage", ["cut", "lost", '{"part"', "[1]", "null", '{"part": 1}', "no list"])
 def test_a_damaged_part_is_done_again(tmp_path, fake, damage):
     job = fake_job(write_folder(tmp_path / "images", ["good"] * 5), 2)

@@ -35,6 +35,13 @@ def kinds(result: Parsed) -> list[tuple[str, int]]:
     return [(repair.kind, repair.position) for repair in result.repairs]
 
 
+def test_the_number_of_layers_beside_a_text_is_not_its_words():
+    """As the service is asked for a picture."""
+    assert parsed('{"text": "dog park grass animal brown", "layers": 2}') == parsed(
+        "dog park grass animal brown"
+    )
+
+
 @st.composite
 def pyramids(draw, words: int):
     sides = draw(st.lists(st.sampled_from([1, 2, 4, 8]), max_size=4))
@@ -109,6 +116,11 @@ def test_formatting_is_understood_and_reported():
         "Here is your picture\ndog park grass animal brown",
         "**Words:** dog, park, grass, animal, brown",
         "Layer 1: dog\nLayer 2: park grass animal brown",
+        "Layer 1: dog, Layer 2: park grass animal brown",
+        "**Layer 1 (1x1):** dog **Layer 2 (2x2):** park grass animal brown",
+        "1: dog 2: park 3: grass 4: animal 5: brown",
+        "Whole: dog, top left: park, top right: grass, bottom left: animal, bottom right: brown",
+        '{"layer": 1, "words": ["dog"]}\n{"layer": 2, "words": ["park", "grass", "animal", "brown"]}',
         '{"words": ["dog", "park", "grass", "animal", "brown"]}',
         '{"picture": "dog park grass animal brown", "count": 5}',
         '```json\n{"layers": [{"words": ["dog"]}, {"words": ["park", "grass", "animal", "brown"]}]}\n```',

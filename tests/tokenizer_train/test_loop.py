@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_the_old_bundle(finished, image_folder, monkeypatch) 
 
 def test_a_config_that_does_not_fit_is_refused(finished, linear_config, hash_guidance, monkeypatch) -> None:
     monkeypatch.setattr(hash_guidance, "fingerprint", "hash 2")
-    with pytest.raises(InputError, match="other images, words, losses, seed or frozen networks"):
+    with pytest.raises(InputError, match="other images, words, losses, seed, batch size, start or frozen"):
         train(finished)
     with pytest.raises(InputError, match="is of another model"):
         train(changed(linear_config, tokenizer={"latents": 3}))

@@ -10,6 +10,7 @@ from conftest import CONFIGS
 from flax import nnx
 
 import spae
+from spae import bundle
 from spae.errors import InputError
 from spae.images import to_array
 from spae.metrics import psnr
@@ -143,6 +144,13 @@ def test_the_decoder_alone_is_trained_and_the_words_stay(trained, config, image_
     assert moved == {"decoder"}
     images = [record.image for record in open_source(image_folder)]
     assert loaded.encode(images) == first.encode(images)
+    # The run goes on with nothing but what it began with, and to no fewer steps than it has.
+    other = str(tmp_path / "other")
+    loaded.save(other)
+    with pytest.raises(InputError, match=r"did not begin with the bundle of run\.initial as it is now"):
+        loop.train(changed(finish, run={"initial": other}))
+    with pytest.raises(InputError, match=r"optimizer\.steps: wanted 3 at least, .* got 2"):
+        loop.train(changed(finish, optimizer={"steps": 2, "warmup_steps": 1}))
     with pytest.raises(InputError, match=r"has meaning 'pursuit', pools \(1, 4\) .*give the bundle's"):
         loop.train(changed(finish, tokenizer={"pools": (2, 4)}))
 
@@ -167,7 +175,7 @@ def test_finetuning_keeps_the_words_of_meaning(trained, config, image_folder, tm
     told = loaded.info["training"]
     assert told["images"] == 27  # of thirty
     assert (told["config"]["run"]["initial"], told["config"]["data"]["validation"]) == ("bundle", None)
-    assert told["initial"] == first.info["training"]
+    assert told["initial"] == {**first.info["training"], "sha256": bundle.sha256(begun)}
 
 
 def test_the_average_is_short_at_first_and_not_where_a_bundle_was(config) -> None:

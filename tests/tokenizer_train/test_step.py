@@ -1,12 +1,16 @@
 """What compares pictures with images in a step, by hand."""
 
+import dataclasses
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from spae.pyramid import PyramidShape
+from tokenizer_train.config import OptimizerConfig
+from tokenizer_train.state import transform
 from tokenizer_train.step import _picture_losses
 
 
@@ -49,3 +53,15 @@ def test_which_pictures_have_a_part(pyramid, meaning_layers, parts):
     lengths = list(range(1, len(pyramid) + 1))
     found, each = compare((len(lengths), 5, 5, 3), jnp.array(lengths), pyramid, meaning_layers)
     assert found == pytest.approx(sum(each[one - 1] for one in parts) / len(lengths), rel=1e-5)
+
+
+def test_clipping_is_of_the_gradients_alone_so_that_a_run_can_begin_with_it():
+    plain = OptimizerConfig(learning_rate=0.1, warmup_steps=0, decay="constant", clip_norm=None)
+    clipped = dataclasses.replace(plain, clip_norm=0.5)
+    params, gradients = {"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([3.0, -4.0])}
+    state = transform(plain).init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(transform(clipped).init(params))
+    # The moments tell, where Adam's first step would not.
+    _, after = transform(clipped).update(gradients, state, params)
+    _, wanted = transform(plain).update({"a": gradients["a"] / 10}, state, params)  # of norm 5, to .5
+    jax.tree.map(np.testing.assert_allclose, after, wanted)

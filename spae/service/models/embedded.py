@@ -105,7 +105,7 @@ class EmbeddedModel:
         self, body: Mapping[str, Any], headers: Mapping[str, str], pictures: PictureFormat
     ) -> dict[str, Any]:
         request = await asyncio.to_thread(self._read, body, pictures)
-        text, end = await self._whole(request)
+        text, end = await self._whole(request, self._until())
         answer = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": answer, "logprobs": None, "finish_reason": end.reason}
         usage = _usage(len(request.prompt), end.tokens)
@@ -122,8 +122,9 @@ class EmbeddedModel:
     async def complete(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         requests = await asyncio.to_thread(self._read_completion, body)
         choices, written = [], 0
+        until = self._until()
         for index, request in enumerate(requests):
-            text, end = await self._whole(request)
+            text, end = await self._whole(request, until, must=index == 0)
             choices.append(_continued(index, text, end.reason))
             written += end.tokens
         usage = _usage(sum(len(request.prompt) for request in requests), written)
@@ -147,18 +148,26 @@ class EmbeddedModel:
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
-    async def _whole(self, request: Request) -> tuple[str, End]:
-        """An answer as it is when it ends, or when its time is up."""
+    def _until(self) -> float:
+        """When the time is up of what is asked now, by the loop's clock."""
+        return asyncio.get_running_loop().time() + self._timeout_s
+
+    async def _whole(self, request: Request, until: float, must: bool = True) -> tuple[str, End]:
+        """An answer as it is when it ends, or when its time is up.
+
+        Raises:
+            ApiError: 504, there is nothing of it by then, though there `must` be.
+        """
         text = ""
         async with self._write(request) as pieces:
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout_at(until):
                     async for piece in pieces:
                         if isinstance(piece, End):
                             return text, piece
                         text += piece
             except TimeoutError:
-                if not text:
+                if must and not text:
                     message = f"the language model had no time within {self._timeout_s:g} s: try again later"
                     raise ApiError(504, message, code="upstream_timeout") from None
         return text, End("length", len(self._model.tokenizer.encode(text)))

@@ -54,7 +54,9 @@ class Writer:
         self._told = 0  # characters of it
         self._tokens = 0  # of what has been written
         self._drawn = 0  # tokens, also those behind the end of a text
-        self._marks = (*request.stop, *([OPEN] if request.pictures else []))
+        # What ends an answer begins no picture.
+        self._draws = request.pictures is not None and OPEN not in request.stop
+        self._marks = (*request.stop, *([OPEN] if self._draws else []))
         self._pictures = 0  # begun
 
     def write(self) -> None:
@@ -106,9 +108,10 @@ class Writer:
             found = self._first_mark(len(before))
             if found is not None:
                 place, mark = found
-                self._text = self._text[:place] + (OPEN if mark == OPEN else "")
+                begins = self._draws and mark == OPEN
+                self._text = self._text[:place] + (OPEN if begins else "")
                 self._give_back(new, len(self._text) - len(before))
-                return "picture" if mark == OPEN else "stop"
+                return "picture" if begins else "stop"
             if generation.stop != "length":
                 return "stop"
             self._show(len(self._text) - self._doubtful())
@@ -169,12 +172,12 @@ class Writer:
 
     def _doubtful(self) -> int:
         """How many characters at the end may begin a mark or a stop string, or are half a letter."""
-        if self._text.endswith("\ufffd"):
-            return len(self._text) - len(self._text.rstrip("\ufffd"))
-        longest = min(max(map(len, self._marks), default=1) - 1, len(self._text))
-        return next(
-            (n for n in range(longest, 0, -1) if any(m.startswith(self._text[-n:]) for m in self._marks)), 0
+        whole = self._text.rstrip("\ufffd")
+        longest = min(max(map(len, self._marks), default=1) - 1, len(whole))
+        begun = next(
+            (n for n in range(longest, 0, -1) if any(m.startswith(whole[-n:]) for m in self._marks)), 0
         )
+        return len(self._text) - len(whole) + begun
 
     def _show(self, end: int) -> None:
         if end > self._told:

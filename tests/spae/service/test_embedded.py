@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 from fake_lm import CONTROL, FakeLM
@@ -87,6 +88,36 @@ def test_stop_strings_wherever_they_fall(end):
     assert (content, reason) == ("x" * end, "stop")
     pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in stream(upstream, stop="STOP")]
     assert "".join(pieces) == "x" * end
+
+
+def test_half_a_letter_hides_no_stop_string():
+    """It ends the first stretch; what stands before it may begin a stop string."""
+    upstream, _ = model("xxxxx" + "ST½¼P" + " and more")
+    assert ask(upstream, stop=["STéP"])[:2] == ("xxxxx", "stop")
+    pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in stream(upstream, stop="STéP")]
+    assert "".join(pieces) == "xxxxx"
+
+
+def test_a_mark_that_is_to_stop_the_answer_begins_no_picture():
+    upstream, _ = model("Look: <image> There.")
+    assert ask(upstream, stop=["<image>"])[:2] == ("Look: ", "stop")
+    body = {"prompt": "hello", "stop": ["<image>"], "max_tokens": 40}
+    upstream.check_completion(body)
+    [choice] = asyncio.run(upstream.complete(body, {}))["choices"]
+    # The stand-in goes on behind as many letters of its script as the prompt has.
+    assert (choice["text"], choice["finish_reason"]) == (" ", "stop")
+
+
+def test_the_time_is_that_of_all_prompts_together():
+    upstream, lm = model("x" * 1000, timeout_s=1)
+    lm.room = threading.Semaphore(2)  # two stretches of the first prompt, and no more
+    threading.Timer(3, lm.room.release, [10**6]).start()
+    start = time.monotonic()
+    body = {"prompt": ["hello", "hi"], "max_tokens": 800}
+    first, second = asyncio.run(upstream.complete(body, {}))["choices"]
+    assert time.monotonic() - start < 2.5
+    assert (first["text"], first["finish_reason"]) == ("x" * 16, "length")
+    assert (second["text"], second["finish_reason"]) == ("", "length")
 
 
 def test_a_picture_has_exactly_its_words():

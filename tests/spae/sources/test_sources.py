@@ -266,6 +266,47 @@ def imagenet2012(folder):
     return builder.data_path
 
 
+def test_a_hard_link_in_a_shard_is_the_image_that_it_links_to(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, kind, link in (
+            ("cat/a.png", tarfile.REGTYPE, ""),
+            ("dog/b.png", tarfile.LNKTYPE, "cat/a.png"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, link
+            data = b"" if link else png(PICTURES["fox/z.png"])
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    source = open_source(tmp_path / "a.tar")
+    assert source.labels == ["cat", "dog"]
+    np.testing.assert_array_equal(source[0].image, source[1].image)
+
+
+def test_shards_of_one_name_have_keys_of_their_own(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_tar(tmp_path / folder / "00000.tar", {"cat/a.png": png(PICTURES["fox/z.png"])})
+    assert open_source(str(tmp_path / "*" / "00000.tar")).keys == [
+        "one/00000.tar/cat/a.png",
+        "two/00000.tar/cat/a.png",
+    ]
+
+
+def test_labels_and_captions_of_parquet_that_are_bytes_or_not_there(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    image = png(PICTURES["fox/z.png"])
+    columns = {"image": [image] * 2, "label": [b"cat", None], "caption": [b"a cat", None]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "bytes.parquet")
+    source = open_source(tmp_path / "bytes.parquet")
+    assert (source.labels, source.caption(0)) == (["cat", None], "a cat")
+    parquet.write_table(
+        pyarrow.table({"image": [image] * 2, "label": [2.0, float("nan")]}), tmp_path / "nan.parquet"
+    )
+    assert open_source(tmp_path / "nan.parquet").labels == ["2.0", None]
+
+
 def test_folder_of_shards_and_one_shard(shards):
     assert len(open_source(shards.parent)) == 5
     assert len(open_source(shards.parent / "s-1.tar")) == 2
