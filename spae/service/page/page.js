@@ -54,7 +54,7 @@ function facts(entries) {
 function needKey(error) {
   if (error.status !== 401) return false;
   const input = element("key");
-  if (input.value) fail(error); // a wrong one
+  if (error.keyed) fail(error); // a wrong one; what was asked before there was one may be answered later
   element("key-form").hidden = false;
   input.focus();
   return true;

@@ -10,11 +10,12 @@ export function useKey(value) {
   key = value;
 }
 
-/** What went wrong, as a sentence; `status` is that of HTTP, 0 without an answer. */
+/** What went wrong, as a sentence; `status` is that of HTTP, 0 without an answer; `keyed`: a key was sent. */
 export class ServiceError extends Error {
-  constructor(message, status) {
+  constructor(message, status, keyed = false) {
     super(message.charAt(0).toUpperCase() + message.slice(1));
     this.status = status;
+    this.keyed = keyed;
   }
 }
 
@@ -93,7 +94,7 @@ async function answered(path, options) {
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
   const message = said.error?.message ?? `the service answered with the status ${response.status}: try again later`;
-  throw new ServiceError(message.replace(FIELD, ""), response.status);
+  throw new ServiceError(message.replace(FIELD, ""), response.status, "Authorization" in headers);
 }
 
 function broken(error) {

@@ -115,7 +115,7 @@ def test_a_run_goes_on_with_the_same_language_model_wherever_it_lies(lqae, tmp_p
     tensors = safetensors.numpy.load_file(file)
     [name, *_] = sorted(name for name in tensors if name.endswith("output.dense.bias"))
     safetensors.numpy.save_file({**tensors, name: tensors[name] + 1}, file)
-    with pytest.raises(InputError, match="seed or frozen networks"):
+    with pytest.raises(InputError, match="start or frozen networks"):
         train(dataclasses.replace(done, language_model=str(elsewhere)))
 
 
