@@ -159,11 +159,11 @@ def _strings(value: Any) -> Iterator[str]:
         for one in value:
             yield from _strings(one)
     elif isinstance(value, dict):
-        # "layers" may be their number.
-        known = next((value[name] for name in _WORDS if any(_strings(value.get(name)))), None)
+        known = [name for name in _WORDS if name in value]
         several = next((value[name] for name in _SEVERAL if isinstance(value.get(name), list)), None)
-        if known is not None:
-            yield from _strings(known)
+        if known:
+            # "layers" may be their number. Each is looked through once, or values within values would take for ever.
+            yield from next(filter(None, (list(_strings(value[name])) for name in known)), [])
         elif several is not None:
             yield from _strings(several[:1])
         else:

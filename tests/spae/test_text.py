@@ -42,6 +42,11 @@ def test_the_number_of_layers_beside_a_text_is_not_its_words():
     )
 
 
+def test_values_within_values_are_looked_through_once():
+    deep = '{"words": ' * 200 + '"dog park grass animal brown"' + "}" * 200
+    assert parsed(deep).pyramid == parsed("dog park grass animal brown").pyramid
+
+
 @st.composite
 def pyramids(draw, words: int):
     sides = draw(st.lists(st.sampled_from([1, 2, 4, 8]), max_size=4))
