@@ -26,6 +26,7 @@ _LABEL = re.compile(
     r"[*_]*(?:(?:layer|level|grid|row|line)\s*\d+\s*(?:\([^()]*\))?|\d+|(?<=[,;|/])[^,;|/]*)\s*:[*_]*$",
     re.IGNORECASE,
 )
+_LONGEST_LABEL = 60  # characters
 _EMPHASIS = "*_"
 _LETTERS = re.compile(r"[^\W\d_]+")
 
@@ -92,7 +93,8 @@ def _segments(text: str) -> list[str]:
         behind_heading = False
         for found in _SEGMENT.finditer(line):
             segment = found[0].strip()
-            label = _LABEL.search(segment) if behind_heading else None
+            # A label is short, and a text of digits alone may be long.
+            label = _LABEL.search(segment, max(0, len(segment) - _LONGEST_LABEL)) if behind_heading else None
             segments += [segment[: label.start()], segment[label.start() :]] if label else [segment]
             behind_heading = _ends(segment, ":")
     return [stripped for one in segments if (stripped := one.strip())]
