@@ -147,6 +147,19 @@ def test_a_full_disk_leaves_the_old_bundle(finished, image_folder, monkeypatch) 
     assert [entry.name for entry in folder.parent.iterdir() if entry.name.startswith(".")] == []
 
 
+def test_what_a_checkpoint_began_with_is_what_the_config_begins_with(linear_config) -> None:
+    began = {"sha256": "ab" * 32}
+    from_nothing = changed(linear_config, run={"initial": None})
+    gone = changed(linear_config, run={"initial": "a-bundle-that-is-gone"})
+    default = changed(linear_config, run={"initial": "default"})
+    loop.check_initial(from_nothing, None, "run")
+    loop.check_initial(gone, began, "run")  # its weights are in the checkpoint
+    loop.check_initial(default, {}, "run")  # from before the sum was kept
+    for config, before in ((from_nothing, began), (gone, None), (default, began)):
+        with pytest.raises(InputError, match=r"did not begin with the bundle of run\.initial as it is now"):
+            loop.check_initial(config, before, "run")
+
+
 def test_a_config_that_does_not_fit_is_refused(finished, linear_config, hash_guidance, monkeypatch) -> None:
     monkeypatch.setattr(hash_guidance, "fingerprint", "hash 2")
     with pytest.raises(InputError, match="other images, words, losses, seed, batch size, start or frozen"):

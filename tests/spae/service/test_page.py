@@ -668,9 +668,18 @@ def test_a_service_that_cannot_be_reached(visit):
 def test_a_service_with_keys(visit):
     page = visit(key=False)
     expect(page.locator("#key-form")).to_be_visible()
-    page.set_input_files("#file", DOGS)  # waits for the key
+    held = []
+    page.route("**/v1/tokenize", lambda route: held.append(route))
+    with page.expect_request("**/v1/tokenize"):
+        page.set_input_files("#file", DOGS)  # waits for the key
     page.fill("#key", "a-key-that-nobody-has")
     page.press("#key", "Enter")
+    expect(page.locator("#error")).to_contain_text("unknown key")
+    # That the photograph was sent without one is answered late, and says nothing of this key.
+    with page.expect_response("**/v1/tokenize"):
+        held[0].continue_()
+    page.unroute("**/v1/tokenize")
+    page.evaluate("new Promise((done) => setTimeout(done, 100))")
     expect(page.locator("#error")).to_contain_text("unknown key")
     page.fill("#key", KEY)
     page.press("#key", "Enter")
