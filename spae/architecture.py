@@ -28,15 +28,12 @@ class AutoencoderConfig:
     downsamplings: Count = 2  # the first so many scales end in a halving
     patch: Positive = 1  # pixels a side folded into channels before the first convolution (1 in the paper)
     skip: bool = False  # a linear path beside each network, patches to latents and back (none in the paper)
-    codebook: Literal["frozen", "learned", "projected", "mapped"] = (
-        "frozen"  # what is searched: see Autoencoder.codebook
-    )
-    latents: int | None = (
-        None  # with codebook "mapped": width of the latents; else that of the appearance view
-    )
-    map_width: Count = (
-        0  # with codebook "mapped": hidden units of a perceptron beside the linear map; 0: none
-    )
+    # What is searched: see Autoencoder.codebook.
+    codebook: Literal["frozen", "learned", "projected", "mapped"] = "frozen"
+    # With codebook "mapped": width of the latents. Else they have that of the appearance view.
+    latents: int | None = None
+    # With codebook "mapped": hidden units of a perceptron beside the linear map; 0: none.
+    map_width: Count = 0
     meaning_layers: Count = 0  # the first so many layers choose words by meaning (0 in the paper)
     # How they choose: by a trained head; the words nearest to the trunk's features, best first (V2L); or words that add
     # up to what the trunk sees in each region (spae/pursuit.py).
@@ -47,10 +44,9 @@ class AutoencoderConfig:
     meaning_words: Literal["averaged", "apart"] = "averaged"
     cross_attention: bool = False  # the decoder also looks at the vectors of the meaning layers' words (V2L)
     head_width: Positive = 512  # hidden units of the meaning head
-    trunk: Literal["conse", "clip", "none"] = (
-        "none"  # frozen network that feeds the meaning head; none: the encoder does
-    )
-    quantizer: Literal["saq", "rq"] = "saq"
+    # Frozen network that feeds the meaning head; none: the encoder does.
+    trunk: Literal["conse", "clip", "none"] = "none"
+    quantizer: Literal["saq", "rq"] = "saq"  # streaming average (the paper), or residual
     unit: bool = False  # latents and codebook are scaled to length 1 for the search (LQAE)
     # A frozen masked language model reads the words, and the decoder its states instead of their embeddings (LQAE).
     language_model: Literal["none", "masked"] = "none"

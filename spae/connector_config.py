@@ -23,7 +23,7 @@ class ConnectorConfig:
         InputError: another kind, or a grid where there is no map.
     """
 
-    kind: Kind
+    kind: Kind  # of map, and of what it takes: see the table of docs/connectors.md
     # Side of the square of tokens, to which the trunk's map is pooled; None: as many as the map has cells.
     grid: Positive | None = None
 

@@ -129,6 +129,7 @@ class LossConfig:
     commitment: Weight = 0.33  # [beta] pull of z towards the average of its words, per layer
     adversarial: Weight = 0.1  # [lambda] non-saturating GAN
     perceptual: Weight = 0.1  # [eta] distance of features of perceptual_network
+    # Whose features: the shift-tolerant LPIPS, or a ResNet-50's logits.
     perceptual_network: Literal["stlpips-vgg", "stlpips-alex", "resnet50-logits", "none"] = "stlpips-vgg"
     # Safetensors file of a ResNet-50; only resnet50-logits reads it.
     perceptual_weights: str | None = dataclasses.field(default=None, metadata=place(1))
@@ -238,9 +239,8 @@ class MeshConfig:
     """Which devices, of which processes. A run is the same whatever stands here, up to rounding."""
 
     data: int = -1  # groups of devices that hold the whole state; -1: as many as the devices allow
-    fsdp: Positive = (
-        1  # devices of each group, over which parameters, their average and the optimiser are cut
-    )
+    # Devices of each group, over which parameters, their average and the optimiser are cut.
+    fsdp: Positive = 1
     # HOST:PORT of process 0, the same for all; "auto": as a TPU pod, SLURM or Open MPI tells; None: one process.
     coordinator: str | None = dataclasses.field(default=None, metadata=place(0))
     # Of the run, where coordinator is HOST:PORT.

@@ -47,9 +47,8 @@ class Generate(DrawingTask):
     data: NameOrPath
     # what a picture is asked for by: "an image of 7", "an image of 1+6", or a caption
     condition: Literal["class", "sum", "caption"] = "class"
-    shots: Annotated[tuple[int, ...], wholes(1)] = (
-        5,
-    )  # pictures of each class in context; of captions, in all
+    # pictures of each class in context; of captions, in all
+    shots: Annotated[tuple[int, ...], wholes(1)] = (5,)
     classes: Annotated[int | None, whole(1), optional("N")] = None  # how many classes (all), or captions (10)
 
     def examples(self) -> ExampleSet:

@@ -56,16 +56,15 @@ class Options:
     data: tyro.conf.Positional[str]
     compare: tuple[str, ...] = ()  # further bundles, measured alike on the same images, and a table of all
     split: str | None = None  # of a TFDS directory: "train" if not given
-    # Of clips: from one frame to the next, in frames of the film; frames a second instead, where the film has a clock.
-    stride: int | None = None  # neither given: as the bundle was trained
-    fps: float | None = None
+    # Of clips: from one frame to the next, in frames of the film. Without --stride and --fps as the bundle was trained.
+    stride: int | None = None
+    fps: float | None = None  # of clips: frames a second instead, where the film has a clock
     # Images (or clips) to measure on, drawn without replacement by `seed`: the same ones for every bundle, and those of
     # a smaller limit are among those of a larger one. All of them if not given, or if there are no more.
     limit: int | None = None
     codec_images: int = 300  # the first of them, for JPEG and WebP: 101 quality settings each
-    episodes: int = (
-        2_000  # of each few-shot setting, among the first 10,000 of the drawn images; so naming and mosaics
-    )
+    # Of each few-shot setting, among the first 10,000 of the drawn images; so naming and mosaics.
+    episodes: int = 2_000
     batch_size: int = 32  # images at once
     seed: int = 0  # of the drawn images and episodes
     lpips: str | None = None  # folder with torchvision's AlexNet or VGG16 and the heads of the package lpips
