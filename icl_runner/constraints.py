@@ -129,11 +129,13 @@ def from_extra_body(body: Mapping[str, Any] | None) -> Constraint | Likelihoods 
 
 
 def spaced(prompt: str, text: str) -> str:
-    """`text` as it continues the prompt: behind one space, unless either has white space there already.
+    """`text` as it continues the prompt: behind one space, unless either has white space there already, or the prompt
+    ends with an opening bracket.
 
     Language models' words carry the space before them, so "Output:" is continued by " dog" and not by "dog".
     """
-    return text if not prompt or prompt[-1].isspace() or text[0].isspace() else f" {text}"
+    joined = not prompt or prompt[-1].isspace() or prompt[-1] in "([{" or text[0].isspace()
+    return text if joined else f" {text}"
 
 
 def supports(model_name: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from icl_runner.results import CellResult
-from icl_runner.scoring import normal_interval, wilson
+from icl_runner.scoring import mcnemar, normal_interval, wilson
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,11 @@ def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> tuple[floa
 
 def is_beaten(measure: Measure, result: Mapping[str, float], control: Mapping[str, float]) -> bool:
     """Whether a result is better than its control, both by the ids of their samples: the 95 % interval of the mean
-    difference lies above zero."""
+    difference lies above zero. Of a share, whose differences may all be equal, McNemar's exact test has to say so, too
+    (p < .05)."""
     sign = 1 if measure.higher_is_better else -1
     differences = [sign * (result[key] - control[key]) for key in result if key in control]
-    return bool(differences) and interval(differences)[0] > 0
+    if not differences or interval(differences)[0] <= 0:
+        return False
+    better, worse = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
+    return not measure.share or mcnemar(better, worse) < 0.05

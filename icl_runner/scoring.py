@@ -141,11 +141,12 @@ _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 
 def vqa_normal(answer: str) -> str:
-    """The answer as the VQA evaluation compares it: lower case, punctuation, number words, articles, contractions."""
-    text = " ".join(answer.split())
-    between_digits = re.search(r"\d,\d", text) is not None
+    """The answer as the VQA evaluation compares it: lower case, punctuation, number words, articles, contractions; in
+    Unicode's form NFC."""
+    given = text = " ".join(unicodedata.normalize("NFC", answer).split())
+    between_digits = re.search(r"\d,\d", given) is not None
     for mark in _PUNCTUATION:
-        joined = f"{mark} " in text or f" {mark}" in text or between_digits
+        joined = f"{mark} " in given or f" {mark}" in given or between_digits
         text = text.replace(mark, "" if joined else " ")
     # Also behind a digit ("2."): the published pattern's look behind is mistyped, and never holds.
     text = re.sub(r"\.(?!\d)", "", text)
@@ -181,12 +182,14 @@ def caption_tokens(text: str) -> str:
     In place of the Penn Treebank tokenizer of the COCO evaluation, which needs Java. As there, punctuation goes
     and "dog's", "don't" become "dog 's", "do n't". Unlike there, words are split at a hyphen ("t shirt" for
     "t-shirt") and abbreviations at their points ("u s" for "u.s."), and rare contractions ("gonna", "'tis") stay
-    whole.
+    whole. A letter keeps its marks, such as the vowels of Devanagari, in Unicode's form NFC.
     """
-    text = re.sub(r"[’`]", "'", text.casefold())
+    text = re.sub(r"[’`]", "'", unicodedata.normalize("NFC", text.casefold()))
     text = re.sub(r"(?<=\w)n't\b", " n't", text)
     text = re.sub(r"(?<=\w)'(s|m|d|ll|re|ve)\b", r" '\1", text)
-    return " ".join(re.findall(r"n't\b|'(?:s|m|d|ll|re|ve)\b|[^\W_]+(?:\.\d+)?", text))
+    marks = "".join({sign for sign in text if unicodedata.category(sign)[0] == "M"})
+    word = rf"[^\W_](?:[^\W_]|[{marks}])*" if marks else r"[^\W_]+"
+    return " ".join(re.findall(rf"n't\b|'(?:s|m|d|ll|re|ve)\b|{word}(?:\.\d+)?", text))
 
 
 def caption_scores(

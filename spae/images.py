@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from spae import colour, png
@@ -47,13 +47,17 @@ _HEADER_LOCK = threading.Lock()
 
 
 def open_image(
-    file: str | Path | bytes | BinaryIO, size: int | None = None, *, max_pixels: int = MAX_PIXELS
+    file: str | Path | bytes | BinaryIO,
+    size: int | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    behind: str = "white",
 ) -> Image.Image:
     """The picture of a JPEG, PNG or WebP file as a loaded RGB image, upright, in sRGB.
 
     `file` is a path, the encoded bytes, or a binary file object. EXIF orientation and the ICC profile are applied,
-    alpha is composed on white, 16-bit grey is scaled to 8 bits, of an animation the first frame is taken. With `size`,
-    the side in pixels that the picture will be reduced to (`to_array`), a JPEG may be decoded at a part of
+    alpha is composed on the colour `behind`, 16-bit grey is scaled to 8 bits, of an animation the first frame is taken.
+    With `size`, the side in pixels that the picture will be reduced to (`to_array`), a JPEG may be decoded at a part of
     its resolution, never below twice `size`: several times faster.
 
     A profile or EXIF data that cannot be used is passed over with a line in the log; other metadata is not read.
@@ -87,7 +91,22 @@ def open_image(
             image.info["icc_profile"] = profile
         if size is not None:
             image.draft(None, (2 * size, 2 * size))
-        return _rgb(image, name)
+        return _rgb(image, name, behind)
+
+
+def open_mask(file: str | Path | bytes) -> Bool[np.ndarray, "h w"]:
+    """The region that an image marks: where it is opaque, if it is transparent in places (a thing that was cut out);
+    else where it is light, from 128 of 255.
+
+    Raises:
+        InputError: as `open_image`.
+    """
+    on_white, on_black = (
+        np.array(open_image(file, behind=colour)).astype(int) for colour in ("white", "black")
+    )
+    if (on_white == on_black).all():
+        return np.array(Image.fromarray(on_white.astype(np.uint8)).convert("L")) >= 128
+    return (on_white - on_black).max(2) < 128  # 255 less alpha
 
 
 def to_rgb(
@@ -225,7 +244,7 @@ def _read(file: str | Path | bytes | BinaryIO) -> tuple[bytes, str]:
     return data, name
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
+def _rgb(image: Image.Image, name: str, behind: str = "white") -> Image.Image:
     """Loaded, upright, opaque, sRGB, 8 bits a channel, with nothing in `info` that would be applied again."""
     try:
         image.load()
@@ -234,12 +253,14 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
             # convert("RGB") would clip at 255 what runs to 65535.
             wide, info = np.asarray(image).astype(np.int64), image.info
             image = Image.fromarray(((np.clip(wide, 0, 65535) + 128) // 257).astype(np.uint8))
+            if (clear := info.get("transparency")) is not None:
+                image.putalpha(Image.fromarray(np.where(wide == clear, 0, 255).astype(np.uint8)))
             image.info = {key: value for key, value in info.items() if key == "icc_profile"}
         elif image.mode == "F":
             raise InputError(f"{name} holds 32-bit floats: give 8 or 16 bits a channel")
         image = _in_srgb(image, name)
         if image.has_transparency_data:
-            opaque = Image.new("RGBA", image.size, "white")
+            opaque = Image.new("RGBA", image.size, behind)
             opaque.alpha_composite(image.convert("RGBA"))
             image = opaque
         # Always a copy: the caller's own image is neither returned nor kept open.

@@ -73,7 +73,8 @@ async def _fill(
     """An answer whose every choice is asked for behind what stands before it; and its pieces with their
     log-probabilities, 0 of what is given.
 
-    A choice is offered with the sign behind it: so no number is the beginning of another.
+    A choice is offered with the sign behind it: so no number is the beginning of another. A space before it belongs to
+    the choice, not to the prompt, as it does to the words of whole texts (`constraints.spaced` puts it there).
 
     Raises:
         InputError: the endpoint does not keep to the choices. Else what the provider raises.
@@ -88,7 +89,7 @@ async def _fill(
         end = behind[0]
         config = GenerateConfig(max_tokens=call.max_tokens, temperature=0, logprobs=True)
         config.extra_body = Choices(tuple(f"{one}{end}" for one in part.texts)).extra_body()
-        text = call.prompt.text + "".join(piece for piece, _ in pieces)
+        text = (call.prompt.text + "".join(piece for piece, _ in pieces)).removesuffix(" ")
         question = ChatMessageUser(content=shown.content(text, picture))
         output = await spelling.generate(model, [question], config)
         chosen.append(output.completion.strip().removesuffix(end))

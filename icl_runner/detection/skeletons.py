@@ -21,7 +21,9 @@ class SkeletonCell(TextCell):
                     if isinstance(part, str):
                         written += part
                         continue
-                    prompt = replace(call.prompt, query=call.prompt.query + written)
+                    # A space before a choice belongs to the choice.
+                    query = (call.prompt.query + written).removesuffix(" ")
+                    prompt = replace(call.prompt, query=query)
                     longest = max(part.texts, key=len)
                     # A token for each sign, for the one behind it and for a space before it.
                     yield replace(call, prompt=prompt, max_tokens=len(longest) + 2)

@@ -55,7 +55,7 @@ class Mark:
     # the marked image: .png, .jpg or .webp
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
     box: BoxOption = None  # in pixels, from the upper left corner
-    # an image of the same size, light where the region is
+    # an image of the same size: opaque where the region is, or light if it is opaque all over
     mask: Annotated[Path | None, optional("FILE")] = None
     # rectangle, ellipse, triangle, point, scribble, mask contour, mask or arrow (any of them); all: a sheet with each
     shape: Annotated[str | None, optional("SHAPE")] = None
@@ -72,16 +72,15 @@ class Mark:
             raise InputError("wanted one region: --box X,Y,WIDTH,HEIGHT or --mask FILE")
 
     def __call__(self) -> int:
-        import numpy as np
         from PIL import Image
 
         from icl_runner.marks import visual_prompts
         from spae.commands.pictures import picture_format, save_picture
-        from spae.images import open_image
+        from spae.images import open_image, open_mask
 
-        form = picture_format(self.output)
+        form = picture_format(self.output, self.image)
         image = open_image(self.image)
-        mask = None if self.mask is None else np.array(open_image(self.mask).convert("L")) >= 128
+        mask = None if self.mask is None else open_mask(self.mask)
         region: Region = (self.box or ()) if mask is None else mask
         if self.shape == ALL:
             if given := [name for name in ("colour", "alpha", "line", "json") if getattr(self, name)]:

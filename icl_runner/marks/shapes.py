@@ -68,12 +68,11 @@ class Place:
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """Those that can be drawn: masks over masks, no triangle where all pixels are in one row or column."""
-        flat = min(self.box.width, self.box.height) < 2
+        """Those that can be drawn: masks over masks, and a triangle where there is room for one."""
         return tuple(
             shape
             for shape in SHAPES
-            if (self.of_mask or shape not in _OF_MASKS) and not (shape == "triangle" and flat)
+            if (self.of_mask or shape not in _OF_MASKS) and (shape != "triangle" or self._some_triangle)
         )
 
     def draw(self, shape: str, line: int, dice: Dice) -> Bool[np.ndarray, "h w"]:
@@ -107,21 +106,37 @@ class Place:
         pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=1, width=line)
 
     def _ellipse(self, pen: ImageDraw.ImageDraw, line: int, dice: Dice) -> None:
-        size = dice.uniform("ellipse", 1, 1.5) / 2
+        size = dice.uniform("ellipse", 1, 1.5)
         x, y = self._middle
-        across, down = size * (self.box.width - 1), size * (self.box.height - 1)
+        across, down = size * (self.box.width - 1) / 2, size * (self.box.height - 1) / 2
+        # One that goes round the whole image cannot be seen: then it touches the box.
+        inner = max(across - line, 1e-6), max(down - line, 1e-6)
+        farthest = max(x, self.width - 1 - x), max(y, self.height - 1 - y)
+        if (farthest[0] / inner[0]) ** 2 + (farthest[1] / inner[1]) ** 2 < 1:
+            across, down = across / size, down / size
         pen.ellipse((x - across, y - down, x + across, y + down), outline=1, width=line)
 
     def _triangle(self, pen: ImageDraw.ImageDraw, line: int, dice: Dice) -> None:
-        for number in range(_TRIES):
+        corners = self._corners(dice, _TRIES) or self._some_triangle
+        if corners is None:
+            raise InputError(
+                f"found no triangle without a flat corner in a region of {self.mask.sum()} pixels, {self.box.width:g} "
+                f"x {self.box.height:g}: give a larger region, or another shape"
+            )
+        pen.line([*corners, *corners[:2]], fill=1, width=line, joint="curve")
+
+    def _corners(self, dice: Dice, tries: int) -> list[tuple[int, int]] | None:
+        """Of a triangle in the region, no corner of which is flat; None if so many throws find none."""
+        for number in range(tries):
             corners = [self._anywhere(dice, f"corner {corner} {number}") for corner in range(3)]
             if max(_angles(corners)) <= 150:
-                pen.line([*corners, *corners[:2]], fill=1, width=line, joint="curve")
-                return
-        raise InputError(
-            f"found no triangle without a flat corner in a region of {self.mask.sum()} pixels, {self.box.width:g} x "
-            f"{self.box.height:g}: give a larger region, or another shape"
-        )
+                return corners
+        return None
+
+    @cached_property
+    def _some_triangle(self) -> list[tuple[int, int]] | None:
+        """The same for every dice: whether there is room for one, and what is drawn if a dice finds none."""
+        return self._corners(Dice("triangle"), 10 * _TRIES)
 
     def _point(self, pen: ImageDraw.ImageDraw, line: int, dice: Dice) -> None:
         # The published variances are an eighth of the box's sides.

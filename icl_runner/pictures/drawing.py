@@ -1,5 +1,6 @@
 """Pictures to draw, in words: what is asked of a model, and how what it wrote is scored."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -79,12 +80,11 @@ class Decoding:
     choose: Literal["likelihood", "agreement"] = "likelihood"
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or (self.samples > 1 and not self.temperature):
+        if not 0 <= self.temperature < math.inf or (self.samples > 1 and not self.temperature):
             raise InputError(
                 f"pictures: wanted a temperature above 0 to draw {self.samples} samples from, and none below 0; got "
                 f"{self.temperature}"
             )
-
         if self.choose == "agreement" and self.samples == 1:
             raise InputError("pictures: wanted several samples to choose by agreement from, got 1")
 

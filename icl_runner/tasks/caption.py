@@ -42,7 +42,8 @@ class Caption(QuestionTask):
         return self.few_shot(images, self.shots)
 
     def is_usable(self, example: Example, class_names: Mapping[str, str]) -> bool:
-        return bool(example.captions)
+        """Every caption has a word that can be scored."""
+        return bool(example.captions) and all(map(scoring.caption_tokens, example.captions))
 
     def prompt(self, support: Sequence[tuple[Example, str]], query: Example, words: str) -> prompts.Prompt:
         """The first caption of each example is shown."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from icl_runner import constraints, prompts, scoring
@@ -33,8 +34,9 @@ LIKELIHOODS = (
     Measure("calibrated", "the likeliest of the names, calibrated", 100, 1, share=True),
     Measure("orders", "the likeliest of the names over orders of the examples", 100, 1, share=True),
 )
-# What a protocol says, and so the command line does not.
-_FIXED = ("ways", "shots", "repeats", "induction", "columns", "names", "words", "episodes_file")
+# What a protocol says, or a file of episodes, and so the command line does not.
+_OF_PROTOCOL = ("ways", "shots", "repeats", "induction", "columns", "names", "words", "episodes_file")
+_OF_FILE = ("ways", "shots")
 NEUTRAL = 64  # images of whose words content-free prompts are made
 
 CLASS_NAME = "class-name"  # in place of an image's words: the ceiling
@@ -140,13 +142,19 @@ class Classify(TextTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.protocol is None:
-            return
+        if self.protocol is not None:
+            self._leave_out(f"--protocol {self.protocol}", _OF_PROTOCOL)
+        elif self.episodes_file is not None:
+            # V2L's files alone leave open what the classes are called.
+            names = () if Path(self.episodes_file).suffix == ".csv" else ("names",)
+            self._leave_out("--episodes-file", (*_OF_FILE, *names))
+
+    def _leave_out(self, said: str, names: Sequence[str]) -> None:
         default = {field.name: field.default for field in dataclasses.fields(self)}
-        given = [name for name in _FIXED if getattr(self, name) != default[name]]
+        given = [name for name in names if getattr(self, name) != default[name]]
         if given:
             raise InputError(
-                f"--protocol {self.protocol} says itself what is asked: leave "
+                f"{said} says itself what is asked: leave "
                 f"{', '.join('--' + name.replace('_', '-') for name in given)} out"
             )
 

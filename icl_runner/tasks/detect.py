@@ -50,6 +50,11 @@ class Detect(DetectionTask):
     points: Annotated[int, whole(3)] = 8  # of an outline
     wording: Annotated[int, whole(0)] = 0  # of the instruction
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points != Detect.points and self.mode != "segment":
+            raise InputError(f"detect: --points are of an outline: leave it out with --mode {self.mode}")
+
     def cells(self, images: Images) -> list[TextCell]:
         self._check()
         made = []

@@ -68,7 +68,8 @@ class Generate(DrawingTask):
         """The pictures of every class, `rounds` times with other contexts.
 
         A context holds `shots` pictures of every class, shuffled; the target of a query is a further picture of its
-        class, so that no query's target is in its context. All queries of a round share the context.
+        class, the same whatever the number of shots, so that no query's target is in its context. All queries of a
+        round share the context.
 
         Args:
             judge: tells whether a picture shows its digit or class.
@@ -99,10 +100,11 @@ class Generate(DrawingTask):
     def _drawings(self, images: Images, turn: int, shots: int, layers: int, digits: bool) -> list[Drawing]:
         """Those of one round; `digits`: the classes are."""
         examples, tokenizer, seed = images.examples, images.tokenizer, self.seed
+        most = max(self.shots)
         if self.condition == "caption":
-            context, queries = _captioned(examples, shots, self.classes or CAPTIONS, seed + turn)
+            context, queries = _captioned(examples, shots, most, self.classes or CAPTIONS, seed + turn)
         else:
-            context, queries = _classes(examples, shots, self.classes, seed + turn)
+            context, queries = _classes(examples, shots, most, self.classes, seed + turn)
         pyramids = images.pyramids([one.image_key for one in (*context, *queries)])
         words = {key: flat_words(pyramid, layers) for key, pyramid in pyramids.items()}
 
@@ -151,9 +153,9 @@ class Generate(DrawingTask):
 
 
 def _classes(
-    examples: ExampleSet, shots: int, ways: int | None, seed: int
+    examples: ExampleSet, shots: int, most: int, ways: int | None, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """The context, and one query of every class."""
+    """The context, and one query of every class, behind the `most` shots that any cell has."""
     by_label: dict[str, list[Example]] = {}
     for one in examples.examples:
         if one.label is not None:
@@ -162,28 +164,28 @@ def _classes(
     if ways is not None and ways > len(labels):
         raise InputError(f"generate: wanted at most {len(labels)} ways of {examples.name}; got {ways}")
     labels = sorted(shuffled(labels, seed, str)[:ways])
-    few = [label for label in labels if len(by_label[label]) <= shots]
+    few = [label for label in labels if len(by_label[label]) <= most]
     if few or not labels:
         raise InputError(
-            f"generate: wanted {shots + 1} images of every class of {examples.name}, {shots} for the context and one "
+            f"generate: wanted {most + 1} images of every class of {examples.name}, {most} for the context and one "
             f"as the target; {', '.join(few[:3]) or 'no image'} has fewer: take fewer shots"
         )
-    chosen = {label: shuffled(by_label[label], seed, _key)[: shots + 1] for label in labels}
+    chosen = {label: shuffled(by_label[label], seed, _key)[: most + 1] for label in labels}
     context = [one for label in labels for one in chosen[label][:shots]]
-    return shuffled(context, seed, _key), [chosen[label][shots] for label in labels]
+    return shuffled(context, seed, _key), [chosen[label][most] for label in labels]
 
 
 def _captioned(
-    examples: ExampleSet, shots: int, queries: int, seed: int
+    examples: ExampleSet, shots: int, most: int, queries: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
     of_images = {one.image_key: one for one in examples.examples if one.captions}
-    if len(of_images) < shots + queries:
+    if len(of_images) < most + queries:
         raise InputError(
-            f"generate: wanted {shots} captioned images as context and {queries} as queries; {examples.name} has "
+            f"generate: wanted {most} captioned images as context and {queries} as queries; {examples.name} has "
             f"{len(of_images)}: take fewer"
         )
     chosen = shuffled(list(of_images.values()), seed, _key)
-    return chosen[:shots], chosen[shots : shots + queries]
+    return chosen[:shots], chosen[most : most + queries]
 
 
 def _sum(digit: str, seed: int, id_: str) -> str:

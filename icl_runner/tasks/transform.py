@@ -72,7 +72,8 @@ class Transform(DrawingTask):
 
         The examples in context are corrupted with strengths that fall evenly from `first`; the query's is `last`. In a
         leak-free context they are other images, the same for all queries of a round; none of them is a query of any
-        round. In the published one they are corrupted copies of the query itself, with the answer beside them.
+        round, and all numbers of shots have the same queries. In the published one they are corrupted copies of the
+        query itself, with the answer beside them.
 
         Raises:
             InputError: an unknown kind or context, strengths outside of [0, 1], too few images, or a context that does
@@ -92,13 +93,14 @@ class Transform(DrawingTask):
     def _drawings(self, images: Images, shots: int, layers: int) -> list[Drawing]:
         falling = strengths(self.first, self.last, shots)
         in_context = 0 if self._leaks else shots
-        chosen = self._chosen(images.examples, in_context + self.count)
+        most = 0 if self._leaks else max(self.shots)
+        chosen = self._chosen(images.examples, most + self.count)
         worse = _Corrupted(images, chosen, self.kind, layers, self.seed)
         drawings: list[Drawing] = []
         for turn in range(self.rounds):
-            own = chosen[turn * (in_context + self.count) : (turn + 1) * (in_context + self.count)]
+            own = chosen[turn * (most + self.count) : (turn + 1) * (most + self.count)]
             shared = worse.pairs(list(zip(own[:in_context], falling, strict=False)))
-            drawings += self._round(worse, turn, own[in_context:], shared, falling)
+            drawings += self._round(worse, turn, own[most:], shared, falling)
         return drawings
 
     def _round(

@@ -100,19 +100,21 @@ class QuestionTask(TextTask):
         """The answer wanted, and what scoring needs, as plain JSON."""
 
     def few_shot(self, images: Images, shots: Sequence[int]) -> list[TextCell]:
-        """A cell for each number of examples and of layers. The examples are drawn first: no query's image is among
-        them."""
+        """A cell for each number of examples and of layers. The examples are drawn first, those of the cell that has
+        most: no query's image is among them, and all cells ask the same."""
         examples = images.examples
         usable = [one for one in examples.examples if self.is_usable(one, examples.class_names)]
         if not usable:
             raise InputError(f"{self.name}: wanted {self.wanted}, {examples.name} has none")
         order = shuffled(usable, self.seed, lambda example: example.key)
+        most = max(shots)
+        taken = {example.image_key for example in order[:most]}
+        queries, others = self._with_others(
+            [example for example in order[most:] if example.image_key not in taken]
+        )
         cells = []
         for count, layers in itertools.product(shots, self.layers):
             support = order[:count]
-            taken = {example.image_key for example in support}
-            left = [example for example in order[count:] if example.image_key not in taken]
-            queries, others = self._with_others(left)
             words = images.words([one.image_key for one in (*support, *queries)] + others, layers)
             words[NO_IMAGE] = images.blank
             setting = {"layers": layers, "tokens_per_image": images.tokens(layers)}

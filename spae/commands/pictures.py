@@ -129,7 +129,7 @@ def reader(tokenizer: "Tokenizer") -> Callable[[str], Any]:
     if tokenizer.frames > 1:
         from spae.sources.clips import read_clip, trained_sampling
 
-        sampling = trained_sampling(tokenizer)
+        sampling = trained_sampling(tokenizer.info, tokenizer.frames)
         return lambda path: read_clip(path, size, sampling)
 
     def read(path: str) -> Any:
@@ -163,7 +163,9 @@ def _decode(options: argparse.Namespace) -> int:
         parsed.strict()
     decoded = tokenizer.decode(parsed.pyramid)
     if clip_output:
-        write_film(options.output, decoded, trained_sampling(tokenizer).fps or CLIP_RATE)
+        write_film(
+            options.output, decoded, trained_sampling(tokenizer.info, tokenizer.frames).fps or CLIP_RATE
+        )
     else:
         save_picture(Image.fromarray(decoded), options.output, form)
     _report(parsed, options)
@@ -209,7 +211,7 @@ def _draw(options: argparse.Namespace) -> int:
     from spae.images import open_image
     from spae.sources.clips import refuse_clips
 
-    form = picture_format(options.output)
+    form = picture_format(options.output, options.image)
     image = open_image(options.image)
     tokenizer = tokenizer_of(options)
     refuse_clips(tokenizer, "spae draw")
@@ -243,13 +245,15 @@ def _text(argument: str) -> str:
     return text
 
 
-def picture_format(output: Path) -> str:
-    """Checked before the work is done, not after it."""
+def picture_format(output: Path, image: str | Path | None = None) -> str:
+    """Checked before the work is done, not after it; `image`: what is read, which is not to be written over."""
     form = PICTURE_FORMATS.get(output.suffix.lower())
     if form is None:
         raise InputError(f"wanted an output file ending {', '.join(PICTURE_FORMATS)}, got {output}")
     if not output.parent.is_dir():
         raise InputError(f"cannot write {output}: there is no folder {output.parent}")
+    if image is not None and output.exists() and os.path.exists(image) and output.samefile(image):
+        raise InputError(f"{output} is the image that is read: give another file to write")
     return form
 
 

@@ -62,7 +62,7 @@ def test_a_text_continues_the_prompt_behind_one_space():
     assert spaced("Output:", " dog") == " dog"
     assert spaced("Output:\n", "dog") == "dog"
     assert spaced("Output: ", "dog") == "dog"
-    assert spaced("", "dog") == "dog"
+    assert spaced("", "dog") == spaced("(", "dog") == "dog"
 
 
 def test_who_takes_constraints():

@@ -136,6 +136,12 @@ def test_plan_of_a_file_of_episodes(class_folders, tmp_path):
         Plan(settings(class_folders, episodes_file=str(tmp_path / "none.json")))
 
 
+@pytest.mark.parametrize("given", [{"ways": (5,)}, {"shots": (3,)}, {"names": "nonsense"}])
+def test_what_a_file_of_episodes_says_is_not_asked_for_otherwise(class_folders, given):
+    with pytest.raises(InputError, match=f"--episodes-file says itself .* leave --{next(iter(given))} out"):
+        settings(class_folders, episodes_file="mine.episodes", **given)
+
+
 def test_a_file_of_episodes_says_itself_what_they_are(class_folders, tmp_path):
     file = tmp_path / "mine.episodes"
     made_up = Plan(settings(class_folders, names="nonsense"))

@@ -1,5 +1,6 @@
 """Scores against published formulas, slow re-computations, and cases worked out by hand."""
 
+import unicodedata
 from itertools import combinations
 from math import exp, log, sqrt
 
@@ -176,7 +177,10 @@ def test_caption_tokens():
         scoring.caption_tokens("The dog’s T-shirt isn't 3.5 (metres)!")
         == "the dog 's t shirt is n't 3.5 metres"
     )
-    assert scoring.caption_tokens(" ...") == ""
+    assert scoring.caption_tokens(" ...") == scoring.caption_tokens("❤\ufe0f") == ""
+    # Letters keep their marks, however these are written.
+    assert scoring.caption_tokens("राम का घर, राम की घर") == "राम का घर राम की घर"
+    assert scoring.caption_tokens(unicodedata.normalize("NFD", "ein schöner Hund")) == "ein schöner hund"
 
 
 def slow_bleu4(candidate: list[str], references: list[list[str]]) -> float:

@@ -109,6 +109,8 @@ def test_transparent_palette_is_composed_on_white():
 def test_sixteen_bits_are_scaled_not_clipped():
     wide = np.array([[0, 257, 32768, 65535]], np.uint16)
     assert np.asarray(open_image(encoded(Image.fromarray(wide))))[0, :, 0].tolist() == [0, 1, 128, 255]
+    clear = encoded(Image.fromarray(wide), transparency=257)
+    assert np.asarray(open_image(clear))[0, :, 0].tolist() == [0, 255, 128, 255]
 
 
 def test_one_pixel_fills_the_square():

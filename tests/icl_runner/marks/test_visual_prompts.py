@@ -133,3 +133,34 @@ def test_the_command(tmp_path, capsys):
     assert "leave out --line" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["mark", str(tmp_path / "in.png"), "--box", "1,2,3", "-o", out])
+
+
+def test_what_there_is_no_room_for_is_left_out():
+    line = np.zeros((40, 60), bool)
+    np.fill_diagonal(line, True)
+    assert "triangle" not in Place(line, 40, 60).shapes
+    assert np.array(contact_sheet(NOISE[:40, :60], line)).any()
+    # Where few throws find a triangle there is one all the same.
+    thin = Place((0, 10, 60, 3), 40, 60)
+    assert all(thin.draw("triangle", 1, Dice(number)).any() for number in range(30)) == (
+        "triangle" in thin.shapes
+    )
+    # Nothing is drawn out of sight.
+    whole = Place((0, 0, 60, 40), 40, 60)
+    assert all(whole.draw("ellipse", 1, Dice(number)).any() for number in range(99))
+
+
+def test_what_was_cut_out_is_a_mask(tmp_path, capsys):
+    Image.fromarray(NOISE).save(tmp_path / "in.png")
+    ring = _ring(90, 120)
+    cut = np.dstack([NOISE // 3, ring.astype(np.uint8) * 255])  # dark
+    Image.fromarray(cut).save(tmp_path / "cut.png")
+    given = ["mark", str(tmp_path / "in.png"), "--mask", str(tmp_path / "cut.png"), "--shape", "mask"]
+    assert cli.main([*given, "--seed", "1", "-o", str(tmp_path / "out.png")]) == 0
+    changed = (np.array(Image.open(tmp_path / "out.png")) != NOISE).any(2)
+    assert changed[ring].mean() > 0.9
+    assert not changed[~ring].any()
+    capsys.readouterr()
+    assert cli.main([*given, "-o", str(tmp_path / "in.png")]) == 1
+    assert "is the image that is read" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "in.png")), NOISE)

@@ -26,7 +26,7 @@ from inspect_ai.scorer import Score
 from PIL import Image
 from scipy.stats import binomtest
 
-from icl_runner.figures import figure
+from icl_runner.figures import figure, is_beaten
 from icl_runner.prices import read_prices
 from icl_runner.report.chart import chart, lines
 from icl_runner.report.gallery import Answered, answered
@@ -600,3 +600,10 @@ def test_published_rows(tmp_path):
     assert sum("unverified" in row.label for row in reported) == 5
     assert len(reported) == 6
     assert not any(row.kind == "published" for row in find(tables(collect([tmp_path])), "2-way").rows)
+
+
+def test_few_samples_that_all_agree_beat_nothing():
+    """All differences are one: their interval has no width, but coins would fall so, too."""
+    for count, beaten in ((2, False), (5, False), (6, True)):
+        right, wrong = ({str(i): value for i in range(count)} for value in (1.0, 0.0))
+        assert is_beaten(CONSTRAINED, right, wrong) == beaten == (binomtest(count, count).pvalue < 0.05)

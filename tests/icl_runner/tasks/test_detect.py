@@ -66,7 +66,8 @@ def _figures(task, result, control=None) -> dict:
 
 @pytest.mark.parametrize("mode", ["detect", "ground", "segment"])
 def test_who_knows_reaches_the_ceiling(mode):
-    task, (cell,) = _cell(mode=mode, bins=1000, points=12)
+    points = {"points": 12} if mode == "segment" else {}
+    task, (cell,) = _cell(mode=mode, bins=1000, **points)
     result = _result(task, cell, lambda item: {"answer": item.target, "answer_other": "I see nothing."})
     reached, ceiling = _figures(task, result), _figures(task, result, ORACLE)
     assert reached[UNSCORED] == ceiling[UNSCORED] > 0.7
@@ -120,7 +121,7 @@ def test_a_dry_run_counts_every_choice_of_a_skeleton():
     assert found.written == 3 * found.calls
     prompts = [call.prompt.text for call in cell.calls()]
     first = cell.items[0].calls[0].prompt.text
-    assert [text.removeprefix(first) for text in prompts[:3]] == ["(", "(0, ", "(0, 0, "]
+    assert [text.removeprefix(first) for text in prompts[:3]] == ["(", "(0,", "(0, 0,"]
     # Each reads the prompt, and what was chosen before.
     assert found.read > found.calls * approximate_tokens(first)
 
@@ -142,7 +143,7 @@ def test_a_skeleton_is_filled_choice_by_choice(monkeypatch):
     text, log_probs = asyncio.run(asking._fill(None, item.calls[0], None, instruction.skeleton(2)))
     assert text == "(3, 9, 9, 9, 9)\n(3, 9, 9, 9, 9)"
     assert asked[0] == ("(", ["0,", "1,", "2,", "3,"])
-    assert asked[4] == ("(3, 9, 9, 9, ", [f"{number})" for number in range(10)])
+    assert asked[4] == ("(3, 9, 9, 9,", [f"{number})" for number in range(10)])
     assert asked[5][0] == "(3, 9, 9, 9, 9)\n("
     spans = [(0, 15), (16, 31)]
     assert scores(text, json.dumps(log_probs), spans) == [-5, -5]
@@ -239,3 +240,8 @@ def test_from_the_command_to_the_table(fake_model, tmp_path, capsys):
     del log.samples[0].metadata["calls"]
     with pytest.raises(InputError, match="wanted the calls that were put"):
         ask_again(score_again(path, log), 5)
+
+
+def test_points_are_of_outlines():
+    with pytest.raises(InputError, match="leave it out with --mode detect"):
+        _cell(points=5)

@@ -121,7 +121,7 @@ def images_of(tokenizer, examples) -> Images:
 
 
 def digit_cell(tokenizer, *, shots=3, layers=3, judge=judge, model="fake/m", **options):
-    task = Generate(model=model, data="digits", **options)
+    task = Generate(model=model, data="digits", shots=(shots,), **options)
     return task.cell(images_of(tokenizer, digits()), shots, layers, judge)
 
 
@@ -339,7 +339,8 @@ def test_answers_of_chat_models_are_repaired_and_counted(tokenizer, tmp_path):
 
 
 def transform_cell(tokenizer, *, shots=5, layers=3, **options):
-    task = Transform(data="digits", **({"model": "fake/m", "kind": "brightness", "count": 6} | options))
+    given = {"model": "fake/m", "kind": "brightness", "count": 6, "shots": (shots,)} | options
+    task = Transform(data="digits", **given)
     return task.cell(images_of(tokenizer, digits()), shots, layers)
 
 
@@ -457,3 +458,22 @@ def test_a_transform_end_to_end_with_a_model_that_leaves_the_input_as_it_is(toke
         assert [part.type for part in sample.input[0].content] == ["text", *["text", "image"] * 2]
         asked = [event.input for event in sample.events if event.event == "model"]
         assert all(isinstance(message.content, str) for messages in asked for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("task", "counts"),
+    [
+        (Generate(model="fake/m", data="digits", shots=(1, 3)), (1, 3)),
+        (Generate(model="fake/m", data="digits", condition="caption", shots=(2, 9), classes=5), (2, 9)),
+        (Transform(model="fake/m", data="digits", kind="words", shots=(1, 4), count=3), (1, 4)),
+    ],
+)
+def test_every_number_of_shots_has_the_same_queries(tokenizer, task, counts):
+    few, many = (task.cell(images_of(tokenizer, digits()), count, 3) for count in counts)
+    assert [one.id for one in few.drawings] == [one.id for one in many.drawings]
+    for one, other in zip(few.drawings, many.drawings, strict=True):
+        np.testing.assert_array_equal(one.target, other.target)
+        assert (len(one.pairs), len(other.pairs)) == tuple(
+            count * 10 if isinstance(task, Generate) and task.condition == "class" else count
+            for count in counts
+        )

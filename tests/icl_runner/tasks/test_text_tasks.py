@@ -6,8 +6,8 @@ import pytest
 
 from icl_runner import prompts
 from icl_runner.cells import TextCell, shuffled
-from icl_runner.data.examples import Example
-from icl_runner.data.images import NO_IMAGE
+from icl_runner.data.examples import Example, ExampleSet
+from icl_runner.data.images import NO_IMAGE, Images
 from icl_runner.episodes import calls
 from icl_runner.episodes.draw import Episode, Shot
 from icl_runner.tasks.caption import Caption
@@ -200,3 +200,21 @@ def test_shuffled_depends_on_seed_and_keys_only():
     assert shuffled(items, 1, str) == shuffled(items[::-1], 1, str)
     assert shuffled(items, 1, str) != shuffled(items, 2, str)
     assert sorted(shuffled(items, 1, str)) == sorted(items)
+
+
+def test_every_number_of_shots_asks_the_same(monkeypatch):
+    keys = [f"i{number}" for number in range(12)]
+    examples = [Example(key, captions=(f"thing {key}",)) for key in keys] + [
+        Example("signs", captions=("!!!",))
+    ]
+    images = Images(ExampleSet("set", examples, {}, lambda key: None, lambda: ""), "default")
+    monkeypatch.setattr(Images, "words", lambda self, asked, layers: {key: f"words {key}" for key in asked})
+    monkeypatch.setattr(Images, "tokens", lambda self, layers: 5)
+    cells = Caption(model="fake/m", data="set", shots=(1, 4), count=6).cells(images)
+    few, many = ([item.id for item in cell.items] for cell in cells)
+    assert few == many
+    assert len(few) == 6
+    assert "signs" not in few  # whose caption has no word to score
+    for cell in cells:
+        shown = cell.items[0].calls[0].prompt.context
+        assert not any(f"words {key}\n" in shown for key in few)
