@@ -175,7 +175,7 @@ def read(
         else:
             try:
                 files[file] = load(data)
-            except SafetensorError as error:
+            except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy does not have
                 raise BundleError(
                     f"{path} is not a safetensors file ({error}): copy the bundle again"
                 ) from error

@@ -36,10 +36,11 @@ def write_prompt(
         as_json: ask for JSON instead of words alone.
 
     Raises:
-        InputError: bad layers, an example with fewer, no examples, or none given for a tokenizer of clips.
+        InputError: bad layers, an example with fewer or of another tokenizer, no examples, or none given for a
+            tokenizer of clips.
     """
     meaning = tokenizer.config.meaning_layers
-    layers = tokenizer.shape.check_layers(layers or meaning or None)
+    layers = tokenizer.shape.check_layers((meaning or None) if layers is None else layers)
     if examples is None:
         examples = {EXAMPLE: _shipped(tokenizer)}
     if not examples:
@@ -98,7 +99,10 @@ def _shipped(tokenizer: "Tokenizer") -> Pyramid:
 
 
 def _pyramid(tokenizer: "Tokenizer", example: Any) -> Pyramid:
-    return example if isinstance(example, Pyramid) else tokenizer.encode(example)
+    if not isinstance(example, Pyramid):
+        return tokenizer.encode(example)
+    tokenizer.check(example)
+    return example
 
 
 def _grid(number: int, grid: tuple[int, ...]) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -162,6 +162,8 @@ class Tokenizer:
         """
         rank = 3 if self.frames == 1 else 4
         single = isinstance(image, Image.Image) or (isinstance(image, np.ndarray) and image.ndim <= rank)
+        if not single and not isinstance(image, Iterable):
+            raise InputError(f"wanted an image or a sequence of them, got {type(image).__name__}")
         images = [self.square(one) for one in ([image] if single else image)]
         if not images:
             raise InputError("wanted at least one image to encode, got an empty batch")
@@ -259,6 +261,8 @@ class Tokenizer:
                 tokenizer, or text that `strict` refuses.
         """
         single = isinstance(pyramid, Pyramid | str)
+        if not single and not isinstance(pyramid, Sequence):
+            raise InputError(f"wanted a pyramid, a text or a sequence of them, got {type(pyramid).__name__}")
         if not single and layers is None and len(pyramid) > 1 and all(map(_is_one_word, pyramid)):
             raise InputError(
                 f"got {len(pyramid)} texts of one word: wanted one text of all, ' '.join(words), for one picture; "
@@ -271,7 +275,7 @@ class Tokenizer:
             raise InputError("wanted at least one pyramid to decode, got an empty batch")
         depth = layers if layers is not None else pyramids[0].layers
         for one in pyramids:
-            self._check(one)
+            self.check(one)
             if layers is None and one.layers != depth:
                 raise InputError(
                     f"the pyramids have {depth} and {one.layers} layers: say how many with layers="
@@ -285,12 +289,14 @@ class Tokenizer:
         images_bhwc = np.concatenate(images)
         return images_bhwc[0] if single else images_bhwc
 
-    def _check(self, pyramid: Pyramid) -> None:
+    def check(self, pyramid: Pyramid) -> None:
         """That a pyramid is this tokenizer's.
 
         Raises:
             InputError: it is another's.
         """
+        if not isinstance(pyramid, Pyramid):
+            raise InputError(f"wanted a pyramid, or words as text, got {type(pyramid).__name__}")
         if pyramid.shape != self.shape:
             raise InputError(
                 f"wanted a pyramid of {self.shape}, got one of {pyramid.shape}: use the tokenizer it is from"
@@ -337,8 +343,11 @@ class Tokenizer:
             dtype: "float32", or "float16" for half the size (weights are rounded; measure what you ship).
 
         Raises:
+            InputError: another dtype; a weight that float16 cannot hold.
             OSError: the disk is full or the folder cannot be written; what was there stays whole.
         """
+        if dtype not in ("float32", "float16"):
+            raise InputError(f"save: wanted the dtype float32 or float16, got {dtype!r}")
         params = self._arrays(self.trunk if self.config.trunk != "none" else None)
         header = {
             **self.info,

@@ -263,11 +263,13 @@ class Vocabulary:
         at all; vocabulary.json last, so that a write that was cut off between them is noticed when loading.
 
         Raises:
-            InputError: the folder cannot be written, the disk is full.
+            InputError: the folder is a bundle, whose own words these would replace; it cannot be written, the disk is
+                full.
         """
         from safetensors.numpy import save
 
         folder = Path(folder)
+        refuse_bundle(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files = {
             "vocabulary.safetensors": save(self.tensors()),
@@ -334,3 +336,9 @@ def code_vocabulary(count: int, width: int) -> Vocabulary:
         {"meaning": View.raw(), "appearance": View.raw()},
         {"codes": {"generator": "numpy default_rng", "seed": _CODE_SEED}},
     )
+
+
+def refuse_bundle(folder: Path) -> None:
+    """Raise InputError if the folder is a bundle, whose own words a vocabulary's files would replace."""
+    if (folder / "bundle.json").exists():
+        raise InputError(f"{folder} is a bundle, which has a vocabulary of its own: give another folder")

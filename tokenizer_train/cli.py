@@ -34,8 +34,9 @@ device, the operations of a step, the time that so many devices of that kind tak
 `spae-train CONFIG --help` lists every field with its default, `spae-train eval --help` the options of the evaluation.
 
 finetune goes on with the weights of a bundle (that which is shipped) on images of one's own: how the words of meaning
-are chosen stays, encoder, decoder and the map of what words look like are trained; with --run.trains decoder the
-decoder alone, and every word stays. new writes a config of one's own, begun with another (default64).
+are chosen stays, encoder, decoder and the map of what words look like are trained; with --run.trains decoder (the
+default where the encoder itself chooses the words of meaning) the decoder alone, and every word stays. new writes a
+config of one's own, begun with another (default64).
 
 examples: spae-train default64 --variant cpu --optimizer.steps 2000 --run.output build/short
           spae-train imagenet128 --dry-run --device h100 --devices 8

@@ -55,8 +55,11 @@ def _vocabulary(config: Config) -> None:
 
 
 def _images(config: Config, path: str, split: str | None) -> None:
-    if not len(open_data(path, split, config.tokenizer, config.data)):
+    found = len(open_data(path, split, config.tokenizer, config.data))
+    if not found:
         raise InputError(f"no image at {path}")
+    if found < 2 and path == config.data.train and config.data.validation is None:
+        raise InputError(f"one image at {path}: with data.validation None one is held out, which takes two")
 
 
 def _guidance(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,13 @@ def _add_check(commands: Any) -> None:
 
 def _build(options: argparse.Namespace) -> int:
     from spae.frozen_lm.build_vocabulary import build
+    from spae.vocabulary import refuse_bundle
 
     if options.output.is_file():
         raise InputError(f"cannot write the folder {options.output}: it is a file")
+    refuse_bundle(options.output)
+    if math.isnan(options.min_zipf):
+        raise InputError("--min-zipf: wanted a frequency, got nan")
     vocabulary = build(
         options.model,
         matrix=options.matrix,

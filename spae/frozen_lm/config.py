@@ -37,6 +37,13 @@ class RopeScaling:
     original_context: int = 8192
     factors: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        found = (self.factor, self.low, self.high, self.original_context, *self.factors)
+        if not all(_is_above_0(one) for one in found):
+            raise InputError(
+                f"model: wanted numbers above 0 to scale rotations by; got {self}: damaged config?"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LMConfig:
@@ -62,9 +69,14 @@ class LMConfig:
     rope_base_local: float = _GEMMA3_LOCAL_BASE
 
     def __post_init__(self) -> None:
-        sizes = (self.vocabulary, self.width, self.hidden, self.layers, self.heads, self.kv_heads)
-        if min(*sizes, self.head_size, self.context_length) < 1 or self.head_size % 2:
-            raise InputError(f"model: wanted sizes from 1 and an even head size; got {self}")
+        ours = (self.vocabulary, self.width, self.hidden, self.layers, self.heads, self.kv_heads)
+        sizes = (*ours, self.head_size, self.context_length)
+        if not all(isinstance(one, int) and one >= 1 for one in sizes) or self.head_size % 2:
+            raise InputError(
+                f"model: wanted each size as one whole number from 1, and an even head size; got {self}"
+            )
+        if not all(map(_is_above_0, (self.epsilon, self.rope_base, self.attention_scale))):
+            raise InputError(f"model: wanted epsilon, rope_base and attention_scale above 0; got {self}")
         if self.heads % self.kv_heads:
             raise InputError(
                 f"model: wanted kv_heads to divide heads; got {self.kv_heads} and {self.heads}: damaged config?"
@@ -118,6 +130,10 @@ def from_gguf(
             f"got {width}, {heads}, {layers}"
         )
     head_size = get("attention.key_length", width // heads)
+    if (turned := get("rope.dimension_count", head_size)) != head_size:
+        raise InputError(
+            f"model: heads of {head_size} of which {turned} are turned by their place are not known here"
+        )
     scaling = _gguf_scaling(metadata, name, rope_factors)
     gemma: dict[str, Any] = {}
     if architecture == "gemma3":
@@ -188,7 +204,7 @@ def from_hugging_face(settings: Mapping[str, Any]) -> LMConfig:
             attention_scale=scale,
             **gemma,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise InputError(f"model: config.json lacks {error} or has another type there") from error
 
 
@@ -203,6 +219,7 @@ def _check_plain(settings: Mapping[str, Any], activation: str) -> None:
         "use_bidirectional_attention": False,
         "hidden_act": activation,
         "hidden_activation": activation,
+        "partial_rotary_factor": 1,
     }
     for key, wanted in plain.items():
         if settings.get(key) not in (wanted, None):
@@ -218,6 +235,10 @@ def _gemma3(settings: Mapping[str, Any], layers: int, local: Mapping[str, Any]) 
     sliding = tuple(kind == "sliding_attention" for kind in kinds) if kinds else _every(layers, every)
     base = local.get("rope_theta") or settings.get("rope_local_base_freq") or _GEMMA3_LOCAL_BASE
     return {"window": settings["sliding_window"], "sliding": sliding, "rope_base_local": float(base)}
+
+
+def _is_above_0(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
 
 
 def _architecture(name: Any) -> str:
@@ -236,17 +257,19 @@ def _gguf_scaling(
 ) -> RopeScaling | None:
     if rope_factors:
         return RopeScaling(kind="factors", factors=rope_factors)
-    kind = metadata.get(f"{name}.rope.scaling.type", "none")
+    # As llama.cpp reads it: linear where nothing is said, by the older of two keys if need be.
+    kind = metadata.get(f"{name}.rope.scaling.type", "linear")
     if kind == "none":
         return None
     if kind != "linear":
         raise InputError(f"model: rotations scaled by {kind!r} are not known here; wanted none or linear")
-    return RopeScaling(kind="linear", factor=metadata.get(f"{name}.rope.scaling.factor", 1.0))
+    factor = metadata.get(f"{name}.rope.scaling.factor", metadata.get(f"{name}.rope.scale_linear", 1.0))
+    return None if factor == 1 else RopeScaling(kind="linear", factor=factor)
 
 
 def _hugging_face_scaling(settings: Mapping[str, Any]) -> RopeScaling | None:
-    kind = settings.get("rope_type") or settings.get("type") or "default"
-    if kind == "default":
+    kind = settings.get("rope_type") or settings.get("type")
+    if kind == "default" or (kind is None and "factor" not in settings):
         return None
     if kind == "linear":
         return RopeScaling(kind="linear", factor=settings["factor"])

@@ -1,6 +1,7 @@
 """A frozen language model: probabilities of texts, and new text, plain or constrained."""
 
 import hashlib
+import math
 import threading
 from collections.abc import Sequence
 
@@ -177,7 +178,7 @@ class FrozenLM:
             )
         if isinstance(stop, str) or not all(stop):
             raise InputError(f"stop: wanted a sequence of strings, none of them empty; got {stop!r}")
-        if max_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or seed < 0:
+        if max_tokens < 1 or not 0 <= temperature < math.inf or not 0 < top_p <= 1 or seed < 0:
             raise InputError(
                 "wanted max_tokens from 1, temperature from 0, 0 < top_p <= 1 and seed from 0; got "
                 f"{max_tokens}, {temperature}, {top_p} and {seed}"

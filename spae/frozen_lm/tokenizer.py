@@ -94,9 +94,12 @@ class HuggingFaceTokenizer:
         and SentencePiece BPE (llama).
 
         Raises:
-            InputError: anything else.
+            InputError: anything else, or a key that is missing.
         """
         kind = metadata.get("tokenizer.ggml.model")
+        for key in ("tokens", {"gpt2": "merges", "llama": "scores"}.get(str(kind), "tokens")):
+            if f"tokenizer.ggml.{key}" not in metadata:
+                raise InputError(f"tokenizer: the GGUF file has no tokenizer.ggml.{key}; is it whole?")
         if kind == "gpt2":
             return cls(_byte_level(metadata))
         if kind == "llama":

@@ -8,7 +8,7 @@ order of rotated features.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -190,6 +190,8 @@ def _read_gguf(path: Path) -> ModelFiles:
         )
     tokenizer = HuggingFaceTokenizer.from_gguf(metadata)
     starts = metadata.get("tokenizer.ggml.add_bos_token", metadata.get("tokenizer.ggml.model") == "llama")
+    if starts and "tokenizer.ggml.bos_token_id" not in metadata:
+        raise InputError(f"language model: {path} begins texts with a token, and does not say with which")
     named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     special = {f"{key}_token": metadata.get(f"tokenizer.ggml.{key}_token_id") for key in _SPECIAL}
     return ModelFiles(
@@ -287,7 +289,11 @@ def _one_more(file: Path, name: str) -> Float[np.ndarray, "..."]:
     return read_safetensors_tensor(file, name) + 1
 
 
-def _ends(tokenizer: HuggingFaceTokenizer, named: list[int]) -> frozenset[int]:
+def _ends(tokenizer: HuggingFaceTokenizer, named: Sequence[Any]) -> frozenset[int]:
+    if other := [id_ for id_ in named if not isinstance(id_, int)]:
+        raise InputError(
+            f"language model: wanted the ids of tokens that end a text as numbers; got {other[0]!r}"
+        )
     known = (tokenizer.token_id(text) for text in _ENDS)
     return frozenset(named) | {id_ for id_ in known if id_ is not None}
 

@@ -77,12 +77,19 @@ def open_image_of(
     size = [max(1, round(side * LARGEST_SIDE / largest)) for side in image.size]
     across, down = size[0] / image.width, size[1] / image.height
     small = image.resize((size[0], size[1]), Image.Resampling.BOX, reducing_gap=2)
-    # No box leaves the image by a rounding error.
-    scaled = []
-    for x, y, width, height in boxes:
-        left, top = x * across, y * down
-        scaled.append((left, top, min(width * across, size[0] - left), min(height * down, size[1] - top)))
-    return to_rgb(small), scaled
+    scaled = [
+        (*_scaled(x, width, across, size[0]), *_scaled(y, height, down, size[1]))
+        for x, y, width, height in boxes
+    ]
+    return to_rgb(small), [(x, y, width, height) for x, width, y, height in scaled]
+
+
+def _scaled(start: float, length: float, scale: float, end: int) -> tuple[float, float]:
+    """A side of a box on a smaller image. What was a region stays one: none leaves the image by a rounding error, or
+    becomes too small to be one."""
+    least = 2 * region.LEAST  # so that no rounding makes it less than one
+    longer, start = max(length * scale, least), min(start * scale, end - least)
+    return start, min(longer, end - start)
 
 
 def _opened(service: Service, url: str, boxes: Sequence[Box]) -> tuple[UInt8[np.ndarray, "h w 3"], list[Box]]:

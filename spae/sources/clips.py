@@ -8,6 +8,7 @@ import glob
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -187,10 +188,10 @@ def read_clip(
     return np.stack([to_array(frame, size) for frame in film.frames(numbers)])
 
 
-def trained_sampling(tokenizer: Any) -> Sampling:
-    """How the tokenizer was trained to read films; every frame if its bundle does not say."""
-    data = tokenizer.info.get("training", {}).get("config", {}).get("data", {})
-    return Sampling(frames=tokenizer.frames, stride=data.get("stride", 1), fps=data.get("fps"))
+def trained_sampling(info: Mapping[str, Any], frames: int) -> Sampling:
+    """How a tokenizer was trained to read films, by what its bundle says; every frame if it does not."""
+    data = info.get("training", {}).get("config", {}).get("data", {})
+    return Sampling(frames=frames, stride=data.get("stride", 1), fps=data.get("fps"))
 
 
 def refuse_clips(tokenizer: Any, who: str) -> None:

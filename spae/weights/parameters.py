@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from spae.errors import BundleError
+from spae.errors import BundleError, InputError
 from spae.weights.state_dict import abstract
 
 
@@ -18,8 +18,18 @@ def flatten(state: Any, prefix: str) -> dict[str, np.ndarray]:
 
 
 def cast(value: np.ndarray, dtype: str) -> np.ndarray:
-    """Floating-point numbers as `dtype`, whole numbers as they are."""
-    return value.astype(dtype) if np.issubdtype(value.dtype, np.floating) else value
+    """Floating-point numbers as `dtype`, whole numbers as they are.
+
+    Raises:
+        InputError: a finite number that would become infinite.
+    """
+    if not np.issubdtype(value.dtype, np.floating):
+        return value
+    with np.errstate(over="ignore"):
+        found = value.astype(dtype)
+    if (np.isinf(found) & np.isfinite(value)).any():
+        raise InputError(f"a weight of {np.abs(value).max():.3g} is more than {dtype} can hold: take float32")
+    return found
 
 
 def restore(build: Callable[[nnx.Rngs], nnx.Module], params: Mapping[str, np.ndarray], prefix: str) -> Any:

@@ -11,6 +11,7 @@ from spae.images import to_array
 from spae.prompt import write_prompt
 from spae.pyramid import Pyramid, PyramidShape
 from spae.text import parse
+from spae.tokenizer import Tokenizer
 from spae.vocabulary import View, Vocabulary
 
 WORDS = ("black", "coal", "dusk", "grey", "mist", "pale", "snow", "white")
@@ -31,6 +32,8 @@ class FakeTokenizer:
         provenance = {"model": {"name": "Tiny <b>LM</b>"}, "filters": [{"filter": "all", "left": 8}]}
         self.vocabulary = Vocabulary(WORDS, np.arange(8, dtype=np.int32), embeddings, views, provenance)
         self.info = {"training": {"images": 1200, "config": {"optimizer": {"steps": 3400}}}}
+
+    check = Tokenizer.check
 
     def square(self, image):
         return to_array(image, self.image_size)
@@ -54,6 +57,7 @@ class FakeTokenizer:
     def region_words(self, image, box, count):
         """Its level of brightness, and the next nearest ones."""
         x, y, width, height = map(round, box)
+        x, y = min(x, image.shape[1] - 1), min(y, image.shape[0] - 1)
         part = Image.fromarray(to_array(image[y : y + max(1, height), x : x + max(1, width)], 8)).convert("L")
         level = int(np.asarray(part).mean()) // 32
         return [WORDS[i] for i in sorted(range(8), key=lambda j: (abs(level - j), j))[:count]]

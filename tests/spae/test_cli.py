@@ -17,6 +17,7 @@ import spae
 from spae import progress
 from spae.cli import main
 from spae.commands import pictures
+from spae.errors import InputError
 from spae.images import open_image
 
 
@@ -201,6 +202,10 @@ def test_vocab_build(tmp_path, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["size"] == 8
     (tmp_path / "file").touch()
     assert "it is a file" in fails(capsys, 1, "vocab", "build", "-o", tmp_path / "file")
+    (tmp_path / "bundle.json").touch()
+    assert "is a bundle, which has" in fails(capsys, 1, "vocab", "build", "-o", tmp_path)
+    with pytest.raises(InputError, match="is a bundle, which has"):
+        FakeTokenizer().vocabulary.save(tmp_path)
 
 
 def test_vocab_check(tmp_path, capsys):

@@ -102,6 +102,8 @@ def test_a_tokenizer_searches_and_averages_what_its_model_says_and_so_does_its_b
     assert other.encode(PHOTOGRAPH) == pyramid
     assert other.fingerprint == tokenizer.fingerprint
 
+    with pytest.raises(InputError, match="wanted the dtype float32 or float16, got 'int8'"):
+        tokenizer.save(tmp_path / "bundle", dtype="int8")
     tokenizer.save(tmp_path / "bundle")
     loaded = Tokenizer.load(tmp_path / "bundle")
     assert loaded.encode(PHOTOGRAPH) == pyramid

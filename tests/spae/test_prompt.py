@@ -11,7 +11,8 @@ from spae.demo import PHOTOGRAPHS, read_credits
 from spae.errors import InputError
 from spae.images import open_image
 from spae.prompt import EXAMPLE, EXAMPLE_FILE, WISH
-from spae.pyramid import Pyramid
+from spae.pyramid import Pyramid, PyramidShape
+from spae.tokenizer import Tokenizer
 
 TOKENIZER = FakeTokenizer()
 RNG = np.random.default_rng(0)
@@ -55,6 +56,17 @@ def test_paint_below_fewer_layers_that_say_what_is_seen(meaning, said, monkeypat
     told = TOKENIZER.prompt(2, {"a thing": PYRAMID})
     assert said in told
     assert "learn them from the example.\n\nFor example" in told
+
+
+def test_layers_and_examples_are_checked():
+    with pytest.raises(InputError, match="layers"):
+        TOKENIZER.prompt(0)
+    other = Pyramid(PYRAMID.ids[:2], PyramidShape((1, 2)), TOKENIZER.vocabulary)
+    with pytest.raises(InputError, match="use the tokenizer it is from"):
+        TOKENIZER.prompt(2, {"a thing": other})
+    for wrong in (3, None):
+        with pytest.raises(InputError, match="wanted a pyramid"):
+            Tokenizer.check(TOKENIZER, wrong)
 
 
 def test_the_example_that_comes_with_the_project():

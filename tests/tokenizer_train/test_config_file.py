@@ -80,6 +80,27 @@ def test_finetuning_the_shipped_bundle() -> None:
     assert config.tokenizer == AutoencoderConfig.from_json(info["config"])
     assert list(config.vocabulary.load().words) == files["words.json"]
     assert (config.data.train, config.data.validation, config.run.initial) == ("photographs", None, "default")
+    assert config.run.trains == "all"
+
+
+@pytest.mark.parametrize(
+    ("fields", "trains"),
+    [
+        ({"frames": 4, "meaning_layers": 0}, "all"),
+        # The encoder itself chooses the words, and would choose others.
+        ({"frames": 4, "meaning_layers": 2, "meaning": "head", "trunk": "none"}, "decoder"),
+    ],
+)
+def test_finetuning_keeps_what_the_bundle_was_trained_to_read(fields, trains, monkeypatch) -> None:
+    pyramid = ((4, 1, 1), (4, 2, 2), (4, 4, 4))
+    small = {"image_size": 16, "pyramid": pyramid, "multipliers": (1, 2), "downsamplings": 2}
+    info = {
+        "config": small | fields,
+        "training": {"config": {"data": {"stride": 4, "fps": 8.0}}},
+    }
+    monkeypatch.setattr("tokenizer_train.finetune.read", lambda name: (info, {}))
+    config = finetune_config("films", "clips")
+    assert (config.data.stride, config.data.fps, config.run.trains) == (4, 8.0, trains)
 
 
 def test_new_writes_one_of_ones_own(tmp_path, monkeypatch, capsys) -> None:

@@ -82,6 +82,8 @@ class Options:
         for name in ("codec_images", "episodes", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"--seed must be at least 0, got {self.seed}")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit must be at least 1, got {self.limit}")
 
@@ -95,7 +97,15 @@ def run(options: Options) -> None:
             raise InputError(f"cannot write {output}: there is no folder {output.parent}")
         if output.is_dir():
             raise InputError(f"cannot write {output}: it is a folder")
-    results = [measured(bundle, options) for bundle in (options.bundle, *options.compare)]
+    bundles = (options.bundle, *options.compare)
+    if options.compare:
+        frames = {name: spae.load(name).frames for name in bundles}
+        if len(set(frames.values())) > 1:
+            told = ", ".join(f"{name}: {count}" for name, count in frames.items())
+            raise InputError(
+                f"--compare: wanted bundles of images, or of clips of as many frames; got {told}"
+            )
+    results = [measured(name, options) for name in bundles]
     shown = results if options.compare else results[0]
     text = json.dumps(_finite(shown), indent=1, allow_nan=False)
     tables = [markdown(result) for result in results] + ([comparison(results)] if options.compare else [])
@@ -116,7 +126,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def measured(bundle: str, options: Options) -> dict[str, Any]:
+def measured(name: str, options: Options) -> dict[str, Any]:
     """All figures of one bundle on `options.data`, and what they were measured with.
 
     Raises:
@@ -124,9 +134,9 @@ def measured(bundle: str, options: Options) -> dict[str, Any]:
         BundleError: the bundle is damaged or none.
     """
     started = time.monotonic()
-    tokenizer = spae.load(bundle)
+    tokenizer = spae.load(name)
     return {
-        "bundle": bundle,
+        "bundle": name,
         "data": Path(options.data).name,
         **evaluate(tokenizer, _opened(tokenizer, options), options),
         "weights": _weights(options),
@@ -266,7 +276,7 @@ def _opened(tokenizer: Tokenizer, options: Options) -> Source:
         return open_source(options.data, tokenizer.sight, options.split)
     if options.split is not None:
         raise InputError("--split is of images of a TFDS directory, and the bundle is of clips: leave it out")
-    sampling = trained_sampling(tokenizer)
+    sampling = trained_sampling(tokenizer.info, tokenizer.frames)
     if paced:
         stride = 1 if options.stride is None else options.stride
         sampling = Sampling(frames=tokenizer.frames, stride=stride, fps=options.fps)

@@ -209,6 +209,63 @@ def test_gemmas_sixth_layers_see_everything():
         configs.from_gguf(metadata, vocabulary=262144, tied=True, rope_factors=())
 
 
+LLAMA = {
+    "general.architecture": "llama",
+    "llama.embedding_length": 64,
+    "llama.block_count": 2,
+    "llama.attention.head_count": 4,
+    "llama.feed_forward_length": 128,
+    "llama.context_length": 512,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "factor"),
+    [
+        ({}, None),
+        ({"llama.rope.scaling.factor": 4.0}, 4.0),  # linear, where no type is given
+        ({"llama.rope.scale_linear": 2.0}, 2.0),
+        ({"llama.rope.scaling.factor": 4.0, "llama.rope.scale_linear": 2.0}, 4.0),
+        ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0}, None),
+    ],
+)
+def test_rotations_are_scaled_as_llama_cpp_reads_the_file(more, factor):
+    scaling = configs.from_gguf(LLAMA | more, vocabulary=99, tied=True, rope_factors=()).rope_scaling
+    assert (scaling.factor if scaling else None) == factor
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"llama.attention.head_count_kv": [4, 2]}, "one whole number from 1"),
+        ({"llama.feed_forward_length": [1, 2]}, "one whole number from 1"),
+        ({"llama.rope.dimension_count": 8}, "heads of 16 of which 8 are turned"),
+        ({"llama.rope.scaling.factor": 0.0}, "above 0 to scale rotations by"),
+    ],
+)
+def test_gguf_settings_that_are_not_known_are_refused(more, message):
+    with pytest.raises(InputError, match=message):
+        configs.from_gguf(LLAMA | more, vocabulary=99, tied=True, rope_factors=())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rope_parameters": {"rope_type": "linear", "factor": None}},
+        {"rope_parameters": "linear"},
+        {"rope_parameters": {"factor": 2.0}},  # of which kind?
+        {"rms_norm_eps": "1e-5"},
+        {"num_attention_heads": 0, "head_dim": None},
+        {"partial_rotary_factor": 0.5},
+    ],
+)
+def test_settings_of_another_kind_are_one_line(more):
+    settings = json.loads((GOLDEN / "llama" / "config.json").read_text())
+    with pytest.raises(InputError):
+        configs.from_hugging_face(settings | more)
+
+
 def test_configs_of_older_transformers_are_read():
     """Version 4 wrote the rotations' settings in other places."""
     settings = json.loads((GOLDEN / "llama" / "config.json").read_text())

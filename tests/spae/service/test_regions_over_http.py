@@ -95,3 +95,11 @@ def test_a_tokenizer_without_words_of_regions(fakes, monkeypatch):
         assert answer.status_code == 422
         assert "no words of regions" in answer.json()["error"]["message"]
         assert client.post("/v1/tokenize", json={"image": _halves()}).status_code == 200
+
+
+def test_a_region_of_a_reduced_image_stays_one(client):
+    """What is allowed on the image as sent is so on the one that is looked at."""
+    image = _halves(4 * LARGEST_SIDE, 10)
+    answer = _ask(client, [[0, 0, 0.002, 1], [4 * LARGEST_SIDE - 0.002, 9.99, 0.002, 0.01]], image)
+    assert answer.status_code == 200
+    assert [one["words"][0] for one in answer.json()["data"]] == ["black", "white"]

@@ -464,3 +464,12 @@ def test_the_frechet_distance_sees_what_the_packaged_classifier_pools():
     np.testing.assert_allclose(
         seen, nnx.jit(lambda network, x: network.feature_map(x))(network, square).mean((1, 2)), atol=1e-4
     )
+
+
+def test_clips_and_images_are_in_no_table_together(image_folder, monkeypatch, capsys) -> None:
+    frames = {"words": 1, "clips": 4}
+    monkeypatch.setattr("spae.load", lambda name: SimpleNamespace(frames=frames[name]))
+    assert main(["eval", "words", str(image_folder), "--compare", "clips"]) == 1
+    assert "clips of as many frames; got words: 1, clips: 4" in capsys.readouterr().err
+    with pytest.raises(InputError, match="--seed must be at least 0"):
+        Options(bundle="words", data="here", seed=-1)
