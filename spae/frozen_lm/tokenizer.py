@@ -97,17 +97,17 @@ class HuggingFaceTokenizer:
             InputError: anything else, or a key that is missing.
         """
         kind = metadata.get("tokenizer.ggml.model")
-        for key in ("tokens", {"gpt2": "merges", "llama": "scores"}.get(str(kind), "tokens")):
+        known = {"gpt2": (_byte_level, "merges"), "llama": (_sentence_piece, "scores")}
+        if kind not in known:
+            raise InputError(
+                f"tokenizer: this GGUF file has a tokenizer of type {kind!r}; wanted gpt2 or llama; "
+                "use the model's Hugging Face folder (tokenizer.json) instead"
+            )
+        build, needed = known[kind]
+        for key in ("tokens", needed):
             if f"tokenizer.ggml.{key}" not in metadata:
                 raise InputError(f"tokenizer: the GGUF file has no tokenizer.ggml.{key}; is it whole?")
-        if kind == "gpt2":
-            return cls(_byte_level(metadata))
-        if kind == "llama":
-            return cls(_sentence_piece(metadata))
-        raise InputError(
-            f"tokenizer: this GGUF file has a tokenizer of type {kind!r}; wanted gpt2 or llama; "
-            "use the model's Hugging Face folder (tokenizer.json) instead"
-        )
+        return cls(build(metadata))
 
     @property
     def size(self) -> int:

@@ -242,6 +242,9 @@ def test_unknown_gguf_tokenizers():
     unknown = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "viking"}
     with pytest.raises(InputError, match="'viking'"):
         HuggingFaceTokenizer.from_gguf({**unknown, "tokenizer.ggml.tokens": [], "tokenizer.ggml.merges": []})
+    for kind, missing in (("gpt2", "merges"), ("llama", "scores")):
+        with pytest.raises(InputError, match=f"no tokenizer.ggml.{missing}; is it whole"):
+            HuggingFaceTokenizer.from_gguf({"tokenizer.ggml.model": kind, "tokenizer.ggml.tokens": []})
 
 
 @pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2"])
