@@ -99,13 +99,13 @@ def run(options: Options) -> None:
             raise InputError(f"cannot write {output}: it is a folder")
     bundles = (options.bundle, *options.compare)
     if options.compare:
-        frames = {name: spae.load(name).frames for name in bundles}
+        frames = {bundle: spae.load(bundle).frames for bundle in bundles}
         if len(set(frames.values())) > 1:
-            told = ", ".join(f"{name}: {count}" for name, count in frames.items())
+            told = ", ".join(f"{bundle}: {count}" for bundle, count in frames.items())
             raise InputError(
                 f"--compare: wanted bundles of images, or of clips of as many frames; got {told}"
             )
-    results = [measured(name, options) for name in bundles]
+    results = [measured(bundle, options) for bundle in bundles]
     shown = results if options.compare else results[0]
     text = json.dumps(_finite(shown), indent=1, allow_nan=False)
     tables = [markdown(result) for result in results] + ([comparison(results)] if options.compare else [])
@@ -126,7 +126,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def measured(name: str, options: Options) -> dict[str, Any]:
+def measured(bundle: str, options: Options) -> dict[str, Any]:
     """All figures of one bundle on `options.data`, and what they were measured with.
 
     Raises:
@@ -134,9 +134,9 @@ def measured(name: str, options: Options) -> dict[str, Any]:
         BundleError: the bundle is damaged or none.
     """
     started = time.monotonic()
-    tokenizer = spae.load(name)
+    tokenizer = spae.load(bundle)
     return {
-        "bundle": name,
+        "bundle": bundle,
         "data": Path(options.data).name,
         **evaluate(tokenizer, _opened(tokenizer, options), options),
         "weights": _weights(options),

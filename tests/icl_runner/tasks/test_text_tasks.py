@@ -203,7 +203,7 @@ def test_shuffled_depends_on_seed_and_keys_only():
 
 
 def test_every_number_of_shots_asks_the_same(monkeypatch):
-    keys = [f"i{number}" for number in range(12)]
+    keys = [f"i{number:02}" for number in range(12)]
     examples = [Example(key, captions=(f"thing {key}",)) for key in keys] + [
         Example("signs", captions=("!!!",))
     ]
@@ -217,4 +217,6 @@ def test_every_number_of_shots_asks_the_same(monkeypatch):
     assert "signs" not in few  # whose caption has no word to score
     for cell in cells:
         shown = cell.items[0].calls[0].prompt.context
-        assert not any(f"words {key}\n" in shown for key in few)
+        seen = {key for key in keys if f"words {key}" in shown}
+        assert len(seen) == cell.setting["shots"]
+        assert not seen & set(few)
