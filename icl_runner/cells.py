@@ -36,6 +36,7 @@ class Call:
         choices: the only answers allowed, for models whose decoding can be restricted.
         system: the system message, for chat models.
         likelihoods: the answer is no text, but how likely each of `choices` is, with the end of its line.
+        against: prompts that are read beside it, for words by contrast (`icl_runner.constraints.Words`).
     """
 
     key: str
@@ -44,6 +45,7 @@ class Call:
     choices: tuple[str, ...] = ()
     system: str = CHAT
     likelihoods: bool = False
+    against: tuple[Prompt, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A constraint travels to the provider inside inspect's `GenerateConfig(extra_body
 so that it is logged with the call, and part of its cache key.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,19 +58,29 @@ class Words:
 
     Args:
         bundle: a shipped bundle's name or a path, as `spae.load` takes it.
+        against: other prompts: words are drawn to what is likelier behind the prompt than behind these, with the weight
+            `contrast` (`spae.frozen_lm.writing.contrasted`). Of `spae-lm` alone: no endpoint tells the probabilities of
+            all words.
     """
 
     count: int
     bundle: str = "default"
+    against: tuple[str, ...] = ()
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         if type(self.count) is not int or self.count < 1:
             raise InputError(f"words: wanted a whole number of words from 1; got {self.count!r}")
         if not isinstance(self.bundle, str) or not self.bundle:
             raise InputError(f"words: wanted the name or path of a bundle; got {self.bundle!r}")
+        if self.against:
+            object.__setattr__(self, "against", _texts("words against", self.against))
+        if type(self.contrast) not in (int, float) or not 0 <= self.contrast < math.inf:
+            raise InputError(f"words: wanted a contrast from 0; got {self.contrast!r}")
 
     def extra_body(self) -> dict[str, Any]:
-        return {KEY: {"words": self.count, "bundle": self.bundle}}
+        against = {"against": list(self.against), "contrast": self.contrast} if self.against else {}
+        return {KEY: {"words": self.count, "bundle": self.bundle, **against}}
 
 
 @dataclass(frozen=True)
@@ -120,11 +131,15 @@ def from_extra_body(body: Mapping[str, Any] | None) -> Constraint | Likelihoods 
             return Likelihoods(tuple(content["likelihoods"]))
         if set(content) == {"pattern"}:
             return Pattern(content["pattern"])
-        if {"words"} <= set(content) <= {"words", "bundle"}:
+        if set(content) in ({"words"}, {"words", "bundle"}):
             return Words(content["words"], content.get("bundle", "default"))
+        if set(content) == {"words", "bundle", "against", "contrast"} and isinstance(
+            content["against"], list | tuple
+        ):
+            return Words(content["words"], content["bundle"], tuple(content["against"]), content["contrast"])
     raise InputError(
-        f'extra_body: wanted {{"choices": [..]}}, {{"likelihoods": [..]}}, {{"words": n, "bundle": name}} or '
-        f'{{"pattern": ".."}} under {KEY!r}; got {content!r}'
+        f'extra_body: wanted {{"choices": [..]}}, {{"likelihoods": [..]}}, {{"words": n, "bundle": name, '
+        f'"against": [..], "contrast": x}} or {{"pattern": ".."}} under {KEY!r}; got {content!r}'
     )
 
 

@@ -30,15 +30,14 @@ def estimate(cells: Sequence[Cell], model: str) -> list[Estimate]:
     for cell in cells:
         calls = likelihoods = read = written = 0
         for call in cell.calls():
-            text = _read_text(call, model)
-            if text not in known:
-                known[text] = count(text)
+            texts = [_read_text(call, model), *(one.text for one in call.against)]
+            known |= {text: count(text) for text in texts if text not in known}
             # For likelihoods the embedded model writes nothing; an endpoint is held to one text after the other.
             embedded = model.startswith(EMBEDDED)
             requests = len(call.choices) if call.likelihoods and not embedded else 1
             calls += requests
             likelihoods += requests if call.likelihoods else 0
-            read += requests * known[text]
+            read += requests * sum(known[text] for text in texts)
             written += 0 if call.likelihoods and embedded else requests * call.max_tokens
         estimates.append(Estimate(cell, calls, likelihoods, read, written))
     return estimates

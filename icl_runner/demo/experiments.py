@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from icl_runner import prompts, scoring
 from icl_runner.cells import EMBEDDED, Call
@@ -40,7 +40,7 @@ SHADE = 25  # by which each channel differs from these, at most
 COLOUR_SHOTS = 4
 LAYERS = 4  # 85 words
 LONGEST = 16  # words of a segment
-PLAUSIBLE = 0.1  # part of the likeliest word's probability that a first word has at least
+CONTRAST = 1.0
 
 
 def episodes(keys: Sequence[str]) -> list[Episode]:
@@ -151,7 +151,7 @@ class Painting:
 
     Args:
         pictures: what it was to be ("target", a shade that no example has), what the target's own words decode to
-            ("oracle"), what the model wrote greedily ("greedy") and choosing first words by contrast ("contrast"), and
+            ("oracle"), what the model wrote greedily ("greedy") and choosing words by contrast ("contrast"), and
             random words ("random"); each uint8 (S, S, 3).
         right: of each whether the nearest target is its own.
     """
@@ -168,10 +168,8 @@ def painted(
     """Pictures of all colours, in context; and one prompt of theirs.
 
     Every segment of 85 words is asked for by itself (non-autoregressive), after `COLOUR_SHOTS` pictures of each
-    colour in other shades, words only of the bundle's vocabulary. "greedy" is that. "contrast": the first word of a
-    segment is, among those at least a tenth as likely as the likeliest, the one that its own condition makes
-    likelier than all conditions together do (Li et al., "Contrastive decoding", 2023, with the other conditions in
-    place of the weaker model); the rest of the segment is greedy.
+    colour in other shades, words only of the bundle's vocabulary. "greedy" is that; in "contrast" words are drawn to
+    what their own condition makes likelier than the other conditions do (`spae.frozen_lm.writing.contrasted`).
     """
     rng = np.random.default_rng(0)
 
@@ -221,35 +219,17 @@ def _told(colour: str) -> str:
 def _segment_words(
     lm: FrozenLM, tokenizer: Tokenizer, segment: Segment, asked: Sequence[prompts.Prompt]
 ) -> dict[str, list[str]]:
-    """The words of a segment for every prompt, greedily and with the first one by contrast."""
-    writable = lm.writable(tokenizer.vocabulary.words)
-    words, ids = list(writable.ids), list(writable.ids.values())
-    log_p = np.array([lm.score(lm.encode(one.text), [[i] for i in ids]) for one in asked])[..., 0]
-    first = {"greedy": log_p.argmax(1), "contrast": contrast(log_p).argmax(1)}
-    begun = {how: [words[i] for i in of_how] for how, of_how in first.items()}
-    if segment.count == 1:
-        return begun
-    texts = [
-        f"{prompt.text} {word}"
-        for of_how in begun.values()
-        for prompt, word in zip(asked, of_how, strict=True)
-    ]
-    rest = lm.generate(
-        [lm.encode(text) for text in texts],
-        segment.count - 1,
-        constraints=[writable.constraint(segment.count - 1)] * len(texts),
-    )
-    all_words = [word for of_how in begun.values() for word in of_how]
-    whole = [word + one.text for word, one in zip(all_words, rest, strict=True)]
-    return {"greedy": whole[: len(asked)], "contrast": whole[len(asked) :]}
+    """The words of a segment for every prompt, greedily and by contrast with the other prompts."""
+    constraint = lm.writable(tokenizer.vocabulary.words).constraint(segment.count)
+    contexts = [lm.encode(one.text) for one in asked]
+    others = [[other for other in contexts if other is not own] for own in contexts]
 
+    def texts(against: Sequence[Sequence[list[int]]] | None) -> list[str]:
+        held = [constraint] * len(contexts)
+        found = lm.generate(contexts, segment.count, constraints=held, against=against, contrast=CONTRAST)
+        return [one.text for one in found]
 
-def contrast(log_p: Float[np.ndarray, "conditions words"]) -> Float[np.ndarray, "conditions words"]:
-    """log p of a word under its condition, less the log of its mean p over all conditions; -inf for words that are
-    less than `PLAUSIBLE` times as likely as the likeliest."""
-    mean = np.log(np.exp(log_p.astype(np.float64)).mean(0))
-    plausible = log_p >= log_p.max(1, keepdims=True) + np.log(PLAUSIBLE)
-    return np.where(plausible, log_p - mean, -np.inf)
+    return {"greedy": texts(None), "contrast": texts(others)}
 
 
 def _nearest(images: UInt8[np.ndarray, "n s s 3"], targets: UInt8[np.ndarray, "n s s 3"]) -> list[int]:

@@ -24,7 +24,7 @@ COLUMNS = {
     "target": "wanted: a shade that no example has",
     "oracle": "its own words, decoded",
     "greedy": "the model, likeliest words",
-    "contrast": "the model, first words by contrast",
+    "contrast": "the model, words by contrast",
     "random": "control: random words",
 }
 
@@ -193,7 +193,7 @@ def _paintings(paintings: Sequence[Painting], prompt: Prompt) -> str:
     counts = {how: sum(one.right[how] for one in paintings) for how in paintings[0].right}
     return f"""{"".join(articles)}
 <p>Of {len(paintings)} pictures, nearest to the picture wanted and not to one of the other colours:
-<b>{counts["greedy"]}</b> by likeliest words, <b>{counts["contrast"]}</b> with first words by contrast,
+<b>{counts["greedy"]}</b> by likeliest words, <b>{counts["contrast"]}</b> by contrast,
 {counts["random"]} of random words, {counts["oracle"]} of the words of the pictures wanted.</p>
 {_prompt(prompt, "one of the prompts, whole")}"""
 

@@ -24,7 +24,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from icl_runner import constraints, prompts, scoring, spelling
 from icl_runner.cells import number
-from icl_runner.pictures.drawing import Drawing, DrawingCell
+from icl_runner.pictures.drawing import OTHERS, Drawing, DrawingCell
 from icl_runner.pictures.encoding import thumbnail
 from icl_runner.pictures.progressive import Answer, Ask, Decoded, Weigh, decode, max_tokens
 from icl_runner.prompts import CHAT_MAX_TOKENS, Prompt
@@ -77,8 +77,9 @@ def draw_words(cell: DrawingCell) -> Solver:
             cell.tokenizer.vocabulary,
             samples=cell.decoding.samples,
             seed=number(cell.seed, drawing.id) >> 1,  # some endpoints take no more than 31 bits
+            contrasted=cell.contrasted(drawing),
             weigh=weigh(model) if cell.decoding.choose == "agreement" else None,
-            others=drawing.others(),
+            others=drawing.others()[:OTHERS],
         )
         reasons = [f"{asdict(segment)}: {error}" for segment, error in decoded.failures]
         kept = {"words": list(decoded.words), "repairs": dict(decoded.repairs), "failures": reasons}
@@ -96,7 +97,7 @@ def ask(model: Model, cell: DrawingCell) -> Ask:
     takes_constraints = constraints.supports(str(model))
     wants_log_probs = cell.decoding.samples > 1
 
-    async def put(prompt: Prompt, count: int, seed: int) -> Answer:
+    async def put(prompt: Prompt, against: Sequence[Prompt], count: int, seed: int) -> Answer:
         messages: list[ChatMessage] = [ChatMessageUser(content=prompt.text)]
         config = GenerateConfig(
             max_tokens=max_tokens(count),
@@ -107,7 +108,9 @@ def ask(model: Model, cell: DrawingCell) -> Ask:
         )
         if takes_constraints:
             config.stop_seqs = list(prompt.stop)
-            config.extra_body = constraints.Words(count, cell.bundle).extra_body()
+            others = tuple(one.text for one in against)
+            words = constraints.Words(count, cell.bundle, others, cell.decoding.contrast)
+            config.extra_body = words.extra_body()
             output = await spelling.generate(model, messages, config)
             return Answer(output.completion, _mean_log_prob(output))
         # As in the tasks with text answers: room to think, and no stop texts, which several endpoints refuse.

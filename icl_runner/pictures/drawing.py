@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 
 OTHERS = 3  # conditions against which an answer's agreement with its own is weighed
+CONTRASTED = (
+    15  # conditions from which words tell a picture apart, at most: what is written side by side, less one
+)
 
 
 class Judge(Protocol):
@@ -65,6 +68,8 @@ class Decoding:
         samples: answers that are asked for, of which one is taken.
         temperature: 0 is greedy; more than one sample needs more.
         choose: the one that is taken: the likeliest, or that of the most agreement with its condition.
+        contrast: how much words are drawn to what a picture's condition makes likelier than the other conditions of its
+            context do; 0 is not at all.
         context_tokens: what the model can read and write at a time.
 
     Raises:
@@ -78,6 +83,7 @@ class Decoding:
     temperature: float
     context_tokens: int
     choose: Literal["likelihood", "agreement"] = "likelihood"
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf or (self.samples > 1 and not self.temperature):
@@ -85,6 +91,8 @@ class Decoding:
                 f"pictures: wanted a temperature above 0 to draw {self.samples} samples from, and none below 0; got "
                 f"{self.temperature}"
             )
+        if not 0 <= self.contrast < math.inf:
+            raise InputError(f"pictures: wanted a contrast from 0; got {self.contrast}")
         if self.choose == "agreement" and self.samples == 1:
             raise InputError("pictures: wanted several samples to choose by agreement from, got 1")
 
@@ -94,7 +102,7 @@ class Decoding:
 
     def setting(self, shape: PyramidShape) -> dict[str, Any]:
         """For the log: what tells two ways of decoding apart."""
-        return {
+        told = {
             "layers": self.layers,
             "tokens_per_image": shape.tokens(self.layers),
             "autoregressive": self.autoregressive,
@@ -103,7 +111,12 @@ class Decoding:
             else " ".join(map(str, self.segment_words)),
             "samples": self.samples,
             "temperature": self.temperature,
-        } | ({"choose": self.choose} if self.choose != "likelihood" else {})
+        }
+        if self.choose != "likelihood":
+            told["choose"] = self.choose
+        if self.contrast:
+            told["contrast"] = self.contrast
+        return told
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -134,13 +147,13 @@ class Drawing:
     label: str | None = None
 
     def others(self) -> list[str | tuple[str, ...]]:
-        """The first `OTHERS` conditions of the context that ask for something else."""
+        """The conditions of the context that ask for something else, in its order."""
         found = dict.fromkeys(
             pair.condition
             for pair in self.pairs
             if pair.condition != self.condition and (self.label is None or pair.label != self.label)
         )
-        return list(found)[:OTHERS]
+        return list(found)
 
     def held(self) -> tuple[str, ...]:
         """The target's words where the context or the input has them, at whatever place, else the input's own: what
@@ -166,7 +179,7 @@ class DrawingCell(Cell):
 
     Raises:
         InputError: a prompt does not fit into `decoding.context_tokens`, or nothing in a context asks for something
-            else, where answers are chosen by agreement.
+            else, where answers are chosen by agreement or words by contrast.
     """
 
     drawings: tuple[Drawing, ...]
@@ -180,10 +193,12 @@ class DrawingCell(Cell):
     def __post_init__(self) -> None:
         plan = self.decoding.plan(self.tokenizer.shape)
         for drawing in self.drawings:
-            if self.decoding.choose == "agreement" and not drawing.others():
+            chooses = self.decoding.choose == "agreement"
+            if (chooses or self.decoding.contrast) and not drawing.others():
                 raise InputError(
                     f"pictures: wanted an example in context that shows something else than {drawing.id}, to choose by "
-                    "agreement; got none: show other classes or images, or choose by likelihood"
+                    f"{'agreement' if chooses else 'contrast'}; got none: show other classes or images, or choose by "
+                    "likelihood"
                 )
             check_fits(
                 plan,
@@ -198,13 +213,25 @@ class DrawingCell(Cell):
     def ids(self) -> list[str]:
         return [drawing.id for drawing in self.drawings]
 
+    def contrasted(self, drawing: Drawing) -> list[str | tuple[str, ...]]:
+        """The conditions from which the words of a drawing tell it apart; none without `decoding.contrast`."""
+        return drawing.others()[:CONTRASTED] if self.decoding.contrast else []
+
     def calls(self) -> Iterable[Call]:
         plan = self.decoding.plan(self.tokenizer.shape)
         for drawing in self.drawings:
             for part in plan.segments:
-                prompt = prompt_for(part, drawing.pairs, drawing.condition, drawing.target_words, self.write)
-                key = f"layer {part.layer}, words {part.start + 1} to {part.stop}"
-                call = Call(key, prompt, max_tokens(part.count), system=prompts.chat_words(part.count))
+                prompt, *against = (
+                    prompt_for(part, drawing.pairs, condition, drawing.target_words, self.write)
+                    for condition in (drawing.condition, *self.contrasted(drawing))
+                )
+                call = Call(
+                    f"layer {part.layer}, words {part.start + 1} to {part.stop}",
+                    prompt,
+                    max_tokens(part.count),
+                    system=prompts.chat_words(part.count),
+                    against=tuple(against),
+                )
                 yield from [call] * self.decoding.samples
                 if self.decoding.choose == "agreement":
                     yield from self._weighings(part, drawing)
@@ -213,7 +240,7 @@ class DrawingCell(Cell):
         """The calls that weigh the samples of a segment."""
         words = " ".join(drawing.target_words[part.start : part.stop])
         choices = tuple(f"{words} {number}" for number in range(self.decoding.samples))
-        for condition in (drawing.condition, *drawing.others()):
+        for condition in (drawing.condition, *drawing.others()[:OTHERS]):
             prompt = prompt_for(part, drawing.pairs, condition, drawing.target_words, self.write)
             yield Call("agreement", prompt, max_tokens(part.count), choices, likelihoods=True)
 

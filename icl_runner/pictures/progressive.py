@@ -44,8 +44,8 @@ class Answer:
     log_prob: float | None = None
 
 
-# (prompt, number of words wanted, seed) -> the answer.
-Ask = Callable[[Prompt, int, int], Awaitable[Answer]]
+# (prompt, prompts that the answer is to tell itself apart from, number of words wanted, seed) -> the answer.
+Ask = Callable[[Prompt, Sequence[Prompt], int, int], Awaitable[Answer]]
 
 # (prompt, texts) -> the log-probability of each text behind the prompt.
 Weigh = Callable[[Prompt, Sequence[str]], Awaitable[list[float]]]
@@ -228,6 +228,7 @@ async def decode(
     *,
     samples: int = 1,
     seed: int = 0,
+    contrasted: Sequence[str | tuple[str, ...]] = (),
     weigh: Weigh | None = None,
     others: Sequence[str | tuple[str, ...]] = (),
 ) -> Decoded:
@@ -238,6 +239,8 @@ async def decode(
     the first, where the model gives none. With `weigh` not the likeliest, but the one that agrees most with its
     condition (`agreement`), weighed against `others`. Words that an answer lacks are filled with the word above
     them, and counted.
+
+    With conditions `contrasted`, `ask` gets the prompts that would ask for the same words under these.
 
     What a call raises ends up in `Decoded.failures`, so that the words of the others are not lost: the caller
     decides.
@@ -252,7 +255,8 @@ async def decode(
         given = complete(words[: segment.given], plan.shape, vocabulary)
         prompt = prompt_for(segment, pairs, condition, given, write)
         first = seed + index * samples
-        answers, errors = await _sample(ask, prompt, segment.count, range(first, first + samples))
+        against = [prompt_for(segment, pairs, one, given, write) for one in contrasted]
+        answers, errors = await _sample(ask, prompt, against, segment.count, range(first, first + samples))
         if weigh is not None and len(answers) > 1:
             behind = [prompt_for(segment, pairs, one, given, write) for one in others]
             try:
@@ -276,7 +280,7 @@ async def decode(
 
 
 async def _sample(
-    ask: Ask, prompt: Prompt, count: int, seeds: Sequence[int]
+    ask: Ask, prompt: Prompt, against: Sequence[Prompt], count: int, seeds: Sequence[int]
 ) -> tuple[list[Answer], list[Exception]]:
     """An answer for each seed, in their order, asked for at the same time; and what was raised in place of others."""
     answers: dict[int, Answer] = {}
@@ -284,7 +288,7 @@ async def _sample(
 
     async def one(seed: int) -> None:
         try:
-            answers[seed] = await ask(prompt, count, seed)
+            answers[seed] = await ask(prompt, against, count, seed)
         except Exception as error:  # kept, and raised by whoever called `decode`
             errors.append(error)
 

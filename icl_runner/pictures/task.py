@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from icl_runner import constraints
+from icl_runner.cells import EMBEDDED
 from icl_runner.data.images import Images
 from icl_runner.figures import Control, Measure
 from icl_runner.options import option, optional, whole, wholes
@@ -51,6 +52,8 @@ class DrawingTask(Task):
     # the likeliest; or the one that its condition makes likelier than other conditions of the context do
     choose: Literal["likelihood", "agreement"] = "likelihood"
     temperature: Annotated[float, option("X")] = 0.0  # 0 is greedy
+    # how much words are drawn to what their condition makes likelier than the context's other conditions do (spae-lm)
+    contrast: Annotated[float, option("X")] = 0.0
     context_tokens: Annotated[int, whole(1)] = 8192  # what the model can read
 
     def decoding(self, layers: int) -> Decoding:
@@ -64,6 +67,11 @@ class DrawingTask(Task):
                 "--choose agreement wants a model that tells how likely a text is: spae-lm/.., or completions/.. with "
                 f"-M dialect=llama.cpp or vllm; got {self.model}"
             )
+        if self.contrast and not self.model.startswith(EMBEDDED):
+            raise InputError(
+                "--contrast wants the probabilities of all words under several conditions, which spae-lm/.. has and no "
+                f"endpoint tells; got {self.model}: take --samples K --choose agreement"
+            )
         return Decoding(
             layers=layers,
             autoregressive=min(self.autoregressive, layers),
@@ -72,6 +80,7 @@ class DrawingTask(Task):
             temperature=self.temperature,
             context_tokens=self.context_tokens,
             choose=self.choose,
+            contrast=self.contrast,
         )
 
     def drawing_cell(

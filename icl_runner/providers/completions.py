@@ -33,6 +33,7 @@ from icl_runner.constraints import (
     Choices,
     Constraint,
     Likelihoods,
+    Words,
     from_extra_body,
     spaced,
 )
@@ -129,7 +130,8 @@ class CompletionsAPI(ModelAPI):
 
         Raises:
             EndpointError: there is none.
-            InputError: other messages than one text to continue; likelihoods of an endpoint of the dialect "none".
+            InputError: other messages than one text to continue; likelihoods of an endpoint of the dialect "none";
+                words by contrast.
         """
         prompt = raw_prompt(input, tools, "completions")
         calls = together.calls_of(config.extra_body)
@@ -188,6 +190,11 @@ class CompletionsAPI(ModelAPI):
     ) -> ModelOutput:
         if isinstance(asked, Likelihoods):
             return await self._likelihoods(asked.texts, prompt, config)
+        if isinstance(asked, Words) and asked.against:
+            raise InputError(
+                "completions: wanted words without others to tell them apart from: no endpoint tells the probabilities "
+                "of all words, which contrast takes; spae-lm/.. has them"
+            )
         output = await self._complete(prompt, config, asked)
         if asked is not None:
             output.metadata = {"constrained": self._dialect != "none"}

@@ -61,6 +61,7 @@ class _Settings:
     temperature: float
     top_p: float
     seed: int
+    contrast: float
 
 
 @dataclass(eq=False)
@@ -69,6 +70,7 @@ class _Request:
     ids: list[int]  # of the prompt, to compare it with others
     settings: _Settings
     constraint: Constraint | None
+    against: list[list[int]]
     answer: Future[Generation] = field(default_factory=Future)
 
 
@@ -134,15 +136,18 @@ class EmbeddedAPI(ModelAPI):
         if isinstance(asked, Likelihoods):
             return await self._likelihoods(asked.texts, text, prompt, len(ids))
         constraint = await loop.run_in_executor(None, self._constraint, asked, text)
-        room = self._model.context_length - len(ids)
+        others, contrast = (asked.against, asked.contrast) if isinstance(asked, Words) else ((), 0.0)
+        against = await loop.run_in_executor(None, lambda: [self._model.encode(one) for one in others])
+        longest = max(map(len, (ids, *against)))
+        room = self._model.context_length - longest
         if room < (config.max_tokens or 1):
             raise InputError(
                 f"{self.provider}: wanted prompt and answer within {self._model.context_length} tokens; got a prompt "
-                f"of {len(ids)} and max_tokens {config.max_tokens}: use fewer examples or layers"
+                f"of {longest} and max_tokens {config.max_tokens}: use fewer examples or layers"
             )
         max_tokens = config.max_tokens or min(_MAX_TOKENS, room)
         requests = [
-            _Request(prompt, ids, _settings(config, max_tokens, i), constraint)
+            _Request(prompt, ids, _settings(config, max_tokens, i, contrast), constraint, against)
             for i in range(config.num_choices or 1)
         ]
         with self._lock:
@@ -150,7 +155,8 @@ class EmbeddedAPI(ModelAPI):
         for _ in requests:
             self._thread.submit(self._serve)
         generations = await asyncio.gather(*(asyncio.wrap_future(request.answer) for request in requests))
-        output = self._output(ids, generations, bool(config.logprobs))
+        read = sum(map(len, (ids, *against)))
+        output = self._output(read, generations, bool(config.logprobs))
         if asked is not None:
             output.metadata = {"constrained": True}
         if isinstance(asked, Words) and (left_out := self._writable[asked.bundle].left_out):
@@ -201,6 +207,8 @@ class EmbeddedAPI(ModelAPI):
                 top_p=settings.top_p,
                 seed=settings.seed,
                 constraints=[one.constraint for one in batch],
+                against=[one.against for one in batch],
+                contrast=settings.contrast,
             )
         except Exception as error:  # it belongs to those who wait, whatever it is
             for request in batch:
@@ -259,7 +267,7 @@ class EmbeddedAPI(ModelAPI):
             LOG.warning("%s: bundle %r: %s", self.provider, bundle, note)
         return words
 
-    def _output(self, prompt: list[int], generations: list[Generation], logprobs: bool) -> ModelOutput:
+    def _output(self, read: int, generations: list[Generation], logprobs: bool) -> ModelOutput:
         choices = [
             ChatCompletionChoice(
                 message=ChatMessageAssistant(content=one.text, model=self.model_name, source="generate"),
@@ -269,9 +277,7 @@ class EmbeddedAPI(ModelAPI):
             for one in generations
         ]
         written = sum(len(one.ids) for one in generations)
-        usage = ModelUsage(
-            input_tokens=len(prompt), output_tokens=written, total_tokens=len(prompt) + written
-        )
+        usage = ModelUsage(input_tokens=read, output_tokens=written, total_tokens=read + written)
         return ModelOutput(model=self._model.name, choices=choices, usage=usage)
 
     def _logprobs(self, generation: Generation) -> Logprobs:
@@ -287,11 +293,12 @@ def _common(a: list[int], b: list[int]) -> int:
     )
 
 
-def _settings(config: GenerateConfig, max_tokens: int, choice: int) -> _Settings:
+def _settings(config: GenerateConfig, max_tokens: int, choice: int, contrast: float) -> _Settings:
     return _Settings(
         max_tokens=max_tokens,
         stop=tuple(config.stop_seqs or ()),
         temperature=config.temperature or 0.0,
         top_p=1.0 if config.top_p is None else config.top_p,
         seed=(config.seed or 0) + choice,
+        contrast=contrast,
     )

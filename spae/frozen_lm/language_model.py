@@ -3,7 +3,7 @@
 import hashlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from spae.weights.hub import Located
 
 _BATCH_BYTES = 1 << 29  # of caches of texts that are generated side by side
 _PREFIX_BYTES = 1 << 30  # of caches of recent prompts
+_SHORT = 32  # tokens that several prompts may have to themselves to be read side by side
 
 
 class FrozenLM:
@@ -152,6 +153,8 @@ class FrozenLM:
         top_p: float = 1.0,
         seed: int = 0,
         constraints: Sequence[Constraint | None] | None = None,
+        against: Sequence[Sequence[Sequence[int] | SoftPrompt]] | None = None,
+        contrast: float = 1.0,
     ) -> list[Generation]:
         """Goes on writing behind each prompt.
 
@@ -165,37 +168,51 @@ class FrozenLM:
             seed: from 0; the same seed gives the same text, whatever is generated beside it. Every prompt draws
                 from the seed anew, so a prompt given twice gives the same text twice.
             constraints: for each prompt what its text may be, or None; see `spae.frozen_lm.constraint`.
+            against: for each prompt others, at most 15, perhaps none: a text is drawn to what is likelier behind its
+                own prompt than behind these (classifier-free guidance; see `spae.frozen_lm.writing.contrasted`).
+            contrast: how much, from 0: guidance of scale 1 + this.
 
         Raises:
             InputError: a prompt that is empty or fills the context, an id that does not exist, vectors of another
                 width, or numbers out of range.
         """
-        checked = [self._checked_prompt(prompt, "prompt", self.context_length - 1) for prompt in prompts]
-        constraints = [None] * len(checked) if constraints is None else list(constraints)
-        if len(constraints) != len(checked):
+        prompts = list(prompts)
+        constraints = [None] * len(prompts) if constraints is None else list(constraints)
+        against = [[]] * len(prompts) if against is None else list(against)
+        for name, given in (("constraints", constraints), ("against", against)):
+            if len(given) != len(prompts):
+                raise InputError(f"{name}: wanted one for each of {len(prompts)} prompts; got {len(given)}")
+        read = [[prompt, *others] for prompt, others in zip(prompts, against, strict=True)]
+        if (most := max(map(len, read), default=1)) > BATCHES[-1]:
             raise InputError(
-                f"constraints: wanted one (or None) for each of {len(checked)} prompts; got {len(constraints)}"
+                f"against: wanted at most {BATCHES[-1] - 1} other prompts for each; got {most - 1}"
             )
+        checked = [
+            [self._checked_prompt(one, "prompt", self.context_length - 1) for one in of_text]
+            for of_text in read
+        ]
         if isinstance(stop, str) or not all(stop):
             raise InputError(f"stop: wanted a sequence of strings, none of them empty; got {stop!r}")
+        if not 0 <= contrast < math.inf:
+            raise InputError(f"contrast: wanted a number from 0; got {contrast}")
         if max_tokens < 1 or not 0 <= temperature < math.inf or not 0 < top_p <= 1 or seed < 0:
             raise InputError(
                 "wanted max_tokens from 1, temperature from 0, 0 < top_p <= 1 and seed from 0; got "
                 f"{max_tokens}, {temperature}, {top_p} and {seed}"
             )
         ends = self.eos_ids.union(*(encode_behind(one, self.tokenizer)[:1] for one in stop or ("\n",)))
-        rules = Rules(temperature, top_p, seed, tuple(stop), self.eos_ids, np.array(sorted(ends)))
+        rules = Rules(temperature, top_p, seed, tuple(stop), self.eos_ids, np.array(sorted(ends)), contrast)
         texts = [
-            Writing(prompt, rules, constraint, self.tokenizer)
-            for prompt, constraint in zip(checked, constraints, strict=True)
+            Writing(of_text, rules, constraint, self.tokenizer)
+            for of_text, constraint in zip(checked, constraints, strict=True)
         ]
-        longest = max((len(prompt) for prompt in checked), default=0)
+        longest = max((len(one) for of_text in checked for one in of_text), default=0)
         fitting = _BATCH_BYTES // self._bytes(capacity_for(longest + 1))
         most = max((size for size in BATCHES if size <= fitting), default=1)
         with self._lock:
-            self._soft = vectors_by_name(prompts)
-            for begin in range(0, len(texts), most):
-                self._write(texts[begin : begin + most], max_tokens)
+            self._soft = vectors_by_name([one for of_text in read for one in of_text])
+            for batch in _batches(texts, most):
+                self._write(batch, max_tokens)
         return [text.finish() for text in texts]
 
     def embed(self, ids: Sequence[int]) -> Float[np.ndarray, "n d"]:
@@ -285,6 +302,53 @@ class FrozenLM:
         self._prefixes.add(prefix)
         return prefix
 
+    def _prefill_all(self, prompts: Sequence[list[int]]) -> list[Prefix]:
+        """As `_prefill`, for each of these; those that are but for their last tokens in memory side by side."""
+        found: dict[tuple[int, ...], Prefix] = {}
+        near: dict[tuple[int, ...], tuple[int, Cache]] = {}  # how many tokens of the cache are theirs
+        for ids in prompts:
+            if tuple(ids) in found or tuple(ids) in near:
+                continue
+            kept, common = self._prefixes.longest(ids)
+            start = min(common, len(ids) - 1)
+            is_read = kept is not None and common == len(ids) == len(kept.ids)
+            if kept is None or is_read or len(ids) - start > _SHORT or min(ids[start:]) < 0:
+                found[tuple(ids)] = self._prefill(ids)
+            else:
+                near[tuple(ids)] = (start, kept.cache)
+        if len(near) == 1:
+            found |= {ids: self._prefill(list(ids)) for ids in near}
+        elif near:
+            found |= self._read_rests(near)
+        return [found[tuple(ids)] for ids in prompts]
+
+    def _read_rests(
+        self, prompts: Mapping[tuple[int, ...], tuple[int, Cache]]
+    ) -> dict[tuple[int, ...], Prefix]:
+        """The prefixes of up to 16 prompts of whose tokens the first are in a cache already, read in one call; kept."""
+        batch = next(size for size in BATCHES if size >= len(prompts))
+        size = next(s for s in CHUNKS if s >= max(len(ids) - start for ids, (start, _) in prompts.items()))
+        capacity = capacity_for(max(map(len, prompts)) + 1)
+        cache = empty_cache(self.config, batch, capacity)
+        ids_bn = np.zeros((batch, size), np.int32)
+        begin_b, last_b = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
+        for row, (ids, (start, kept)) in enumerate(prompts.items()):
+            cache = place(cache, kept, row)
+            begin = min(start, capacity - size)
+            ids_bn[row, : len(ids) - begin] = ids[begin:]
+            begin_b[row], last_b[row] = begin, len(ids) - begin - 1
+        positions_bn = begin_b[:, None] + np.arange(size, dtype=np.int32)
+        hidden_bnd, cache = self._run.read(
+            self._params, ids_bn, cache, begin_b, positions_bn, np.zeros_like(ids_bn)
+        )
+        logits_bv = np.asarray(self._run.logits_at(self._params, hidden_bnd, last_b))
+        found: dict[tuple[int, ...], Prefix] = {}
+        for row, ids in enumerate(prompts):
+            own = jax.tree.map(lambda part: part[row : row + 1], cache)  # noqa: B023, called at once
+            found[ids] = Prefix(np.array(ids), own, logits_bv[row])
+            self._prefixes.add(found[ids])
+        return found
+
     def _read_one(
         self, ids: Sequence[int], begin: int, size: int, cache: Cache
     ) -> tuple[Float[Array, "1 n d"], Cache]:
@@ -335,42 +399,61 @@ class FrozenLM:
         return np.split(found[:count], ends[:-1]), cache
 
     def _write(self, texts: Sequence[Writing], max_tokens: int) -> None:
-        """Generates up to 16 texts side by side."""
-        prefixes = [self._prefill(text.prompt) for text in texts]
-        for text, prefix in zip(texts, prefixes, strict=True):
-            text.take(prefix.logits)
+        """Generates texts of up to 16 prompts together side by side."""
+        read = iter(self._prefill_all([prompt for text in texts for prompt in text.prompts]))
+        prefixes = [[next(read) for _ in text.prompts] for text in texts]
+        for text, of_text in zip(texts, prefixes, strict=True):
+            text.take(np.stack([prefix.logits for prefix in of_text]))
         left = [i for i, text in enumerate(texts) if text.stopped is None]
         if not left or max_tokens == 1:
             return
-        texts = [texts[i] for i in left]
-        batch = next(size for size in BATCHES if size >= len(texts))
-        capacity = capacity_for(max(len(text.prompt) for text in texts) + 1)
+        prompts = [prompt for i in left for prompt in texts[i].prompts]
+        batch = next(size for size in BATCHES if size >= len(prompts))
+        capacity = capacity_for(max(map(len, prompts)) + 1)
         cache = empty_cache(self.config, batch, capacity)
-        for row, i in enumerate(left):
-            cache = place(cache, prefixes[i].cache, row)
+        rows: dict[Writing, slice] = {}  # of the batch
+        begin = 0
+        for i in left:
+            for row, prefix in enumerate(prefixes[i], start=begin):
+                cache = place(cache, prefix.cache, row)
+            rows[texts[i]] = slice(begin, begin + len(prefixes[i]))
+            begin += len(prefixes[i])
         del prefixes
         ids, lengths, one = (
             np.zeros((batch, 1), np.int32),
             np.zeros(batch, np.int32),
             np.zeros(batch, np.int32),
         )
-        lengths[: len(texts)] = [len(text.prompt) for text in texts]
+        lengths[: len(prompts)] = list(map(len, prompts))
         for _ in range(max_tokens - 1):
-            open_rows = [
-                row
-                for row, text in enumerate(texts)
-                if text.stopped is None and lengths[row] < self.context_length
-            ]
-            if not open_rows:
+            unfinished = {
+                text: at
+                for text, at in rows.items()
+                if text.stopped is None and lengths[at].max() < self.context_length
+            }
+            if not unfinished:
                 return
             if lengths.max() == capacity:
                 capacity *= 2
                 cache = self._copy(cache, capacity)
-            ids[open_rows, 0] = [texts[row].ids[-1] for row in open_rows]
+            for text, at in unfinished.items():
+                ids[at] = text.ids[-1]
             hidden_bnd, cache = self._run.read(
                 self._params, ids, cache, lengths, lengths[:, None], np.zeros_like(ids)
             )
             logits_bv = np.asarray(self._run.logits_at(self._params, hidden_bnd, one))
-            lengths[open_rows] += 1
-            for row in open_rows:
-                texts[row].take(logits_bv[row])
+            for text, at in unfinished.items():
+                lengths[at] += 1
+                text.take(logits_bv[at])
+
+
+def _batches(texts: Sequence[Writing], most: int) -> Iterator[list[Writing]]:
+    """The texts in order, those of at most `most` prompts together; one with more alone."""
+    batch: list[Writing] = []
+    for text in texts:
+        if batch and sum(len(one.prompts) for one in (*batch, text)) > most:
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch

@@ -38,6 +38,7 @@ class Rules:
         stop: strings.
         eos: ids that end a text.
         ends: ids whose probability is that of ending, where a constraint leaves the choice.
+        contrast: its weight, for texts with several prompts; see `contrasted`.
     """
 
     temperature: float
@@ -46,15 +47,24 @@ class Rules:
     stop: tuple[str, ...]
     eos: frozenset[int]
     ends: Int[np.ndarray, " n"]
+    contrast: float
 
 
 class Writing:
-    """One text. `stopped` says why it is over, None while it is not."""
+    """One text. `stopped` says why it is over, None while it is not.
+
+    Attributes:
+        prompts: the prompt that it goes on, then those that it is to tell itself apart from (`contrasted`).
+    """
 
     def __init__(
-        self, prompt: list[int], rules: Rules, constraint: Constraint | None, tokenizer: TextTokenizer
+        self,
+        prompts: Sequence[list[int]],
+        rules: Rules,
+        constraint: Constraint | None,
+        tokenizer: TextTokenizer,
     ):
-        self.prompt = prompt
+        self.prompts = list(prompts)
         self.ids: list[int] = []
         self.stopped: str | None = None
         self._rules = rules
@@ -67,38 +77,39 @@ class Writing:
         # Decoders may drop the space in front of a first token: so decode behind an ordinary one.
         self._anchor = tokenizer.encode("a")[-1:]
 
-    def take(self, logits_v: Float[np.ndarray, " v"]) -> None:
-        """Chooses the next token from the logits behind what is there."""
-        log_p = logits_v - log_sum_exp(logits_v)
+    def take(self, logits_pv: Float[np.ndarray, "p v"]) -> None:
+        """Chooses the next token from the logits behind each prompt and what is there."""
+        log_p_pv = logits_pv - log_sum_exp(logits_pv)[:, None]
         if self._constraint is None:
-            self._take_free(log_p)
+            self._take_free(log_p_pv)
         else:
-            self._take_constrained(log_p, self._constraint)
+            self._take_constrained(log_p_pv, self._constraint)
 
     def finish(self) -> Generation:
         text = self._decode(self.ids) if self._text is None else self._text
         return Generation(self.ids, text, np.array(self._log_probs, np.float32), self.stopped or "length")
 
-    def _take_free(self, log_p: Float[np.ndarray, " v"]) -> None:
-        chosen = self._choose(log_p)
+    def _take_free(self, log_p_pv: Float[np.ndarray, "p v"]) -> None:
+        chosen = self._choose(log_p_pv)
         if chosen in self._rules.eos:
             self.stopped = "eos"
             return
-        self._append(chosen, log_p)
+        self._append(chosen, log_p_pv[0])
         if self._rules.stop:
             self._find_stop()
 
-    def _take_constrained(self, log_p: Float[np.ndarray, " v"], constraint: Constraint) -> None:
+    def _take_constrained(self, log_p_pv: Float[np.ndarray, "p v"], constraint: Constraint) -> None:
         allowed = constraint.allowed(self._state)
-        scores = log_p[allowed]
+        ways_pn = log_p_pv[:, allowed]
         if constraint.finished(self._state):
             ends = self._rules.ends[~np.isin(self._rules.ends, allowed)]
+            ending_p = log_sum_exp(log_p_pv[:, ends]) if ends.size else np.full(len(log_p_pv), -np.inf)
             # First, so that the likeliest wins by being at least as likely.
-            scores = np.append(log_sum_exp(log_p[ends]) if ends.size else -np.inf, scores)
+            ways_pn = np.concatenate([ending_p[:, None], ways_pn], axis=1)
             allowed = np.append(-1, allowed)
-        chosen = int(allowed[self._choose(scores)])
+        chosen = int(allowed[self._choose(ways_pn)])
         if chosen >= 0:
-            self._append(chosen, log_p)
+            self._append(chosen, log_p_pv[0])
             self._state = constraint.step(self._state, chosen)
         if chosen < 0 or not constraint.allowed(self._state).size:
             self.stopped = "constraint"
@@ -107,8 +118,9 @@ class Writing:
         self.ids.append(chosen)
         self._log_probs.append(float(log_p[chosen]))
 
-    def _choose(self, scores: Float[np.ndarray, " n"]) -> int:
-        """A place, by the logarithms of unnormalised probabilities."""
+    def _choose(self, log_p_pn: Float[np.ndarray, "p n"]) -> int:
+        """A place, by the logarithms of unnormalised probabilities behind each prompt."""
+        scores = log_p_pn[0] if len(log_p_pn) == 1 else contrasted(log_p_pn, self._rules.contrast)
         if self._rules.temperature == 0:
             return int(scores.argmax())
         scaled = scores.astype(np.float64) / self._rules.temperature
@@ -136,6 +148,22 @@ class Writing:
         return self._tokenizer.decode([*self._anchor, *ids])[len(before) :]
 
 
-def log_sum_exp(values: Float[np.ndarray, " n"]) -> np.floating:
-    most = values.max()
-    return most + np.log(np.exp(values - most).sum())
+def contrasted(log_p_pn: Float[np.ndarray, "p n"], weight: float) -> Float[np.ndarray, " n"]:
+    """log p of each way to go on behind the first prompt, plus `weight` times how much likelier it is there than behind
+    all prompts on average: the logarithm of the quotient. What is impossible behind the first stays so.
+
+    (Classifier-free guidance of scale 1 + `weight`, Sanchez et al., arXiv 2306.17806, equation 7, with the average over
+    several conditions in place of none.)
+    """
+    possible_n = np.isfinite(log_p_pn[0])
+    own_n, all_pn = log_p_pn[0, possible_n], log_p_pn[:, possible_n]
+    mean_n = np.logaddexp.reduce(all_pn, axis=0) - np.log(len(all_pn))
+    scores_n = np.full(possible_n.shape, -np.inf)
+    scores_n[possible_n] = own_n + weight * (own_n - mean_n)
+    return scores_n
+
+
+def log_sum_exp(values: Float[np.ndarray, "*rows n"]) -> Float[np.ndarray, "*rows"]:
+    """Over the last axis."""
+    most = values.max(-1, keepdims=True)
+    return most[..., 0] + np.log(np.exp(values - most).sum(-1))

@@ -17,9 +17,14 @@ def test_choices_survive_json(choices):
     assert from_extra_body(json.loads(json.dumps(choices.extra_body()))) == choices
 
 
-@given(st.integers(1, 1000), st.text(min_size=1))
-def test_words_survive_json(count, bundle):
-    words = Words(count, bundle)
+@given(
+    st.integers(1, 1000),
+    st.text(min_size=1),
+    st.lists(texts, max_size=3, unique=True).map(tuple),
+    st.floats(0, 9),
+)
+def test_words_survive_json(count, bundle, against, contrast):
+    words = Words(count, bundle, against, contrast if against else 0.0)
     assert from_extra_body(json.loads(json.dumps(words.extra_body()))) == words
 
 
@@ -45,6 +50,12 @@ def test_what_else_is_in_the_body_does_not_matter():
         {"words": True},
         {"words": 3, "bundle": ""},
         {"words": 3, "layers": 2},
+        {"words": 3, "bundle": "a", "against": ["a prompt"]},
+        {"words": 3, "bundle": "a", "against": "a prompt", "contrast": 1.0},
+        {"words": 3, "bundle": "a", "against": ["a prompt", " "], "contrast": 1.0},
+        {"words": 3, "bundle": "a", "against": ["a prompt", "a prompt"], "contrast": 1.0},
+        {"words": 3, "bundle": "a", "against": ["a prompt"], "contrast": -1.0},
+        {"words": 3, "bundle": "a", "against": ["a prompt"], "contrast": "1"},
         {"pattern": "("},
         {"pattern": 3},
         {"pattern": "a", "words": 3},

@@ -9,7 +9,7 @@ import pytest
 from icl_runner import prompts
 from icl_runner.cells import Call
 from icl_runner.demo import experiments
-from icl_runner.demo.experiments import KINDS, contrast, episodes
+from icl_runner.demo.experiments import KINDS, episodes
 from icl_runner.demo.page import write_demo
 from spae.demo import read_credits
 from spae.errors import InputError
@@ -31,15 +31,6 @@ def test_episodes_ask_for_every_photograph_of_a_kind_and_never_for_one_in_contex
     assert {counts[key] for key in KINDS["animal"]} == {8}
 
 
-def test_contrast_prefers_what_this_condition_makes_likelier_among_the_plausible():
-    p = np.array([[0.6, 0.3, 0.1 - 1e-3, 1e-3], [0.6, 0.05, 0.3, 0.05]])
-    scores = contrast(np.log(p).astype(np.float32))
-    assert scores.argmax(1).tolist() == [1, 2]
-    # Word 3 of the first row, and word 1 of the second, are less than a tenth as likely as the likeliest.
-    assert np.isneginf(scores).tolist() == [[False, False, False, True], [False, True, False, True]]
-    assert scores[0, 1] == pytest.approx(np.log(0.3 / 0.175), abs=1e-6)
-
-
 class Tokens:
     """A tokenizer of whole words, each with the space before it."""
 
@@ -55,7 +46,8 @@ class Tokens:
 
 
 class Fake:
-    """Answers every constrained call with its first choice and every free one with "animal"; counts calls."""
+    """Answers every constrained call with its first choice, by contrast with its last, and every free one with
+    "animal"; counts calls."""
 
     name = "<fake>"
 
@@ -73,13 +65,18 @@ class Fake:
         """A later token is likelier."""
         return [np.log(np.array([0.1 + 0.01 * ids[0]])) for ids in continuations]
 
-    def generate(self, contexts, max_tokens, *, stop=(), constraints=None):
+    def generate(self, contexts, max_tokens, *, stop=(), constraints=None, against=None, contrast=None):
         self.batches.append(len(contexts))
         found = []
-        for constraint in constraints or [None] * len(contexts):
-            text = " animal"
+        for i, constraint in enumerate(constraints or [None] * len(contexts)):
+            text, state = " animal", None
+            if against is not None:
+                assert sorted([*against[i], contexts[i]]) == sorted(contexts)
             if constraint is not None:
-                text = self.tokenizer.words[int(constraint.allowed(constraint.start())[0])]
+                text, state = "", constraint.start()
+                while (allowed := constraint.allowed(state)).size:
+                    chosen = int(allowed[0 if against is None else -1])
+                    text, state = text + self.tokenizer.words[chosen], constraint.step(state, chosen)
             found.append(type("Generation", (), {"text": text}))
         return found
 
@@ -114,8 +111,9 @@ def test_pictures_are_written_with_the_models_own_tokens_of_the_words_it_has(mon
     vocabulary = type("Vocabulary", (), {"words": ("dog", "cat", "big dog"), "token_ids": np.arange(3)})
     tokenizer = type("Tokenizer", (), {"vocabulary": vocabulary})
     segment = type("Segment", (), {"count": 2})
-    found = experiments._segment_words(lm, tokenizer, segment, [type("Prompt", (), {"text": "Output:"})])
-    assert found == {"greedy": ["cat dog"], "contrast": ["dog dog"]}
+    asked = [prompts.Prompt(f"Input: {colour}\n", "Output:") for colour in ("red", "blue")]
+    found = experiments._segment_words(lm, tokenizer, segment, asked)
+    assert found == {"greedy": [" dog dog"] * 2, "contrast": [" cat cat"] * 2}
 
 
 def test_another_provider_is_refused(tmp_path):

@@ -116,7 +116,7 @@ def test_a_prompt_shows_what_the_segment_needs_and_nothing_else():
 def test_decode_conditions_ar_on_everything_before_and_asks_nar_at_the_same_time(vocabulary):
     prompts, at_once, most = [], 0, 0
 
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         nonlocal at_once, most
         prompts.append((prompt.text, count, seed))
         at_once += 1
@@ -139,7 +139,7 @@ def test_decode_conditions_ar_on_everything_before_and_asks_nar_at_the_same_time
 def test_wrong_few_and_many_words_are_repaired_filled_and_counted(vocabulary):
     answers = {1: "Coal!", 4: "snow blakc", 16: " ".join(["white"] * 18)}
 
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         return Answer(answers[count])
 
     decoded = run(make_plan(SHAPE, 3), ask, vocabulary)
@@ -154,7 +154,7 @@ def test_an_answer_as_models_continue_a_text_needs_no_repair(vocabulary):
 
 
 def test_an_answer_in_no_word_of_the_vocabulary_leaves_the_rest(vocabulary):
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         return Answer("Lo siento, pero no puedo" if count == 1 else "snow pale mist grey")
 
     decoded = run(make_plan(SHAPE, 2), ask, vocabulary)
@@ -164,7 +164,7 @@ def test_an_answer_in_no_word_of_the_vocabulary_leaves_the_rest(vocabulary):
 
 
 def test_nothing_at_all_is_still_a_picture(vocabulary):
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         return Answer("")
 
     decoded = run(make_plan(SHAPE, 3), ask, vocabulary)
@@ -173,7 +173,7 @@ def test_nothing_at_all_is_still_a_picture(vocabulary):
 
 
 def test_a_failed_slice_leaves_what_the_others_wrote(vocabulary):
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         if seed == 3:
             raise OSError("cut off")
         return Answer(" ".join(["white"] * count))
@@ -190,7 +190,7 @@ def test_a_failed_slice_leaves_what_the_others_wrote(vocabulary):
 def test_after_a_failed_ar_segment_nothing_more_is_asked(vocabulary):
     asked = []
 
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         asked.append(count)
         if count == 4:
             raise OSError("cut off")
@@ -204,7 +204,7 @@ def test_after_a_failed_ar_segment_nothing_more_is_asked(vocabulary):
 
 
 def test_the_likeliest_of_several_answers_is_taken(vocabulary):
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         text, log_prob = {0: ("pale", -3.0), 1: ("snow", -0.5), 2: ("mist", -1.0)}[seed]
         await anyio.sleep(0.01 * (3 - seed))  # the order in which they come does not matter
         return Answer(text, log_prob)
@@ -227,6 +227,23 @@ def test_an_answer_without_a_log_probability_is_not_the_likeliest(vocabulary):
     assert choose([Answer("pale"), Answer("snow", -0.2)], 1, vocabulary) == (["snow"], {})
 
 
+def test_words_by_contrast_are_asked_for_with_the_same_words_under_other_conditions(vocabulary):
+    asked = []
+
+    async def ask(prompt, against, count, seed):
+        asked.append((prompt, against))
+        return Answer(" ".join(["snow"] * count))
+
+    pairs = [Pair("a dog", WORDS[:1] * 21), Pair("a cat", WORDS[1:2] * 21)]
+    run(make_plan(SHAPE, 2), ask, vocabulary, pairs, contrasted=["a dog", "a bird"])
+    assert len(asked) == 2
+    for prompt, against in asked:
+        for condition, other in zip(("a dog", "a bird"), against, strict=True):
+            assert other.context == prompt.context
+            assert other.query == prompt.query.replace("a cat", condition)
+    assert "snow" in asked[1][1][0].query  # what is written is there already
+
+
 def test_the_answer_that_agrees_most_with_its_condition_is_taken(vocabulary):
     """ "black" is what the model likes best, whatever is asked; "snow" is what a cat makes likelier."""
     answers = iter(["black", "snow", "snow", "pale"])
@@ -236,7 +253,7 @@ def test_the_answer_that_agrees_most_with_its_condition_is_taken(vocabulary):
     }
     weighed = []
 
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         return Answer(next(answers), -1.0)
 
     async def weigh(prompt, texts):
@@ -269,7 +286,7 @@ def test_agreement_is_log_p_less_log_of_the_mean_p():
 def test_a_weighing_that_fails_fails_the_picture(vocabulary):
     answers = iter(["black", "snow"])
 
-    async def ask(prompt, count, seed):
+    async def ask(prompt, against, count, seed):
         return Answer(next(answers))
 
     async def weigh(prompt, texts):

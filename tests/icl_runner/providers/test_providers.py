@@ -479,8 +479,12 @@ class MadeUpModel:
     def writable(self, words):
         return WritableWords.of(words, self.tokenizer, self.name)
 
-    def generate(self, prompts, max_tokens, *, stop, temperature, top_p, seed, constraints):
+    def generate(
+        self, prompts, max_tokens, *, stop, temperature, top_p, seed, constraints, against, contrast
+    ):
         self.given += len(prompts)
+        self.contrast = contrast
+        self.against = [[self.tokenizer.decode(one) for one in others] for others in against]
         assert self.go_on.wait(60)
         self.calls.append((len(prompts), max_tokens, stop, temperature, top_p, seed, threading.get_ident()))
         if any("explode" in self.tokenizer.decode(prompt) for prompt in prompts):
@@ -553,6 +557,28 @@ def test_words_are_tokens_of_the_vocabulary(made_up, monkeypatch):
     assert output.usage.output_tokens == 3
     output = ask(spae_lm(), "Output:", max_tokens=2, extra_body=Words(3, "tiny").extra_body())
     assert output.stop_reason == "max_tokens"
+
+
+def test_words_by_contrast_are_asked_for_with_the_prompts_that_they_are_against(made_up, monkeypatch):
+    monkeypatch.setattr(embedded, "vocabulary_words", lambda bundle: ["cat", "dog"])
+    others = ("an image of 7:", "a picture of this other thing:")
+    body = Words(3, "tiny", others, 0.5).extra_body()
+    output = ask(spae_lm(), "Output:", extra_body=body)
+    assert output.completion == " cat cat cat"
+    assert (made_up.against, made_up.contrast) == ([list(others)], 0.5)
+    assert output.usage.input_tokens == 1 + 4 + 6  # all that were read
+    ask(spae_lm(), "Output:", extra_body=Words(3, "tiny").extra_body())
+    assert made_up.against == [[]]
+    # There has to be room for the answer behind the longest.
+    long = Words(3, "tiny", ("word " * 48,), 1.0).extra_body()
+    with pytest.raises(InputError, match="a prompt of 49 and max_tokens 3"):
+        ask(spae_lm(), "Output:", max_tokens=3, extra_body=long)
+
+
+def test_no_endpoint_is_asked_for_words_by_contrast(server):
+    with pytest.raises(InputError, match="no endpoint tells the probabilities of all words"):
+        ask(completions(server, dialect="llama.cpp"), extra_body=Words(3, "x", ("other",)).extra_body())
+    assert server.asked == []
 
 
 def test_words_that_are_several_tokens_of_the_model_are_left_out_and_counted(made_up, monkeypatch, caplog):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from icl_runner.data.examples import Example, ExampleSet
 from icl_runner.data.images import Images
+from icl_runner.estimate import estimate
 from icl_runner.pictures import comparison
 from icl_runner.pictures.corruptions import corrupt
 from icl_runner.pictures.drawing import Drawing
@@ -218,14 +219,37 @@ def test_choice_by_agreement_is_counted_and_refused_where_it_cannot_be(tokenizer
         tokenizer, model="spae-lm/default", condition="sum", layers=1, autoregressive=1, **chosen
     )
     for drawing in cell.drawings:
-        assert len(drawing.others()) == 3
+        assert len(drawing.others()) == 9
         assert f"an image of {drawing.label}" not in drawing.others()
-    with pytest.raises(InputError, match=r"shows something else than .*choose by likelihood"):
+    with pytest.raises(InputError, match=r"shows something else than .*by agreement.*choose by likelihood"):
         digit_cell(tokenizer, model="spae-lm/default", classes=1, layers=1, autoregressive=1, **chosen)
     with pytest.raises(InputError, match="shows something else"):
         transform_cell(
             tokenizer, model="spae-lm/default", kind="words", context="published-leaking", **chosen
         )
+
+
+def test_contrast_reads_every_other_condition_and_is_refused_where_it_cannot_be(tokenizer):
+    with pytest.raises(
+        InputError, match=r"--contrast wants .* got fake/m: take --samples K --choose agreement"
+    ):
+        digit_cell(tokenizer, contrast=1.0)
+    plain = digit_cell(tokenizer, model="spae-lm/default", layers=2)
+    cell = digit_cell(tokenizer, model="spae-lm/default", layers=2, contrast=0.5)
+    assert cell.setting == {**plain.setting, "contrast": 0.5}
+    for before, call in zip(plain.calls(), cell.calls(), strict=True):
+        assert (call.prompt, before.against) == (before.prompt, ())
+        own = call.prompt.query.split("\n")[0]
+        conditions = {prompt.query.split("\n")[0] for prompt in call.against}
+        assert len(call.against) == 9
+        assert {own, *conditions} == {f"Input: an image of {digit}" for digit in range(10)}
+    # A dry run counts all prompts that are read.
+    [[alone], [beside]] = estimate([plain], "completions/m"), estimate([cell], "completions/m")
+    assert (beside.calls, beside.read, beside.written) == (alone.calls, 10 * alone.read, alone.written)
+    with pytest.raises(InputError, match=r"shows something else than .*by contrast.*choose by likelihood"):
+        digit_cell(tokenizer, model="spae-lm/default", classes=1, layers=1, contrast=0.5)
+    with pytest.raises(InputError, match="wanted a contrast from 0; got -1"):
+        digit_cell(tokenizer, model="spae-lm/default", contrast=-1.0)
 
 
 @pytest.mark.parametrize("options", [{"samples": 2}, {"temperature": -1.0}])

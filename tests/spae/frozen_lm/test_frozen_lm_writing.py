@@ -11,7 +11,7 @@ from test_frozen_lm import TINY, random_ids, tiny
 from spae.errors import InputError
 from spae.frozen_lm.constraint import TokenSet, Trie, encode_behind
 from spae.frozen_lm.prefixes import Prefix, Prefixes
-from spae.frozen_lm.writing import Rules, Writing
+from spae.frozen_lm.writing import Rules, Writing, contrasted
 
 END, BREAK = 2, 0
 
@@ -29,14 +29,14 @@ class Letters:
 
 
 def rules(temperature=0.0, top_p=1.0, seed=0, stop=(), eos=(END,), ends=(BREAK, END)):
-    return Rules(temperature, top_p, seed, tuple(stop), frozenset(eos), np.array(ends))
+    return Rules(temperature, top_p, seed, tuple(stop), frozenset(eos), np.array(ends), contrast=1.0)
 
 
 def written(logits, constraint=None, most=50, **how):
     """A text whose every token is chosen from the next row of `logits`, again and again."""
-    writing = Writing([97], rules(**how), constraint, Letters())
+    writing = Writing([[97]], rules(**how), constraint, Letters())
     for i in range(most):
-        writing.take(logits[i % len(logits)])
+        writing.take(logits[None, i % len(logits)])
         if writing.stopped:
             break
     return writing.finish()
@@ -87,6 +87,28 @@ def test_sampled_text_depends_on_its_seed_and_not_on_its_neighbours():
     assert lm.generate([], 12) == []
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_prompts_that_differ_at_their_end_are_read_side_by_side(name, monkeypatch):
+    lm = tiny(name)
+    monkeypatch.setattr(lm, "_prefixes", Prefixes(1 << 30))
+    reads = []
+    read = lm._run.read
+    monkeypatch.setattr(
+        lm._run, "read", lambda params, ids, *rest: reads.append(ids.shape) or read(params, ids, *rest)
+    )
+    # The last fills its first cache of 512 but for two tokens: its rest does not fit behind what is kept.
+    common, long = random_ids(40), random_ids(505, seed=1)
+    prompts = [common + random_ids(n, seed=n) for n in (3, 1, 7, 3)] + [common, common + random_ids(200)]
+    prompts += [long, *(long + random_ids(n, seed=n) for n in (2, 5))]
+    together = lm.generate(prompts, 1)
+    assert sum(shape[0] > 1 for shape in reads) == 1
+    for prompt, text in zip(prompts, together, strict=True):
+        monkeypatch.setattr(lm, "_prefixes", Prefixes(1 << 30))
+        [alone] = lm.generate([prompt], 1)
+        assert alone.ids == text.ids
+        np.testing.assert_allclose(alone.log_probs, text.log_probs, atol=1e-4)
+
+
 def test_samples_have_the_probabilities_of_the_model():
     logits = rows({"a": 2.0, "b": 1.0, "c": 0.0}, least=-50.0)
     draws = [written(logits, most=1, temperature=0.5, seed=seed).text for seed in range(4000)]
@@ -99,6 +121,64 @@ def test_samples_have_the_probabilities_of_the_model():
         "b",
     }
     assert {written(logits, most=1, temperature=0.5, top_p=0.8, seed=s).text for s in range(300)} == {"a"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
+def test_contrast_is_guidance_with_the_mean_of_all_prompts(weight):
+    p = np.random.default_rng(0).dirichlet(np.ones(12), 4)
+    p[:, 7] = 0  # what no prompt allows
+    p[0, 3] = 0  # what others do
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = contrasted(np.log(p), weight)
+        unconditional = p.mean(0)
+        # As the paper writes it: the scale is 1 more.
+        expected = np.log(unconditional) + (1 + weight) * (np.log(p[0]) - np.log(unconditional))
+    assert np.isneginf(found[[3, 7]]).all()
+    left = np.isfinite(found)
+    assert left.sum() == 10
+    np.testing.assert_allclose(found[left], expected[left], rtol=1e-9)
+
+
+def uncached_contrast(lm, prompt, others, count, weight):
+    """As `uncached`, by contrast."""
+    prompts = [list(one) for one in (prompt, *others)]
+    for _ in range(count):
+        rows = []
+        for ids in prompts:
+            padded = np.pad(ids, (0, 100 - len(ids)))
+            logits = np.asarray(lm.soft_logits(lm.embed(padded)), np.float64)[len(ids) - 1]
+            rows.append(logits - np.log(np.exp(logits).sum()))
+        chosen = int(contrasted(np.array(rows), weight).argmax())
+        prompts = [[*ids, chosen] for ids in prompts]
+    return prompts[0][len(prompt) :]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_text_against_other_prompts_is_what_is_likeliest_by_contrast_without_a_cache(name):
+    lm = tiny(name)
+    prompts = [random_ids(n, seed=n) for n in (5, 30, 17)]
+    against = [[random_ids(8, seed=50), random_ids(31, seed=51)], [], [random_ids(16, seed=52)]]
+    together = lm.generate(prompts, 6, against=against, contrast=9.0)
+    for prompt, others, text in zip(prompts, against, together, strict=True):
+        expected = uncached_contrast(lm, prompt, others, 6, 9.0) if others else uncached(lm, prompt, 6)
+        assert text.ids == (expected[: expected.index(END)] if END in expected else expected)
+        assert lm.generate([prompt], 6, against=[others], contrast=9.0)[0].ids == text.ids
+        # The probabilities told are those behind its own prompt.
+        own = lm.log_probs(prompt + text.ids)[len(prompt) - 1 :]
+        np.testing.assert_allclose(text.log_probs, own, atol=1e-4)
+    assert [text.ids for text in together] != [text.ids for text in lm.generate(prompts, 6)]
+
+
+def test_many_texts_against_many_prompts_are_written_in_turns():
+    lm = tiny("llama")
+    prompts = [random_ids(6, seed=n) for n in range(5)]
+    against = [[random_ids(7, seed=10 * n + m) for m in range(n * 3)] for n in range(5)]  # 35 prompts in all
+    constraints = [TokenSet(range(10, 60), 3)] * 5
+    together = lm.generate(prompts, 9, against=against, constraints=constraints)
+    assert all(len(text.ids) == 3 and set(text.ids) <= set(range(10, 60)) for text in together)
+    for n in range(5):
+        [alone] = lm.generate(prompts[n : n + 1], 9, against=against[n : n + 1], constraints=constraints[:1])
+        assert alone.ids == together[n].ids
 
 
 def test_log_probs_are_the_models_own():
@@ -252,6 +332,14 @@ def test_wrong_requests_are_named():
         lm.generate([prompt], 5, stop="\n")
     with pytest.raises(InputError, match="for each of 1 prompts"):
         lm.generate([prompt], 5, constraints=[])
+    with pytest.raises(InputError, match="against: wanted one for each of 1"):
+        lm.generate([prompt], 5, against=[])
+    with pytest.raises(InputError, match="at most 15 other prompts for each; got 16"):
+        lm.generate([prompt], 5, against=[[prompt] * 16])
+    with pytest.raises(InputError, match="prompt: wanted 1 to 1023"):
+        lm.generate([prompt], 5, against=[[[]]])
+    with pytest.raises(InputError, match="contrast: wanted a number from 0; got -1"):
+        lm.generate([prompt], 5, against=[[prompt]], contrast=-1)
     with pytest.raises(InputError, match="none of them empty"):
         Trie(["a", ""], lm.tokenizer)
     with pytest.raises(InputError, match="count from 1"):
