@@ -1,7 +1,7 @@
 """`spae-train CONFIG --dry-run`: what a run would need, from shapes alone.
 
 The step is compiled as it would be in training, for as many devices, but it is not run, and what the config names need
-not be there: images, vocabulary, weights of frozen networks. What is missing of them is told.
+not be there: images, vocabulary, weights of frozen networks. What is missing of them, or does not fit, is told.
 """
 
 import dataclasses
@@ -80,10 +80,10 @@ def estimate(
     check_batch_size(config.data.batch_size, mesh)
     if isinstance(config, ConnectorExperiment):
         parameters, step, arguments, constants = _shaped_connector_step(config, mesh)
-        precision = "float32"
+        precision, not_there = "float32", missing(config)
     else:
         parameters, step, arguments, constants = _shaped_step(config, mesh)
-        precision = config.run.precision
+        precision, not_there = config.run.precision, missing(config, arguments[0].params)
     traced = step.trace(*arguments, constants=constants)
     lowered = traced.lower()
     flops, exact = step_flops(traced, lowered), exact_flops(traced)
@@ -105,7 +105,7 @@ def estimate(
         "images_per_second": config.data.batch_size / seconds,
         "hours": hours,
         "device_hours": hours * devices,
-        "missing": missing(config),
+        "missing": not_there,
     }
 
 

@@ -36,6 +36,25 @@ def initial(
         BundleError: no bundle is there, or it is damaged.
     """
     bundle = Tokenizer.load(name)
+    own = matching(name, bundle, config, vocabulary, params)
+    values = [
+        (path, variable.replace(_placed(own[path], variable[...])) if path in own else variable)
+        for path, variable in nnx.to_flat_state(params)
+    ]
+    return nnx.from_flat_state(values), dict(bundle.info.get("training", {}))
+
+
+def matching(
+    name: str, bundle: Tokenizer, config: AutoencoderConfig, vocabulary: Vocabulary, params: Any
+) -> dict[tuple[Any, ...], np.ndarray]:
+    """Path -> parameter of the bundle called `name`, inflated where it is of images and the run of clips.
+
+    Args:
+        config, vocabulary, params: as of `initial`; of `params` the shapes alone are looked at.
+
+    Raises:
+        InputError: as `initial`.
+    """
     for view in ("appearance", "meaning"):
         if bundle.vocabulary.words != vocabulary.words or not np.array_equal(
             bundle.vocabulary.codebook(view), vocabulary.codebook(view)
@@ -50,11 +69,10 @@ def initial(
         raise InputError(
             f"run.initial: {name} has parameters that this tokenizer lacks: {', '.join(extra[:3])}"
         )
-    values = []
+    values = {}
     for path, variable in flat:
         label = ".".join(map(str, path))
         if path[0] == "perceptron" and path not in stored:
-            values.append((path, variable))
             continue
         if path not in stored:
             raise InputError(
@@ -67,8 +85,8 @@ def initial(
                 f"run.initial: {label} of {name} has shape {stored[path].shape}, this tokenizer wants "
                 f"{variable.shape}: give the architecture of the bundle, with frames for clips"
             )
-        values.append((path, variable.replace(_placed(value, variable[...]))))
-    return nnx.from_flat_state(values), dict(bundle.info.get("training", {}))
+        values[path] = value
+    return values
 
 
 def _inflated(

@@ -3,21 +3,29 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from spae import bundle
 from spae.errors import BundleError, InputError
 from spae.guidance import efficientnet, minilm
 from spae.guidance.choice import parse
 from spae.guidance.clip.files import find_weights
+from spae.tokenizer import Tokenizer
 from tokenizer_train.config import Config
 from tokenizer_train.connector import shapes as connector_shapes
 from tokenizer_train.connector.config import ConnectorExperiment
 from tokenizer_train.data import open_data
 from tokenizer_train.guidance import looks_at_images
+from tokenizer_train.inflate import matching
+from tokenizer_train.start import pursuit_of
 
 
-def missing(config: Config | ConnectorExperiment) -> list[str]:
-    """One line for every field of the config whose files are not there, or are of another kind, with the reason."""
+def missing(config: Config | ConnectorExperiment, params: Any = None) -> list[str]:
+    """One line for every field of the config whose files are not there, or are of another kind, with the reason.
+
+    Args:
+        params: those of the tokenizer, or their shapes, which the bundle of `run.initial` has to have; None: not asked.
+    """
     found = []
 
     def look(field: str, at: Callable[[], object]) -> None:
@@ -38,7 +46,7 @@ def missing(config: Config | ConnectorExperiment) -> list[str]:
     if data.validation is not None:
         look("data.validation", partial(_images, config, data.validation, data.validation_split))
     if config.run.initial is not None:
-        look("run.initial", partial(bundle.find, config.run.initial))
+        look("run.initial", partial(_initial, config, config.run.initial, params))
     if looks_at_images(config):
         look("guidance", partial(_guidance, config.guidance))
     if config.loss.perceptual > 0 and config.loss.perceptual_weights is not None:
@@ -52,6 +60,16 @@ def missing(config: Config | ConnectorExperiment) -> list[str]:
 def _vocabulary(config: Config) -> None:
     if not config.vocabulary.is_there():
         raise InputError(f"nothing at {config.vocabulary.path}: see spae vocab build --help")
+
+
+def _initial(config: Config, name: str, params: Any) -> None:
+    bundle.find(name)
+    if params is None or not config.vocabulary.is_there():
+        return
+    loaded = Tokenizer.load(name)
+    matching(name, loaded, config.tokenizer, config.vocabulary.load(), params)
+    if config.tokenizer.meaning == "pursuit":
+        pursuit_of(config, loaded)
 
 
 def _images(config: Config, path: str, split: str | None) -> None:

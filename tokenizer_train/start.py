@@ -61,22 +61,28 @@ def beginning(
     """
     wanted = config.tokenizer.meaning == "pursuit"
     if config.run.initial is not None:
-        if not wanted:
-            return None, None
-        bundle = Tokenizer.load(config.run.initial)
-        given, own = bundle.config, config.tokenizer
-        if (given.meaning, given.pools, given.pyramid) != (own.meaning, own.pools, own.pyramid):
-            raise InputError(
-                f"run.initial: {config.run.initial} has meaning {given.meaning!r}, pools {given.pools} and pyramid "
-                f"{given.pyramid}, the run {own.meaning!r}, {own.pools} and {own.pyramid}: give the bundle's"
-            )
-        return None, bundle.pursuit
+        return None, pursuit_of(config, Tokenizer.load(config.run.initial)) if wanted else None
     if config.run.start != "principal":
         return None, None
     start = load(
         config, vocabulary, guidance, source, config.data.cache or open_path(config.run.output) / "guidance"
     )
     return start, pursuit(config, start) if wanted else None
+
+
+def pursuit_of(config: Config, bundle: Tokenizer) -> Pursuit | None:
+    """The choice of meaning words of the bundle `run.initial`, of a run that has one.
+
+    Raises:
+        InputError: it has none, or one of other layers or pools.
+    """
+    given, own = bundle.config, config.tokenizer
+    if (given.meaning, given.pools, given.pyramid) != (own.meaning, own.pools, own.pyramid):
+        raise InputError(
+            f"run.initial: {config.run.initial} has meaning {given.meaning!r}, pools {given.pools} and pyramid "
+            f"{given.pyramid}, the run {own.meaning!r}, {own.pools} and {own.pyramid}: give the bundle's"
+        )
+    return bundle.pursuit
 
 
 def load(

@@ -1,6 +1,7 @@
 """What is judged: cases, each with a question of its own to the judge; and what became of its judgements."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from spae.files import file_size
 T = TypeVar("T")
 MAX_BYTES = 1 << 30
 TEMPERATURE = 0.2  # of every judgement: as LLaVA's own
+_MARKED = re.compile(r"([*_]{1,3})(.*)\1")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class Case:
 
 class Unreadable(ValueError):
     """A judgement without a score; the message says why, and is counted."""
+
+
+def first_line(judgement: Answer) -> str:
+    """Where the scores stand, without Markdown's marks of bold or italics around it."""
+    line = judgement.text.strip().partition("\n")[0].strip()
+    marked = _MARKED.fullmatch(line)
+    return marked[2].strip() if marked else line
 
 
 @dataclass(frozen=True)

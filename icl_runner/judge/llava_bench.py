@@ -14,7 +14,7 @@ from pathlib import Path
 from icl_runner.answer_file import Answer
 from icl_runner.figures import Figure, Measure, ratio_of_means
 from icl_runner.judge.bench import Bench
-from icl_runner.judge.cases import Case, Judged, Unreadable, by_id
+from icl_runner.judge.cases import Case, Judged, Unreadable, by_id, first_line
 from spae.conversations import read_answers, read_contexts, read_questions
 from spae.errors import InputError
 
@@ -38,12 +38,13 @@ class Pair:
 
 
 def two_scores(judgement: Answer) -> Pair:
-    """The first line: two numbers from 1 to 10 with white space or a comma between; the reference's comes first.
+    """The first line: two numbers from 1 to 10 with white space or a comma between, perhaps in Markdown's bold; the
+    reference's comes first.
 
     Raises:
         Unreadable: anything else stands there.
     """
-    found = _SCORES.fullmatch(judgement.text.strip().partition("\n")[0].strip())
+    found = _SCORES.fullmatch(first_line(judgement))
     if found is None:
         raise Unreadable("no two scores in the first line")
     pair = Pair(float(found[1]), float(found[2]))

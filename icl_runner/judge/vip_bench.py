@@ -12,7 +12,7 @@ from pathlib import Path
 from icl_runner.answer_file import Answer
 from icl_runner.figures import Figure, Measure, interval
 from icl_runner.judge.bench import Bench
-from icl_runner.judge.cases import Case, Judged, Unreadable, read_object
+from icl_runner.judge.cases import Case, Judged, Unreadable, first_line, read_object
 from spae.errors import InputError
 
 SYSTEM = (
@@ -49,12 +49,12 @@ SCORE = Measure("vip", "score", 100, 1)
 
 
 def score(judgement: Answer) -> float:
-    """The first line: 0, 0.1, .. or 1.
+    """The first line: 0, 0.1, .. or 1, perhaps in Markdown's bold.
 
     Raises:
         Unreadable: anything else stands there.
     """
-    line = judgement.text.strip().partition("\n")[0].strip()
+    line = first_line(judgement)
     if not re.fullmatch(r"\d*\.?\d+", line):
         raise Unreadable("no score in the first line")
     tenths = 10 * float(line)

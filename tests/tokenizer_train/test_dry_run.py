@@ -10,8 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from drawn import drawn
 
+from spae.autoencoder import Autoencoder
 from spae.errors import InputError
+from spae.tokenizer import Tokenizer
 from spae.vocabulary import Vocabulary
 from spae.weights.hub import Located
 from tokenizer_train import dry_run
@@ -164,6 +167,20 @@ def test_files_that_are_missing_are_told(tiny_config, tmp_path) -> None:
     assert list(told) == ["vocabulary.path", "data.train", "data.mixture", "run.initial", "guidance"]
     assert told["data.train"].startswith("nothing at nowhere/*.tar")
     assert told["guidance"].startswith(f"expected one safetensors file of CLIP at {empty}, found 0")
+
+
+def test_a_bundle_that_does_not_fit_is_told(tiny_config, linear_config, tmp_path) -> None:
+    """What training would refuse at once, a dry run tells."""
+    vocabulary = linear_config.vocabulary.load()
+    widths = [vocabulary.codebook(view).shape[1] for view in ("appearance", "meaning")]
+    for name, config in (("same", linear_config.tokenizer), ("other", tiny_config.tokenizer)):
+        autoencoder = drawn(lambda rngs, config=config: Autoencoder(config, *widths, rngs=rngs))
+        Tokenizer(config, vocabulary, autoencoder).save(tmp_path / name)
+        run = dataclasses.replace(linear_config.run, initial=str(tmp_path / name))
+        found = estimate(dataclasses.replace(linear_config, run=run), 1, "h100")["missing"]
+        told = [line for line in found if line.startswith("run.initial")]
+        assert len(told) == (name == "other"), found
+    assert "other has parameters that this tokenizer lacks" in told[0]
 
 
 def test_a_shape_that_is_assumed_is_told(tmp_path, monkeypatch) -> None:

@@ -71,6 +71,11 @@ def test_two_scores_are_read_whatever_stands_between(one, other, between, behind
     assert found == Pair(one / 10, other / 10)
 
 
+@pytest.mark.parametrize("text", ["**8 6**", "*8, 6*\nThe first ..", "__8 6__"])
+def test_two_scores_in_bold(text):
+    assert two_scores(Answer(text)) == Pair(8, 6)
+
+
 @given(st.text(alphabet="0123456789 .,/-a\n", max_size=12))
 def test_what_is_no_pair_of_scores_is_never_taken_for_one(text):
     """Against a slow reading: two fields of the first line that are numbers from 1 to 10."""
@@ -92,7 +97,8 @@ def test_what_is_no_pair_of_scores_is_never_taken_for_one(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8", "8 11", "0 5", "8/10 7/10", "Scores: 8 7", "8 7 6", "-8 7", "8,,7", "eight 7"]
+    "text",
+    ["", "8", "8 11", "0 5", "8/10 7/10", "Scores: 8 7", "8 7 6", "-8 7", "8,,7", "eight 7", "**8 7", "8** 7", "****"],
 )
 def test_what_is_no_pair_of_scores(text):
     with pytest.raises(Unreadable):
@@ -101,7 +107,7 @@ def test_what_is_no_pair_of_scores(text):
 
 @given(st.integers(0, 10))
 def test_tenths_are_scores(tenths):
-    for text in (f"{tenths / 10}", f"{tenths / 10:.2f}\nbecause 0.7", f" {tenths / 10:g} "):
+    for text in (f"{tenths / 10}", f"**{tenths / 10}**\nbecause", f"{tenths / 10:.2f}\nbecause 0.7", f" {tenths / 10:g} "):
         assert score(Answer(text)) == tenths / 10
 
 
