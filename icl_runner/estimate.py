@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from icl_runner import constraints
-from icl_runner.cells import EMBEDDED, Call, Cell
+from icl_runner.cells import EMBEDDED, IN_PROCESS, Call, Cell
 from icl_runner.pictures.progressive import approximate_tokens
 from icl_runner.prices import Prices
 from spae.errors import InputError
@@ -32,8 +32,8 @@ def estimate(cells: Sequence[Cell], model: str) -> list[Estimate]:
         for call in cell.calls():
             texts = [_read_text(call, model), *(one.text for one in call.against)]
             known |= {text: count(text) for text in texts if text not in known}
-            # For likelihoods the embedded model writes nothing; an endpoint is held to one text after the other.
-            embedded = model.startswith(EMBEDDED)
+            # For likelihoods an embedded model writes nothing; an endpoint is held to one text after the other.
+            embedded = model.startswith(IN_PROCESS)
             requests = len(call.choices) if call.likelihoods and not embedded else 1
             calls += requests
             likelihoods += requests if call.likelihoods else 0

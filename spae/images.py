@@ -256,6 +256,8 @@ def _rgb(image: Image.Image, name: str, behind: str = "white") -> Image.Image:
             if (clear := info.get("transparency")) is not None:
                 image.putalpha(Image.fromarray(np.where(wide == clear, 0, 255).astype(np.uint8)))
             image.info = {key: value for key, value in info.items() if key == "icc_profile"}
+        elif image.mode == "La":
+            image = image.convert("LA")  # which Pillow converts to everything else
         elif image.mode == "F":
             raise InputError(f"{name} holds 32-bit floats: give 8 or 16 bits a channel")
         image = _in_srgb(image, name)

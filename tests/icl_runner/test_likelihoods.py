@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from icl_runner.cells import Call, Item, TextCell
+from icl_runner.estimate import estimate
 from icl_runner.likelihoods import averaged, calibrated, likeliest
+from icl_runner.prompts import Prompt
 from spae.errors import InputError
 
 
@@ -40,3 +43,12 @@ def test_what_is_refused():
         calibrated({"a": -1.0}, [])
     with pytest.raises(InputError, match="at least one name"):
         likeliest({})
+
+
+@pytest.mark.parametrize(("model", "requests"), [("completions/m", 3), ("spae-connector/folder", 1)])
+def test_likelihoods_are_one_request_for_each_text_of_endpoints_alone(model, requests):
+    call = Call("likelihood", Prompt("", "Input: a\nOutput:"), 4, ("dog", "cat", "bird"), likelihoods=True)
+    item = Item("one", (call,), "dog", {})
+    [found] = estimate([TextCell(name="a", task="a", setting={}, items=(item,), score=None)], model)
+    assert (found.calls, found.likelihoods) == (requests, requests)
+    assert found.written == (12 if requests > 1 else 0)

@@ -81,6 +81,15 @@ def test_cmyk_becomes_rgb():
     assert blue > 245
 
 
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("La", [216] * 3), ("RGBa", [227, 127, 127]), ("PA", [227, 127, 127])]
+)
+def test_rare_modes_of_pillow_are_read_as_what_they_show(mode, expected):
+    clear = Image.new("RGBA", (2, 2), (200, 0, 0, 128))
+    image = {"La": Image.new("LA", (2, 2), (177, 128))}.get(mode, clear).convert(mode)
+    np.testing.assert_allclose(to_array(image, 2)[0, 0], expected, atol=2)
+
+
 def test_palette_grey_and_bilevel():
     palette = Image.new("P", (3, 2), 1)
     palette.putpalette([0, 0, 0, 10, 20, 30])

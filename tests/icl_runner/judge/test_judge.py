@@ -98,7 +98,21 @@ def test_what_is_no_pair_of_scores_is_never_taken_for_one(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "8", "8 11", "0 5", "8/10 7/10", "Scores: 8 7", "8 7 6", "-8 7", "8,,7", "eight 7", "**8 7", "8** 7", "****"],
+    [
+        "",
+        "8",
+        "8 11",
+        "0 5",
+        "8/10 7/10",
+        "Scores: 8 7",
+        "8 7 6",
+        "-8 7",
+        "8,,7",
+        "eight 7",
+        "**8 7",
+        "8** 7",
+        "****",
+    ],
 )
 def test_what_is_no_pair_of_scores(text):
     with pytest.raises(Unreadable):
@@ -107,7 +121,12 @@ def test_what_is_no_pair_of_scores(text):
 
 @given(st.integers(0, 10))
 def test_tenths_are_scores(tenths):
-    for text in (f"{tenths / 10}", f"**{tenths / 10}**\nbecause", f"{tenths / 10:.2f}\nbecause 0.7", f" {tenths / 10:g} "):
+    for text in (
+        f"{tenths / 10}",
+        f"**{tenths / 10}**\nbecause",
+        f"{tenths / 10:.2f}\nbecause 0.7",
+        f" {tenths / 10:g} ",
+    ):
         assert score(Answer(text)) == tenths / 10
 
 
