@@ -84,6 +84,12 @@ class Cell(ABC):
     def calls(self) -> Iterable[Call]:
         """Every call that a run makes; where a prompt depends on earlier answers, with words as long as these."""
 
+    @property
+    def sharing(self) -> tuple[int, int] | None:
+        """How many samples share what they read, so that a model in this process reads it once if they are asked
+        together, and how many calls each of them makes at a time; None: they share nothing worth waiting for."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextCell(Cell):

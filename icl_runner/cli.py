@@ -51,7 +51,7 @@ class Run(Generic[T]):
 
     task: T  # chosen by name, with its settings
     log_dir: Annotated[Path | None, optional("DIR")] = None  # of one run's logs (logs/TASK)
-    # calls at the same time (the provider's own number)
+    # calls at the same time (the provider's own number; of pictures by an embedded model, those of one context)
     max_connections: Annotated[int | None, whole(1), optional("N")] = None
     max_retries: Annotated[int, whole(0)] = MAX_RETRIES  # of a failed call
     dry_run: Switch = False  # print prompts, tokens and cost, and ask nothing

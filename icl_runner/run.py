@@ -41,7 +41,8 @@ def run(
     Args:
         plan: what to ask.
         log_dir: of the logs; made if missing, or that of an earlier run of the same plan.
-        max_connections: calls at the same time; the provider's own number by default.
+        max_connections: calls at the same time; by default the provider's own number, or, of a model in this process,
+            those of all samples that share what they read (`Cell.sharing`).
         max_retries: of one call. A sample whose call fails for good is recorded as failed, and the run goes on.
 
     Raises:
@@ -67,6 +68,7 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
 
     # What the embedded model keeps of a context serves the samples beside it: one cell after the other.
     embedded = plan.task.model.startswith(IN_PROCESS)
+    max_samples, max_connections = _in_the_air(plan, max_connections)
     total = sum(len(cell.ids) for cell in plan.cells)
     with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), quiet():
         model = load_model(plan.task.model, plan.task.base_url, plan.task.model_args)
@@ -88,12 +90,21 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 display="none",
                 ctl_server=False,
                 max_tasks=1 if embedded else len(plan.cells),
-                max_samples=max_connections,
+                max_samples=max_samples,
                 max_connections=max_connections,
                 max_retries=max_retries,
                 attempt_timeout=None if constraints.supports(plan.task.model) else ATTEMPT_SECONDS,
             )
     return done
+
+
+def _in_the_air(plan: Plan, max_connections: int | None) -> tuple[int | None, int | None]:
+    """Samples and calls at the same time at most; None is inspect's own number, or the provider's."""
+    sharing = [cell.sharing for cell in plan.cells if cell.sharing is not None]
+    if max_connections is not None or not sharing or not plan.task.model.startswith(IN_PROCESS):
+        return max_connections, max_connections
+    samples, calls = map(max, zip(*sharing, strict=True))
+    return samples, samples * calls
 
 
 def _log_buffer(plan: Plan, in_flight: int) -> int:

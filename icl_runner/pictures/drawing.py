@@ -1,5 +1,6 @@
 """Pictures to draw, in words: what is asked of a model, and how what it wrote is scored."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,6 +213,13 @@ class DrawingCell(Cell):
     @property
     def ids(self) -> list[str]:
         return [drawing.id for drawing in self.drawings]
+
+    @property
+    def sharing(self) -> tuple[int, int]:
+        """The pictures of one context; all segments of one."""
+        context = self.drawings[0].pairs
+        sharing = sum(1 for _ in itertools.takewhile(lambda one: one.pairs == context, self.drawings))
+        return sharing, len(self.decoding.plan(self.tokenizer.shape).segments) * self.decoding.samples
 
     def contrasted(self, drawing: Drawing) -> list[str | tuple[str, ...]]:
         """The conditions from which the words of a drawing tell it apart; none without `decoding.contrast`."""

@@ -12,6 +12,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +23,7 @@ from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
 from icl_runner.report.logs import collect
 from icl_runner.report.report import as_json
-from icl_runner.run import SETTINGS_FILE, _log_buffer, run
+from icl_runner.run import SETTINGS_FILE, _in_the_air, _log_buffer, run
 from icl_runner.task import Task
 from spae.errors import InputError
 
@@ -295,3 +296,15 @@ def test_how_many_finished_samples_wait_for_the_log(class_folders):
     assert [_log_buffer(plan, in_flight) for in_flight in (1, 10, 64)] == [1, 1, 8]
     assert _log_buffer(Plan(settings(class_folders, model="spae-lm/default")), 64) == 1
     assert _log_buffer(Plan(settings(class_folders, count=2500)), 10) == 25
+
+
+def test_samples_that_share_a_context_of_a_model_in_this_process_are_asked_together():
+    def plan(model, *sharing):
+        return SimpleNamespace(
+            task=SimpleNamespace(model=model), cells=[SimpleNamespace(sharing=one) for one in sharing]
+        )
+
+    assert _in_the_air(plan("spae-lm/default", (10, 22), (10, 85)), None) == (10, 850)
+    assert _in_the_air(plan("spae-lm/default", (10, 85)), 16) == (16, 16)
+    assert _in_the_air(plan("spae-lm/default", None), None) == (None, None)
+    assert _in_the_air(plan("completions/m", (10, 85)), None) == (None, None)

@@ -203,6 +203,14 @@ def test_segments_layer_by_layer(tokenizer):
     assert cell.setting["segment_words"] == "1 2 16 64"
 
 
+def test_the_pictures_of_a_context_are_asked_together(tokenizer):
+    # 1 + 1 AR segments, then 1 + 4 slices, each twice.
+    cell = digit_cell(tokenizer, rounds=2, layers=4, autoregressive=2, samples=2, temperature=1.0)
+    assert cell.sharing == (10, 2 * 7)
+    shared = transform_cell(tokenizer, kind="words")
+    assert shared.sharing[0] == len(shared.drawings) > 1
+
+
 def test_choice_by_agreement_is_counted_and_refused_where_it_cannot_be(tokenizer):
     chosen = {"choose": "agreement", "samples": 3, "temperature": 1.0}
     with pytest.raises(InputError, match="wants a model that tells how likely"):
