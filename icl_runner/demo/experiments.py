@@ -39,7 +39,6 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 200), 
 SHADE = 25  # by which each channel differs from these, at most
 COLOUR_SHOTS = 4
 LAYERS = 4  # 85 words
-LONGEST = 16  # words of a segment
 CONTRAST = 1.0
 
 
@@ -167,7 +166,7 @@ def painted(
 ) -> tuple[list[Painting], prompts.Prompt]:
     """Pictures of all colours, in context; and one prompt of theirs.
 
-    Every segment of 85 words is asked for by itself (non-autoregressive), after `COLOUR_SHOTS` pictures of each
+    Every one of the 85 words is asked for by itself (non-autoregressive), after `COLOUR_SHOTS` pictures of each
     colour in other shades, words only of the bundle's vocabulary. "greedy" is that; in "contrast" words are drawn to
     what their own condition makes likelier than the other conditions do (`spae.frozen_lm.writing.contrasted`).
     """
@@ -183,13 +182,14 @@ def painted(
     pairs = [Pair(_told(colour), one) for colour, one in zip(colours, encoded, strict=False)]
 
     written: dict[str, list[list[str]]] = {how: [[] for _ in COLOURS] for how in ("greedy", "contrast")}
-    plan = make_plan(tokenizer.shape, LAYERS, autoregressive=0, words=LONGEST)
+    plan = make_plan(tokenizer.shape, LAYERS, autoregressive=0, words=1)
     for segment in plan.segments:
         asked = [prompt_for(segment, pairs, _told(colour), (), prompts.generate) for colour in COLOURS]
         for how, texts in _segment_words(lm, tokenizer, segment, asked).items():
             for of_picture, text in zip(written[how], texts, strict=True):
                 of_picture += text.split()
-        progress(f"words {segment.start + 1} to {segment.stop} of {len(COLOURS)} pictures written")
+        if segment.stop in (tokenizer.shape.tokens(layer) for layer in range(1, LAYERS + 1)):
+            progress(f"{segment.stop} of {len(plan.segments)} words of {len(COLOURS)} pictures written")
     chance = random_words(tokenizer.shape, LAYERS, tokenizer.vocabulary, seed=0)
     words: dict[str, Sequence[Sequence[str]]] = {
         "oracle": encoded[len(colours) :],
