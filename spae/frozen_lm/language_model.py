@@ -345,7 +345,7 @@ class FrozenLM:
         found: dict[tuple[int, ...], Prefix] = {}
         for row, ids in enumerate(prompts):
             own = jax.tree.map(lambda part: part[row : row + 1], cache)  # noqa: B023, called at once
-            found[ids] = Prefix(np.array(ids), own, logits_bv[row])
+            found[ids] = Prefix(np.array(ids), own, logits_bv[row].copy())  # a view would keep those of all
             self._prefixes.add(found[ids])
         return found
 
