@@ -18,11 +18,11 @@ from icl_runner.data.examples import Example
 from icl_runner.episodes import calls
 from icl_runner.episodes.draw import Episode, Shot
 from icl_runner.pictures.comparison import random_words
-from icl_runner.pictures.progressive import Pair, Segment, flat_words, make_plan, prompt_for
+from icl_runner.pictures.progressive import Pair, flat_words, make_plan, prompt_for
 from icl_runner.tasks.caption import Caption
 from icl_runner.tasks.classify import Classify
 from spae.frozen_lm import FrozenLM
-from spae.frozen_lm.constraint import Trie
+from spae.frozen_lm.constraint import Constraint, Trie
 from spae.metrics import psnr
 from spae.tokenizer import Tokenizer
 
@@ -39,7 +39,7 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 200), 
 SHADE = 25  # by which each channel differs from these, at most
 COLOUR_SHOTS = 4
 LAYERS = 4  # 85 words
-CONTRAST = 1.0
+CONTRAST = 1.0  # how much the words of one column are drawn to their own condition
 
 
 def episodes(keys: Sequence[str]) -> list[Episode]:
@@ -183,11 +183,12 @@ def painted(
 
     written: dict[str, list[list[str]]] = {how: [[] for _ in COLOURS] for how in ("greedy", "contrast")}
     plan = make_plan(tokenizer.shape, LAYERS, autoregressive=0, words=1)
+    constraint = lm.writable(tokenizer.vocabulary.words).constraint(1)
     for segment in plan.segments:
         asked = [prompt_for(segment, pairs, _told(colour), (), prompts.generate) for colour in COLOURS]
-        for how, texts in _segment_words(lm, tokenizer, segment, asked).items():
-            for of_picture, text in zip(written[how], texts, strict=True):
-                of_picture += text.split()
+        for how, next_words in _next_words(lm, constraint, asked).items():
+            for of_picture, word in zip(written[how], next_words, strict=True):
+                of_picture.append(word)
         if segment.stop in (tokenizer.shape.tokens(layer) for layer in range(1, LAYERS + 1)):
             progress(f"{segment.stop} of {len(plan.segments)} words of {len(COLOURS)} pictures written")
     chance = random_words(tokenizer.shape, LAYERS, tokenizer.vocabulary, seed=0)
@@ -216,20 +217,19 @@ def _told(colour: str) -> str:
     return f"an image of {colour}"
 
 
-def _segment_words(
-    lm: FrozenLM, tokenizer: Tokenizer, segment: Segment, asked: Sequence[prompts.Prompt]
+def _next_words(
+    lm: FrozenLM, constraint: Constraint, asked: Sequence[prompts.Prompt]
 ) -> dict[str, list[str]]:
-    """The words of a segment for every prompt, greedily and by contrast with the other prompts."""
-    constraint = lm.writable(tokenizer.vocabulary.words).constraint(segment.count)
+    """The word behind every prompt, greedily and by contrast with the other prompts."""
     contexts = [lm.encode(one.text) for one in asked]
     others = [[other for other in contexts if other is not own] for own in contexts]
 
-    def texts(against: Sequence[Sequence[list[int]]] | None) -> list[str]:
+    def words(against: Sequence[Sequence[list[int]]] | None) -> list[str]:
         held = [constraint] * len(contexts)
-        found = lm.generate(contexts, segment.count, constraints=held, against=against, contrast=CONTRAST)
-        return [one.text for one in found]
+        found = lm.generate(contexts, 1, constraints=held, against=against, contrast=CONTRAST)
+        return [one.text.strip() for one in found]
 
-    return {"greedy": texts(None), "contrast": texts(others)}
+    return {"greedy": words(None), "contrast": words(others)}
 
 
 def _nearest(images: UInt8[np.ndarray, "n s s 3"], targets: UInt8[np.ndarray, "n s s 3"]) -> list[int]:

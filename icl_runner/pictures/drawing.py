@@ -22,9 +22,11 @@ from icl_runner.pictures.progressive import (
     check_fits,
     make_plan,
     max_tokens,
+    other_prompts,
     prompt_for,
     to_pyramid,
 )
+from icl_runner.prompts import Prompt
 from spae.errors import InputError
 from spae.pyramid import PyramidShape
 
@@ -229,27 +231,29 @@ class DrawingCell(Cell):
         plan = self.decoding.plan(self.tokenizer.shape)
         for drawing in self.drawings:
             for part in plan.segments:
-                prompt, *against = (
-                    prompt_for(part, drawing.pairs, condition, drawing.target_words, self.write)
-                    for condition in (drawing.condition, *self.contrasted(drawing))
-                )
+                prompt = prompt_for(part, drawing.pairs, drawing.condition, drawing.target_words, self.write)
                 call = Call(
                     f"layer {part.layer}, words {part.start + 1} to {part.stop}",
                     prompt,
                     max_tokens(part.count),
                     system=prompts.chat_words(part.count),
-                    against=tuple(against),
+                    against=self._others(part, drawing, prompt, self.contrasted(drawing)),
                 )
                 yield from [call] * self.decoding.samples
                 if self.decoding.choose == "agreement":
-                    yield from self._weighings(part, drawing)
+                    yield from self._weighings(part, drawing, prompt)
 
-    def _weighings(self, part: Segment, drawing: Drawing) -> Iterable[Call]:
+    def _others(
+        self, part: Segment, drawing: Drawing, own: Prompt, conditions: Sequence[str | tuple[str, ...]]
+    ) -> tuple[Prompt, ...]:
+        return other_prompts(part, drawing.pairs, conditions, own, drawing.target_words, self.write)
+
+    def _weighings(self, part: Segment, drawing: Drawing, own: Prompt) -> Iterable[Call]:
         """The calls that weigh the samples of a segment."""
         words = " ".join(drawing.target_words[part.start : part.stop])
         choices = tuple(f"{words} {number}" for number in range(self.decoding.samples))
-        for condition in (drawing.condition, *drawing.others()[:OTHERS]):
-            prompt = prompt_for(part, drawing.pairs, condition, drawing.target_words, self.write)
+        others = self._others(part, drawing, own, drawing.others()[:OTHERS])
+        for prompt in (own, *others) if others else ():
             yield Call("agreement", prompt, max_tokens(part.count), choices, likelihoods=True)
 
     def score(self, drawing: Drawing, decoded: Decoded) -> tuple[dict[str, float], dict[str, Any]]:

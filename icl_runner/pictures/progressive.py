@@ -147,6 +147,21 @@ def prompt_for(
     return write(examples, _shown(segment, condition), " ".join(words[: segment.given]))
 
 
+def other_prompts(
+    segment: Segment,
+    pairs: Sequence[Pair],
+    conditions: Sequence[str | tuple[str, ...]],
+    own: Prompt,
+    words: Sequence[str],
+    write: WritePrompt,
+) -> tuple[Prompt, ...]:
+    """The prompts that ask for a segment under other conditions than `own` does. Of images a segment shows a part, in
+    which several may be alike: each prompt once, and not `own` again."""
+    prompts = dict.fromkeys(prompt_for(segment, pairs, one, words, write) for one in conditions)
+    prompts.pop(own, None)
+    return tuple(prompts)
+
+
 def _shown(segment: Segment, condition: str | tuple[str, ...]) -> str:
     return condition if isinstance(condition, str) else " ".join(segment.shown(condition))
 
@@ -255,10 +270,10 @@ async def decode(
         given = complete(words[: segment.given], plan.shape, vocabulary)
         prompt = prompt_for(segment, pairs, condition, given, write)
         first = seed + index * samples
-        against = [prompt_for(segment, pairs, one, given, write) for one in contrasted]
+        against = other_prompts(segment, pairs, contrasted, prompt, given, write)
         answers, errors = await _sample(ask, prompt, against, segment.count, range(first, first + samples))
-        if weigh is not None and len(answers) > 1:
-            behind = [prompt_for(segment, pairs, one, given, write) for one in others]
+        behind = other_prompts(segment, pairs, others, prompt, given, write) if weigh is not None else ()
+        if weigh is not None and behind and len(answers) > 1:
             try:
                 answers = await agreement(answers, [prompt, *behind], weigh)
             except Exception as error:  # kept, as that of a call for words

@@ -1,6 +1,9 @@
 """In which pieces a language model reads: chunks, caches and batches have one of few sizes, so few programs compile."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 CHUNKS = (1, 8, 32, 128, 256)  # tokens that are read in one call, padded to one of these
 BATCHES = (1, 2, 4, 8, 16)
@@ -27,15 +30,15 @@ def chunks(start: int, end: int, room: int) -> Iterator[tuple[int, int, int]]:
         start = stop
 
 
-def groups(continuations: list[list[int]], most: int) -> Iterator[list[list[int]]]:
-    """In order, as many as have together at most so many tokens besides their first; a longer one is alone."""
-    group: list[list[int]] = []
-    count = 0
-    for one in continuations:
-        if group and count + len(one) - 1 > most:
+def groups(items: Sequence[T], most: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """In order, as many as have together at most this size; a larger one is alone."""
+    group: list[T] = []
+    total = 0
+    for one in items:
+        if group and total + size(one) > most:
             yield group
-            group, count = [], 0
+            group, total = [], 0
         group.append(one)
-        count += len(one) - 1
+        total += size(one)
     if group:
         yield group

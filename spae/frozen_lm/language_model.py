@@ -3,21 +3,21 @@
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Int
 
 from spae.errors import InputError
 from spae.frozen_lm.blocks import BlockMatrix
 from spae.frozen_lm.chunks import BATCHES, CHUNKS, capacity_for, chunks, groups
 from spae.frozen_lm.constraint import Constraint, encode_behind
 from spae.frozen_lm.model import Cache, Decoder, empty_cache, parameter
-from spae.frozen_lm.prefixes import Prefix, Prefixes
 from spae.frozen_lm.programs import Programs, place
+from spae.frozen_lm.reader import Reader
 from spae.frozen_lm.soft import SoftPrompt, vectors_by_name
 from spae.frozen_lm.weights import ModelFiles
 from spae.frozen_lm.writable import WritableWords
@@ -26,8 +26,6 @@ from spae.progress import counted
 from spae.weights.hub import Located
 
 _BATCH_BYTES = 1 << 29  # of caches of texts that are generated side by side
-_PREFIX_BYTES = 1 << 30  # of caches of recent prompts
-_SHORT = 32  # tokens that several prompts may have to themselves to be read side by side
 
 
 class FrozenLM:
@@ -61,16 +59,15 @@ class FrozenLM:
         self.special_tokens = files.special_tokens
         self._lead = list(files.lead)
         self._lock = threading.RLock()
-        self._prefixes = Prefixes(_PREFIX_BYTES)
         read_one_by_one = counted(files.tensors, f"{files.name}: tensors read", "tensor")
         parameters = {name: parameter(files.tensors[name]) for name in read_one_by_one}
         in_blocks = any(isinstance(one, BlockMatrix) for one in parameters.values())
         self.weights = "quantised, in blocks" if in_blocks else "float32"
-        self._soft: dict[int, Float32[np.ndarray, " d"]] = {}  # vectors of the call under way, by name
         self._graph, state = nnx.split(Decoder(files.config, parameters))
         # A flat list, because a jitted function is much quicker to call with it.
         self._params, self._treedef = jax.tree.flatten(state)
         self._run = Programs(self._graph, self._treedef)
+        self._reader = Reader(self.config, self._params, self._run)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text from its beginning: with the model's BOS in front, if it has one."""
@@ -129,14 +126,14 @@ class FrozenLM:
                 f"got {len(ids)} and {longest}"
             )
         with self._lock:
-            self._soft = vectors_by_name([context])
-            prefix = self._prefill(ids)
+            self._reader.soft = vectors_by_name([context])
+            prefix = self._reader.prompt(ids)
             # A copy with room for the largest chunk behind all tokens; each group writes over the one before.
-            cache = self._copy(prefix.cache, capacity_for(len(ids) + longest + CHUNKS[-1]))
+            cache = self._reader.copy(prefix.cache, capacity_for(len(ids) + longest + CHUNKS[-1]))
             rest: list[Float[np.ndarray, " m"]] = []
-            for group in groups(checked, CHUNKS[-1]):
+            for group in groups(checked, CHUNKS[-1], lambda one: len(one) - 1):
                 if len(group[0]) - 1 > CHUNKS[-1]:
-                    rest.append(self._score_in_order(group[0], len(ids), self._copy(cache)))
+                    rest.append(self._score_in_order(group[0], len(ids), self._reader.copy(cache)))
                 else:
                     scores, cache = self._score_side_by_side(group, len(ids), cache)
                     rest += scores
@@ -210,8 +207,8 @@ class FrozenLM:
         fitting = _BATCH_BYTES // self._bytes(capacity_for(longest + 1))
         most = max((size for size in BATCHES if size <= fitting), default=1)
         with self._lock:
-            self._soft = vectors_by_name([one for of_text in read for one in of_text])
-            for batch in _batches(texts, most):
+            self._reader.soft = vectors_by_name([one for of_text in read for one in of_text])
+            for batch in groups(texts, most, lambda text: len(text.prompts)):
                 self._write(batch, max_tokens)
         return [text.finish() for text in texts]
 
@@ -282,94 +279,11 @@ class FrozenLM:
         config = self.config
         return 2 * 4 * config.layers * config.kv_heads * config.head_size * capacity
 
-    def _copy(self, cache: Cache, capacity: int | None = None) -> Cache:
-        batch, _, now, _ = cache[0][0].shape
-        return place(empty_cache(self.config, batch, capacity or now), cache, 0)
-
-    def _prefill(self, ids: list[int]) -> Prefix:
-        """The cache of these ids and the logits behind them; kept, so its cache must not be donated."""
-        kept, start = self._prefixes.longest(ids)
-        if kept is not None and start == len(ids) == len(kept.ids):
-            return kept
-        start = min(start, len(ids) - 1)  # the last is read in any case, for its logits
-        capacity = capacity_for(len(ids) + 1)
-        cache = empty_cache(self.config, 1, capacity) if kept is None else self._copy(kept.cache, capacity)
-        for begin, end, size in chunks(start, len(ids), capacity):
-            hidden_bnd, cache = self._read_one(ids[begin:end], begin, size, cache)
-        last = np.array([end - begin - 1], np.int32)
-        logits_v = np.asarray(self._run.logits_at(self._params, hidden_bnd, last)[0])
-        prefix = Prefix(np.array(ids), cache, logits_v)
-        self._prefixes.add(prefix)
-        return prefix
-
-    def _prefill_all(self, prompts: Sequence[list[int]]) -> list[Prefix]:
-        """As `_prefill`, for each of these; those that are but for their last tokens in memory side by side."""
-        found: dict[tuple[int, ...], Prefix] = {}
-        near: dict[tuple[int, ...], tuple[int, Cache]] = {}  # how many tokens of the cache are theirs
-        for ids in prompts:
-            if tuple(ids) in found or tuple(ids) in near:
-                continue
-            kept, common = self._prefixes.longest(ids)
-            start = min(common, len(ids) - 1)
-            is_read = kept is not None and common == len(ids) == len(kept.ids)
-            if kept is None or is_read or len(ids) - start > _SHORT or min(ids[start:]) < 0:
-                found[tuple(ids)] = self._prefill(ids)
-            else:
-                near[tuple(ids)] = (start, kept.cache)
-        if len(near) == 1:
-            found |= {ids: self._prefill(list(ids)) for ids in near}
-        elif near:
-            found |= self._read_rests(near)
-        return [found[tuple(ids)] for ids in prompts]
-
-    def _read_rests(
-        self, prompts: Mapping[tuple[int, ...], tuple[int, Cache]]
-    ) -> dict[tuple[int, ...], Prefix]:
-        """The prefixes of up to 16 prompts of whose tokens the first are in a cache already, read in one call; kept."""
-        batch = next(size for size in BATCHES if size >= len(prompts))
-        size = next(s for s in CHUNKS if s >= max(len(ids) - start for ids, (start, _) in prompts.items()))
-        capacity = capacity_for(max(map(len, prompts)) + 1)
-        cache = empty_cache(self.config, batch, capacity)
-        ids_bn = np.zeros((batch, size), np.int32)
-        begin_b, last_b = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
-        for row, (ids, (start, kept)) in enumerate(prompts.items()):
-            cache = place(cache, kept, row)
-            begin = min(start, capacity - size)
-            ids_bn[row, : len(ids) - begin] = ids[begin:]
-            begin_b[row], last_b[row] = begin, len(ids) - begin - 1
-        positions_bn = begin_b[:, None] + np.arange(size, dtype=np.int32)
-        hidden_bnd, cache = self._run.read(
-            self._params, ids_bn, cache, begin_b, positions_bn, np.zeros_like(ids_bn)
-        )
-        logits_bv = np.asarray(self._run.logits_at(self._params, hidden_bnd, last_b))
-        found: dict[tuple[int, ...], Prefix] = {}
-        for row, ids in enumerate(prompts):
-            own = jax.tree.map(lambda part: part[row : row + 1], cache)  # noqa: B023, called at once
-            found[ids] = Prefix(np.array(ids), own, logits_bv[row].copy())  # a view would keep those of all
-            self._prefixes.add(found[ids])
-        return found
-
-    def _read_one(
-        self, ids: Sequence[int], begin: int, size: int, cache: Cache
-    ) -> tuple[Float[Array, "1 n d"], Cache]:
-        """Reads the ids, padded to `size`, at the places from `begin` of a cache, which is used up."""
-        padded = np.zeros((1, size), np.int32)
-        padded[0, : len(ids)] = np.maximum(ids, 0)
-        positions = np.arange(begin, begin + size, dtype=np.int32)[None]
-        where = (np.array([begin], np.int32), positions, np.zeros_like(positions))
-        soft = [place for place, id_ in enumerate(ids) if id_ < 0]
-        if not soft:
-            return self._run.read(self._params, padded, cache, *where)
-        vectors = np.zeros((1, size, self.config.width), np.float32)
-        vectors[0, soft] = [self._soft[ids[place]] for place in soft]
-        is_soft = np.isin(np.arange(size), soft)[None]
-        return self._run.read_soft(self._params, padded, vectors, is_soft, cache, *where)
-
     def _score_in_order(self, ids: list[int], start: int, cache: Cache) -> Float[np.ndarray, " n-1"]:
         """log p of all ids but the first, which stand behind the first `start` tokens of a cache (used up)."""
         scores = np.empty(len(ids) - 1, np.float32)
         for begin, end, size in chunks(0, len(scores), cache[0][0].shape[2] - start):
-            hidden_bnd, cache = self._read_one(ids[begin:end], start + begin, size, cache)
+            hidden_bnd, cache = self._reader.tokens(ids[begin:end], start + begin, size, cache)
             targets = np.zeros(size, np.int32)
             targets[: end - begin] = ids[begin + 1 : end + 1]
             found = self._run.log_probs(self._params, hidden_bnd[0], targets)
@@ -400,7 +314,7 @@ class FrozenLM:
 
     def _write(self, texts: Sequence[Writing], max_tokens: int) -> None:
         """Generates texts of up to 16 prompts together side by side."""
-        read = iter(self._prefill_all([prompt for text in texts for prompt in text.prompts]))
+        read = iter(self._reader.prompts([prompt for text in texts for prompt in text.prompts]))
         prefixes = [[next(read) for _ in text.prompts] for text in texts]
         for text, of_text in zip(texts, prefixes, strict=True):
             text.take(np.stack([prefix.logits for prefix in of_text]))
@@ -435,7 +349,7 @@ class FrozenLM:
                 return
             if lengths.max() == capacity:
                 capacity *= 2
-                cache = self._copy(cache, capacity)
+                cache = self._reader.copy(cache, capacity)
             for text, at in unfinished.items():
                 ids[at] = text.ids[-1]
             hidden_bnd, cache = self._run.read(
@@ -445,15 +359,3 @@ class FrozenLM:
             for text, at in unfinished.items():
                 lengths[at] += 1
                 text.take(logits_bv[at])
-
-
-def _batches(texts: Sequence[Writing], most: int) -> Iterator[list[Writing]]:
-    """The texts in order, those of at most `most` prompts together; one with more alone."""
-    batch: list[Writing] = []
-    for text in texts:
-        if batch and sum(len(one.prompts) for one in (*batch, text)) > most:
-            yield batch
-            batch = []
-        batch.append(text)
-    if batch:
-        yield batch

@@ -108,12 +108,10 @@ def test_pictures_are_written_with_the_models_own_tokens_of_the_words_it_has(mon
     lm = Fake()
     lm.tokenizer.encode(" other words have the first numbers")
     # The last has a space, so it is two tokens of this tokenizer.
-    vocabulary = type("Vocabulary", (), {"words": ("dog", "cat", "big dog"), "token_ids": np.arange(3)})
-    tokenizer = type("Tokenizer", (), {"vocabulary": vocabulary})
-    segment = type("Segment", (), {"count": 2})
+    constraint = lm.writable(["dog", "cat", "big dog"]).constraint(1)
     asked = [prompts.Prompt(f"Input: {colour}\n", "Output:") for colour in ("red", "blue")]
-    found = experiments._segment_words(lm, tokenizer, segment, asked)
-    assert found == {"greedy": [" dog dog"] * 2, "contrast": [" cat cat"] * 2}
+    found = experiments._next_words(lm, constraint, asked)
+    assert found == {"greedy": ["dog"] * 2, "contrast": ["cat"] * 2}
 
 
 def test_another_provider_is_refused(tmp_path):

@@ -260,6 +260,35 @@ def test_contrast_reads_every_other_condition_and_is_refused_where_it_cannot_be(
         digit_cell(tokenizer, model="spae-lm/default", contrast=-1.0)
 
 
+def test_a_run_by_contrast_asks_as_its_dry_run_says(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("icl_runner.pictures.asking.constraints.supports", lambda name: True)
+    cells = [
+        digit_cell(tokenizer, model="spae-lm/default", classes=3, layers=3, contrast=0.5),
+        transform_cell(tokenizer, model="spae-lm/default", kind="words", layers=3, contrast=0.5),
+    ]
+    for cell in cells:
+        asked = []
+
+        def answer(messages, config, asked=asked):
+            body = config.extra_body["spae"]
+            against = tuple(
+                body.get("against", ())
+            )  # none where no other image has another word in this place
+            asked.append((messages[-1].content, against, body.get("contrast", 0.5)))
+            return " ".join(["black"] * body["words"])
+
+        log = run(cell, answer, log_dir=str(tmp_path / cell.name))
+        assert log.status == "success"
+        # Of autoregressive layers the prompts hold what was written, here other words than the dry run's.
+        first = [call for call in cell.calls() if call.key == "layer 1, words 1 to 1"]
+        told = {(call.prompt.text, tuple(one.text for one in call.against), 0.5) for call in first}
+        assert told <= set(asked)
+        for prompt, against, _ in asked:
+            assert prompt not in against
+            assert len(set(against)) == len(against)
+        assert any(against for _, against, _ in asked)
+
+
 @pytest.mark.parametrize("options", [{"samples": 2}, {"temperature": -1.0}])
 def test_samples_that_could_not_differ_are_refused(options):
     with pytest.raises(InputError, match="temperature above 0"):

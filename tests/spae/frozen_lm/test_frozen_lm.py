@@ -115,7 +115,7 @@ def test_a_shared_beginning_changes_nothing(name):
 
 def test_a_kept_beginning_is_not_read_again(monkeypatch):
     lm = tiny("llama")
-    monkeypatch.setattr(lm, "_prefixes", Prefixes(1 << 30))
+    monkeypatch.setattr(lm._reader, "prefixes", Prefixes(1 << 30))
     read, counts = lm._run.read, []
 
     def counting(params, ids, *rest):

@@ -90,7 +90,7 @@ def test_sampled_text_depends_on_its_seed_and_not_on_its_neighbours():
 @pytest.mark.parametrize("name", TINY)
 def test_prompts_that_differ_at_their_end_are_read_side_by_side(name, monkeypatch):
     lm = tiny(name)
-    monkeypatch.setattr(lm, "_prefixes", Prefixes(1 << 30))
+    monkeypatch.setattr(lm._reader, "prefixes", Prefixes(1 << 30))
     reads = []
     read = lm._run.read
     monkeypatch.setattr(
@@ -103,7 +103,7 @@ def test_prompts_that_differ_at_their_end_are_read_side_by_side(name, monkeypatc
     together = lm.generate(prompts, 1)
     assert sum(shape[0] > 1 for shape in reads) == 1
     for prompt, text in zip(prompts, together, strict=True):
-        monkeypatch.setattr(lm, "_prefixes", Prefixes(1 << 30))
+        monkeypatch.setattr(lm._reader, "prefixes", Prefixes(1 << 30))
         [alone] = lm.generate([prompt], 1)
         assert alone.ids == text.ids
         np.testing.assert_allclose(alone.log_probs, text.log_probs, atol=1e-4)
@@ -285,7 +285,7 @@ def test_threads_get_what_they_would_get_alone():
     lm = tiny("llama")
     prompts = [random_ids(n, seed=n) for n in (5, 8, 12, 30)]
     alone = [lm.generate([prompt], 8)[0].ids for prompt in prompts]
-    lm._prefixes = Prefixes(1 << 30)
+    lm._reader.prefixes = Prefixes(1 << 30)
     found: dict[int, list[int]] = {}
 
     def work(i):
