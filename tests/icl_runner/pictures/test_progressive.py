@@ -292,7 +292,8 @@ def test_a_weighing_that_fails_fails_the_picture(vocabulary):
     async def weigh(prompt, texts):
         raise OSError("cut off")
 
-    decoded = run(make_plan(SHAPE, 1), ask, vocabulary, samples=2, weigh=weigh)
+    pairs = [Pair("a dog", WORDS[:1] * 21)]
+    decoded = run(make_plan(SHAPE, 1), ask, vocabulary, pairs, samples=2, weigh=weigh, others=["a dog"])
     [(segment, error)] = decoded.failures
     assert (segment.count, str(error)) == (1, "cut off")
 
