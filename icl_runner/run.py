@@ -70,7 +70,9 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
     embedded = plan.task.model.startswith(IN_PROCESS)
     max_samples, max_connections = _in_the_air(plan, max_connections)
     total = sum(len(cell.ids) for cell in plan.cells)
-    with Progress(total, "samples", "sample") as shown, progress.shown_on(shown), quiet():
+    with input_errors("inspect-ai"):
+        finished = _finished(folder)
+    with Progress(total, "samples", "sample", finished) as shown, progress.shown_on(shown), quiet():
         model = load_model(plan.task.model, plan.task.base_url, plan.task.model_args)
         with input_errors("inspect-ai"):
             done, _ = eval_set(
@@ -96,6 +98,15 @@ def _run(plan: Plan, folder: Path, max_connections: int | None, max_retries: int
                 attempt_timeout=None if constraints.supports(plan.task.model) else ATTEMPT_SECONDS,
             )
     return done
+
+
+def _finished(folder: Path) -> int:
+    """How many samples the logs of an earlier run hold, which inspect-ai takes over into its new ones."""
+    from inspect_ai.log import list_eval_logs, read_eval_log_sample_summaries
+
+    latest = {log.task: log for log in list_eval_logs(str(folder), descending=False)}
+    samples = (sample for log in latest.values() for sample in read_eval_log_sample_summaries(log))
+    return sum(sample.completed and sample.error is None for sample in samples)
 
 
 def _in_the_air(plan: Plan, max_connections: int | None) -> tuple[int | None, int | None]:

@@ -23,7 +23,7 @@ from icl_runner.episodes.draw import Episode
 from icl_runner.plan import Plan
 from icl_runner.report.logs import collect
 from icl_runner.report.report import as_json
-from icl_runner.run import SETTINGS_FILE, _in_the_air, _log_buffer, run
+from icl_runner.run import SETTINGS_FILE, _finished, _in_the_air, _log_buffer, run
 from icl_runner.task import Task
 from spae.errors import InputError
 
@@ -76,6 +76,7 @@ def test_a_finished_run_asks_nothing_again(class_folders, tmp_path, fake_model):
     plan = Plan(settings(class_folders))
     assert run(plan, tmp_path)
     before = as_json(collect([tmp_path]))
+    assert _finished(tmp_path) == 4
     fake_model.prompts.clear()
     assert run(Plan(settings(class_folders)), tmp_path)
     assert fake_model.prompts == []
@@ -97,7 +98,7 @@ def test_a_failed_sample_loses_nothing_else_and_is_tried_again(class_folders, tm
     assert [(failure.id, "on fire" in failure.reason) for failure in cell.failures] == [
         (plan.cells[0].ids[2], True)
     ]
-    assert len(cell.samples) == 3
+    assert len(cell.samples) == _finished(tmp_path) == 3  # from which the second run counts
     fake_model.answer = true_name
     fake_model.prompts.clear()
     assert run(Plan(settings(class_folders)), tmp_path)

@@ -206,7 +206,7 @@ export class Pyramid {
     this.card.note(used === word ? "" : `“${word}” is not one of the words: “${used}” was taken instead.`);
     progress(used === before ? `The word is still “${used}”.`
       : `Changed “${before}” to “${used}”: see the picture made from ${element("prefix-note").textContent}.`);
-    element("made").scrollIntoView({ block: "nearest", behavior: "smooth" });
+    element("made").scrollIntoView({ block: "nearest" });
   }
 
   #restoreAll() {

@@ -134,7 +134,7 @@ def ready(page: Page) -> Page:
 
 def layer(page: Page, number: int) -> list[str]:
     """Opens a layer; gives the words over the photograph."""
-    page.check(f"#layers input[value='{number - 1}']", force=True)
+    page.check(f"#layers input[value='{number - 1}']")
     return page.locator("#places button").all_text_contents()
 
 
