@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from conftest import CONFIGS, HashGuidance
+from conftest import CONFIGS, HashGuidance, shared_step
 
-from tokenizer_train import guidance, loop
+from tokenizer_train import guidance, loop, preparation
 from tokenizer_train.config import Config
 from tokenizer_train.config_file import load_config
 from tokenizer_train.preparation import Prepared
@@ -39,6 +39,7 @@ def main(jobs: dict[str, Any], process: int) -> None:
 
     Summaries.scalars = scalars  # type: ignore[method-assign]
     guidance.load_guidance = lambda name: HashGuidance()  # type: ignore[assignment, return-value]
+    preparation.make_step = shared_step
     many = jobs["processes"] > 1
     own = {"coordinator": jobs["coordinator"], "processes": jobs["processes"], "process": process}
     results = {}
