@@ -35,7 +35,7 @@ from tokenizer_train.processes.mesh import make_mesh
 
 WORKER = Path(__file__).with_name("one_process.py")
 ROOT = Path(__file__).resolve().parents[3]
-STEPS, SAVES = 12, 5  # in all; between checkpoints
+STEPS, SAVES = 8, 3  # in all; between checkpoints
 
 Losses = dict[int, dict[str, float]]
 
