@@ -1,9 +1,11 @@
-"""How far something long has come: a bar on a terminal; elsewhere, as in a log, a plain line every 30 seconds.
+"""How far something long has come: a bar on a terminal; elsewhere, as in a log, a plain line 30 seconds after the last
+one, if anything was done since.
 
 What takes less than two seconds shows no bar, and what takes less than thirty leaves no line.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator
 from types import TracebackType
@@ -34,6 +36,8 @@ class Progress:
         )
         self._begun = done
         self._started = self._said = time.monotonic()
+        self._later: threading.Timer | None = None  # says what the last updates before it did
+        self._saying = threading.Lock()
 
     def __enter__(self) -> "Progress":
         return self
@@ -41,20 +45,44 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._saying:
+            if self._later is not None:
+                self._later.cancel()
+                self._later = None
         self._bar.close()
 
     def update(self, count: int = 1) -> None:
         """So many more are done."""
         self._done += count
         self._bar.update(count)
-        now = time.monotonic()
-        if self._bar.disable and now - self._said >= SECONDS and self._done != self._total:
-            self._said = now
-            print(f"{self._what} {self._told(now)}", file=sys.stderr, flush=True)
+        if not self._bar.disable:
+            return
+        with self._saying:
+            wait = self._said + SECONDS - time.monotonic()
+            if self._later is not None:
+                return
+            if wait <= 0:
+                self._say()
+                return
+            self._later = threading.Timer(wait, self._say_later)
+            self._later.daemon = True
+            self._later.start()
 
     def print(self, text: str, file: TextIO) -> None:
         """A line of something else, above the bar."""
         self._bar.write(text, file=file)
+
+    def _say_later(self) -> None:
+        with self._saying:
+            if self._later is not None:  # else it was over before the lock was free
+                self._later = None
+                self._say()
+
+    def _say(self) -> None:
+        if self._done == self._total:
+            return
+        self._said = time.monotonic()
+        print(f"{self._what} {self._told(self._said)}", file=sys.stderr, flush=True)
 
     def _told(self, now: float) -> str:
         if self._total is None:
