@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -298,19 +299,25 @@ async def _sample(
     ask: Ask, prompt: Prompt, against: Sequence[Prompt], count: int, seeds: Sequence[int]
 ) -> tuple[list[Answer], list[Exception]]:
     """An answer for each seed, in their order, asked for at the same time; and what was raised in place of others."""
-    answers: dict[int, Answer] = {}
-    errors: list[Exception] = []
+    found = await _together([partial(ask, prompt, against, count, seed) for seed in seeds])
+    errors = [one for one in found if isinstance(one, Exception)]  # raised by whoever called `decode`
+    return [one for one in found if not isinstance(one, Exception)], errors
 
-    async def one(seed: int) -> None:
+
+async def _together(calls: Sequence[Callable[[], Awaitable[Item]]]) -> list[Item | Exception]:
+    """What each returned or raised, in their order; called at the same time."""
+    found: dict[int, Item | Exception] = {}
+
+    async def one(number: int) -> None:
         try:
-            answers[seed] = await ask(prompt, against, count, seed)
-        except Exception as error:  # kept, and raised by whoever called `decode`
-            errors.append(error)
+            found[number] = await calls[number]()
+        except Exception as error:
+            found[number] = error
 
     async with anyio.create_task_group() as group:
-        for seed in seeds:
-            group.start_soon(one, seed)
-    return [answers[seed] for seed in seeds if seed in answers], errors
+        for number in range(len(calls)):
+            group.start_soon(one, number)
+    return [found[number] for number in range(len(calls))]
 
 
 async def agreement(answers: Sequence[Answer], prompts: Sequence[Prompt], weigh: Weigh) -> list[Answer]:
@@ -322,8 +329,11 @@ async def agreement(answers: Sequence[Answer], prompts: Sequence[Prompt], weigh:
     texts = list(dict.fromkeys(answer.text.strip() for answer in answers if answer.text.strip()))
     if not texts:
         return list(answers)
-    # Row: prompt; column: text.
-    log_p = np.array([await weigh(prompt, texts) for prompt in prompts])
+    found = await _together([partial(weigh, prompt, texts) for prompt in prompts])
+    for one in found:
+        if isinstance(one, Exception):
+            raise one
+    log_p = np.array(found)  # row: prompt; column: text
     weights = log_p[0] - np.logaddexp.reduce(log_p, axis=0) + np.log(len(prompts))
     by_text = dict(zip(texts, weights.tolist(), strict=True))
     return [replace(answer, log_prob=by_text.get(answer.text.strip())) for answer in answers]

@@ -3,10 +3,13 @@
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
@@ -20,6 +23,7 @@ from inspect_ai.model import (
     StopReason,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
+from jaxtyping import Float, Int
 
 from icl_runner import constraints
 from icl_runner.constraints import (
@@ -37,6 +41,7 @@ from spae import frozen_lm
 from spae.errors import InputError
 from spae.frozen_lm import FrozenLM, Generation, SoftPrompt
 from spae.frozen_lm.constraint import Constraint, Trie, encode_behind
+from spae.frozen_lm.prefixes import in_common
 from spae.frozen_lm.writable import WritableWords
 
 LOG = logging.getLogger("icl_runner.providers")
@@ -65,20 +70,32 @@ class _Settings:
 
 
 @dataclass(eq=False)
-class _Request:
+class _Writing:
+    """A text is wanted behind a prompt."""
+
     prompt: list[int] | SoftPrompt
-    ids: list[int]  # of the prompt, to compare it with others
+    ids: Int[np.ndarray, " n"]  # of the prompt, to compare it with others
     settings: _Settings
     constraint: Constraint | None
     against: list[list[int]]
     answer: Future[Generation] = field(default_factory=Future)
 
 
+@dataclass(eq=False)
+class _Scoring:
+    """The log-probabilities of texts behind a prompt are wanted."""
+
+    prompt: list[int] | SoftPrompt
+    ids: Int[np.ndarray, " n"]
+    texts: list[list[int]]
+    answer: Future[list[Float[np.ndarray, " n"]]] = field(default_factory=Future)
+
+
 class EmbeddedAPI(ModelAPI):
     """`spae-lm/default` or `spae-lm/<path>`: one user message is continued as it is.
 
-    Greedy unless a temperature is given. Calls that wait at the same time and have equal settings are generated
-    side by side, in one thread beside the event loop.
+    Greedy unless a temperature is given. Of the calls that wait at the same time those come first that go on from what
+    was read last, and texts with equal settings are generated side by side, in one thread beside the event loop.
 
     Args:
         batch: how many texts are generated side by side at most.
@@ -108,8 +125,8 @@ class EmbeddedAPI(ModelAPI):
         self._batch = batch
         self._model: FrozenLM = self._load()
         self._writable: dict[str, WritableWords] = {}
-        self._waiting: list[_Request] = []
-        self._last: list[int] = []  # the prompt that was read last
+        self._waiting: list[_Writing | _Scoring] = []
+        self._recent: deque[Int[np.ndarray, " n"]] = deque(maxlen=2 * batch)  # prompts, the last one first
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.provider)
 
@@ -132,13 +149,14 @@ class EmbeddedAPI(ModelAPI):
         # Both may tokenise for a while.
         text, prompt = await loop.run_in_executor(None, self._read, input, tools)
         asked = from_extra_body(config.extra_body)
-        ids = prompt.named if isinstance(prompt, SoftPrompt) else prompt
+        ids = np.array(prompt.named if isinstance(prompt, SoftPrompt) else prompt)
         if isinstance(asked, Likelihoods):
-            return await self._likelihoods(asked.texts, text, prompt, len(ids))
+            return await self._likelihoods(asked.texts, text, prompt, ids)
         constraint = await loop.run_in_executor(None, self._constraint, asked, text)
         others, contrast = (asked.against, asked.contrast) if isinstance(asked, Words) else ((), 0.0)
         against = await loop.run_in_executor(None, lambda: [self._model.encode(one) for one in others])
-        longest = max(map(len, (ids, *against)))
+        lengths = [len(ids), *map(len, against)]
+        longest = max(lengths)
         room = self._model.context_length - longest
         if room < (config.max_tokens or 1):
             raise InputError(
@@ -147,16 +165,12 @@ class EmbeddedAPI(ModelAPI):
             )
         max_tokens = config.max_tokens or min(_MAX_TOKENS, room)
         requests = [
-            _Request(prompt, ids, _settings(config, max_tokens, i, contrast), constraint, against)
+            _Writing(prompt, ids, _settings(config, max_tokens, i, contrast), constraint, against)
             for i in range(config.num_choices or 1)
         ]
-        with self._lock:
-            self._waiting += requests
-        for _ in requests:
-            self._thread.submit(self._serve)
+        self._wait(requests)
         generations = await asyncio.gather(*(asyncio.wrap_future(request.answer) for request in requests))
-        read = sum(map(len, (ids, *against)))
-        output = self._output(read, generations, bool(config.logprobs))
+        output = self._output(sum(lengths), generations, bool(config.logprobs))
         if asked is not None:
             output.metadata = {"constrained": True}
         if isinstance(asked, Words) and (left_out := self._writable[asked.bundle].left_out):
@@ -187,6 +201,12 @@ class EmbeddedAPI(ModelAPI):
         text = raw_prompt(messages, tools, self.provider)
         return text, self._model.encode(text)
 
+    def _wait(self, requests: Sequence[_Writing | _Scoring]) -> None:
+        with self._lock:
+            self._waiting += requests
+        for _ in requests:
+            self._thread.submit(self._serve)
+
     def _serve(self) -> None:
         """The next batch. There is one turn for each request; turns whose request went along earlier find less."""
         with self._lock:
@@ -197,56 +217,74 @@ class EmbeddedAPI(ModelAPI):
         batch = [one for one in batch if one.answer.set_running_or_notify_cancel()]
         if not batch:
             return
-        settings = batch[0].settings
         try:
-            generations = self._model.generate(
-                [one.prompt for one in batch],
-                settings.max_tokens,
-                stop=settings.stop,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                seed=settings.seed,
-                constraints=[one.constraint for one in batch],
-                against=[one.against for one in batch],
-                contrast=settings.contrast,
-            )
+            answers = self._answers(batch)
         except Exception as error:  # it belongs to those who wait, whatever it is
             for request in batch:
                 request.answer.set_exception(error)
             return
-        for request, generation in zip(batch, generations, strict=True):
-            request.answer.set_result(generation)
+        for request, answer in zip(batch, answers, strict=True):
+            request.answer.set_result(answer)
+
+    def _answers(self, batch: Sequence[_Writing | _Scoring]) -> list[Any]:
+        """To texts with equal settings, or to one request for log-probabilities."""
+        first = batch[0]
+        if isinstance(first, _Scoring):
+            return [self._model.score(first.prompt, first.texts)]
+        texts = [one for one in batch if isinstance(one, _Writing)]
+        return self._model.generate(
+            [one.prompt for one in texts],
+            first.settings.max_tokens,
+            stop=first.settings.stop,
+            temperature=first.settings.temperature,
+            top_p=first.settings.top_p,
+            seed=first.settings.seed,
+            constraints=[one.constraint for one in texts],
+            against=[one.against for one in texts],
+            contrast=first.settings.contrast,
+        )
 
     async def _likelihoods(
-        self, texts: Sequence[str], written: str, prompt: list[int] | SoftPrompt, length: int
+        self, texts: Sequence[str], written: str, prompt: list[int] | SoftPrompt, ids: Int[np.ndarray, " n"]
     ) -> ModelOutput:
-        """How likely each text is behind the prompt, which ends as `written` does and has so many tokens; as what was
-        written stands the likeliest."""
+        """How likely each text is behind the prompt, which ends as `written` does; as what was written stands the
+        likeliest."""
         behind = [encode_behind(f"{spaced(written, text)}\n", self._model.tokenizer) for text in texts]
-        found = await asyncio.wrap_future(self._thread.submit(self._model.score, prompt, behind))
+        request = _Scoring(prompt, ids, behind)
+        self._wait([request])
+        found = await asyncio.wrap_future(request.answer)
         log_probs = [float(one.sum()) for one in found]
         best = texts[log_probs.index(max(log_probs))]
         output = ModelOutput.from_content(self.model_name, spaced(written, best))
         output.model = self._model.name
         output.metadata = {LOG_PROBS: log_probs}
-        read = length + sum(map(len, behind))
+        read = len(ids) + sum(map(len, behind))
         output.usage = ModelUsage(input_tokens=read, output_tokens=0, total_tokens=read)
         return output
 
-    def _next_batch(self) -> list[_Request]:
-        """Of those who wait, the one whose prompt begins most like the last that was read, those like it, and, where
-        these are few, some of another context, with whose rest the next batch begins.
+    def _next_batch(self) -> list[_Writing | _Scoring]:
+        """Of those who wait, the one that has the fewest tokens to itself behind what it has in common with a recent
+        prompt; where it wants a text, with those like it, and, where these are few, with some of other contexts.
 
         Among many waiting calls few share a context, and what was computed of a context is kept for a while only.
         """
         if not self._waiting:
             return []
-        first = max(self._waiting, key=lambda one: _common(one.ids, self._last))
-        alike = [one for one in self._waiting if one.settings == first.settings]
-        alike.sort(key=lambda one: (-_common(one.ids, first.ids), one.ids))
-        batch = alike[: self._batch]
-        self._last = batch[-1].ids
+        first = min(self._waiting, key=self._unread)
+        batch: list[_Writing | _Scoring] = [first]
+        if isinstance(first, _Writing):
+            texts = [one for one in self._waiting if isinstance(one, _Writing)]
+            alike = [one for one in texts if one.settings == first.settings]
+            alike.sort(key=lambda one: (-in_common(one.ids, first.ids), one.ids.tolist()))
+            batch[:] = alike[: self._batch]
+        self._recent.extendleft(one.ids for one in batch)
         return batch
+
+    def _unread(self, request: _Writing | _Scoring) -> tuple[int, int]:
+        """How many of its tokens no recent prompt begins with, and how many prompts ago the nearest was."""
+        ids = request.ids
+        found = ((len(ids) - in_common(ids, recent), age) for age, recent in enumerate(self._recent))
+        return min(found, default=(len(ids), 0))
 
     def _constraint(self, asked: constraints.Constraint | None, prompt: str) -> Constraint | None:
         if asked is None:
@@ -284,13 +322,6 @@ class EmbeddedAPI(ModelAPI):
         tokens = [self._model.tokenizer.decode([i]) for i in generation.ids]
         pairs = zip(tokens, generation.log_probs.tolist(), strict=True)
         return Logprobs(content=[Logprob(token=token, logprob=value) for token, value in pairs])
-
-
-def _common(a: list[int], b: list[int]) -> int:
-    """How many tokens two prompts have in common at their beginning."""
-    return next(
-        (i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b))
-    )
 
 
 def _settings(config: GenerateConfig, max_tokens: int, choice: int, contrast: float) -> _Settings:

@@ -32,7 +32,7 @@ class Prefixes:
         wanted = np.array(ids)
         best, most = None, _WORTHWHILE - 1
         for prefix in self._kept:
-            common = _common(prefix.ids, wanted)
+            common = in_common(prefix.ids, wanted)
             if common > most:
                 best, most = prefix, common
         if best is None:
@@ -42,14 +42,15 @@ class Prefixes:
 
     def add(self, new: Prefix) -> None:
         """Keeps it, in the place of those that it goes on; the oldest make room."""
-        kept = [old for old in self._kept if _common(old.ids, new.ids) < len(old.ids)]
+        kept = [old for old in self._kept if in_common(old.ids, new.ids) < len(old.ids)]
         kept.append(new)
         while sum(map(_bytes, kept)) > self._limit:
             kept.pop(0)
         self._kept = kept
 
 
-def _common(a: Int[np.ndarray, " n"], b: Int[np.ndarray, " m"]) -> int:
+def in_common(a: Int[np.ndarray, " n"], b: Int[np.ndarray, " m"]) -> int:
+    """How many tokens two prompts have in common at their beginning."""
     n = min(len(a), len(b))
     different = np.flatnonzero(a[:n] != b[:n])
     return int(different[0]) if different.size else n

@@ -6,7 +6,6 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -470,6 +469,7 @@ class MadeUpModel:
         self.tokenizer = MadeUpTokenizer()
         self.calls = []
         self.given = 0  # prompts, answered or not
+        self.read = []  # in each call
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -485,11 +485,18 @@ class MadeUpModel:
         self.given += len(prompts)
         self.contrast = contrast
         self.against = [[self.tokenizer.decode(one) for one in others] for others in against]
+        self.read.append([self.tokenizer.decode(one) for one in prompts])
         assert self.go_on.wait(60)
         self.calls.append((len(prompts), max_tokens, stop, temperature, top_p, seed, threading.get_ident()))
         if any("explode" in self.tokenizer.decode(prompt) for prompt in prompts):
             raise InputError("exploded")
         return [self.one(*pair, max_tokens) for pair in zip(prompts, constraints, strict=True)]
+
+    def score(self, context, continuations):
+        self.given += 1
+        self.read.append([self.tokenizer.decode(context)])
+        assert self.go_on.wait(60)
+        return [-np.arange(1.0, len(one) + 1) for one in continuations]
 
     def one(self, prompt, constraint, max_tokens):
         ids, stop = [prompt[-1]], "eos"
@@ -633,22 +640,22 @@ def test_calls_that_wait_together_are_generated_side_by_side(made_up):
     assert sum(call[0] for call in made_up.calls if call[1] == 4) == 1
 
 
-@pytest.mark.parametrize("batch", [2, 7])
-def test_those_with_the_same_context_go_together(made_up, monkeypatch, batch):
-    batches = []
-
-    def generate(prompts, *rest, **settings):
-        batches.append([made_up.tokenizer.decode(prompt)[0] for prompt in prompts])
-        return MadeUpModel.generate(made_up, prompts, *rest, **settings)
-
-    monkeypatch.setattr(made_up, "generate", generate)
+@pytest.mark.parametrize(("batch", "most"), [(2, 7), (7, 10)])
+@pytest.mark.parametrize("scored", [0, 12])
+def test_those_with_the_same_context_go_together(made_up, batch, most, scored):
     model = held_until_all_have_come(made_up, spae_lm(batch=batch), 24)
-    # Six contexts in turn; the first call is on its way alone, perhaps, when the others come.
-    outputs = together(model, [(f"{'abcdef'[i % 6]} x w{i}", {}) for i in range(24)])
-    assert [output.completion for output in outputs] == [f" w{i}" for i in range(24)]
-    order = "".join(context for batch in batches for context in batch)
-    changes = sum(one != other for one, other in pairwise(order))
-    assert changes <= 7  # five at least, and 23 in the order of arrival
+    # Six contexts in turn, of the last calls likelihoods; the first is on its way alone, perhaps, when the others come.
+    own = [{}] * (24 - scored) + [{"extra_body": Likelihoods(("one", "big cat")).extra_body()}] * scored
+    outputs = together(model, [(f"{'abcdef'[i % 6]} x w{i}", own[i]) for i in range(24)])
+    assert [output.completion for output in outputs] == [
+        f" w{i}" if i < 24 - scored else " one" for i in range(24)
+    ]
+    # If two contexts are kept: six are read at least, and 24 in the order of arrival.
+    kept, read = [], 0
+    for context in [prompt[0] for prompts in made_up.read for prompt in prompts]:
+        read += context not in kept
+        kept = [*(one for one in kept if one != context), context][-2:]
+    assert read <= most
 
 
 def test_a_failure_reaches_those_who_wait_and_nobody_else(made_up):
