@@ -102,7 +102,7 @@ def ask(model: Model, cell: DrawingCell) -> Ask:
         config = GenerateConfig(
             max_tokens=max_tokens(count),
             temperature=cell.decoding.temperature,
-            # A greedy answer needs no seed, and the embedded model answers calls with equal settings side by side.
+            # A greedy answer needs none.
             seed=seed if cell.decoding.temperature else None,
             logprobs=True if wants_log_probs else None,
         )

@@ -65,7 +65,6 @@ class _Settings:
     stop: tuple[str, ...]
     temperature: float
     top_p: float
-    seed: int
     contrast: float
 
 
@@ -76,6 +75,7 @@ class _Writing:
     prompt: list[int] | SoftPrompt
     ids: Int[np.ndarray, " n"]  # of the prompt, to compare it with others
     settings: _Settings
+    seed: int
     constraint: Constraint | None
     against: list[list[int]]
     answer: Future[Generation] = field(default_factory=Future)
@@ -164,8 +164,15 @@ class EmbeddedAPI(ModelAPI):
                 f"of {longest} and max_tokens {config.max_tokens}: use fewer examples or layers"
             )
         max_tokens = config.max_tokens or min(_MAX_TOKENS, room)
+        settings = _Settings(
+            max_tokens=max_tokens,
+            stop=tuple(config.stop_seqs or ()),
+            temperature=config.temperature or 0.0,
+            top_p=1.0 if config.top_p is None else config.top_p,
+            contrast=contrast,
+        )
         requests = [
-            _Writing(prompt, ids, _settings(config, max_tokens, i, contrast), constraint, against)
+            _Writing(prompt, ids, settings, (config.seed or 0) + i, constraint, against)
             for i in range(config.num_choices or 1)
         ]
         self._wait(requests)
@@ -238,7 +245,7 @@ class EmbeddedAPI(ModelAPI):
             stop=first.settings.stop,
             temperature=first.settings.temperature,
             top_p=first.settings.top_p,
-            seed=first.settings.seed,
+            seed=[one.seed for one in texts],
             constraints=[one.constraint for one in texts],
             against=[one.against for one in texts],
             contrast=first.settings.contrast,
@@ -322,14 +329,3 @@ class EmbeddedAPI(ModelAPI):
         tokens = [self._model.tokenizer.decode([i]) for i in generation.ids]
         pairs = zip(tokens, generation.log_probs.tolist(), strict=True)
         return Logprobs(content=[Logprob(token=token, logprob=value) for token, value in pairs])
-
-
-def _settings(config: GenerateConfig, max_tokens: int, choice: int, contrast: float) -> _Settings:
-    return _Settings(
-        max_tokens=max_tokens,
-        stop=tuple(config.stop_seqs or ()),
-        temperature=config.temperature or 0.0,
-        top_p=1.0 if config.top_p is None else config.top_p,
-        seed=(config.seed or 0) + choice,
-        contrast=contrast,
-    )

@@ -148,7 +148,7 @@ class FrozenLM:
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         top_p: float = 1.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         constraints: Sequence[Constraint | None] | None = None,
         against: Sequence[Sequence[Sequence[int] | SoftPrompt]] | None = None,
         contrast: float = 1.0,
@@ -162,8 +162,8 @@ class FrozenLM:
                 text ends when it is complete.
             temperature: 0 takes the likeliest token; else logits are divided by it, and a token is drawn.
             top_p: draw from the likeliest tokens that together have this probability.
-            seed: from 0; the same seed gives the same text, whatever is generated beside it. Every prompt draws
-                from the seed anew, so a prompt given twice gives the same text twice.
+            seed: from 0, or one for each prompt; the same seed gives the same text, whatever is generated beside it.
+                Every prompt draws from its seed anew, so a prompt given twice with one seed gives the same text twice.
             constraints: for each prompt what its text may be, or None; see `spae.frozen_lm.constraint`.
             against: for each prompt others, at most 15, perhaps none: a text is drawn to what is likelier behind its
                 own prompt than behind these (classifier-free guidance; see `spae.frozen_lm.writing.contrasted`).
@@ -176,7 +176,8 @@ class FrozenLM:
         prompts = list(prompts)
         constraints = [None] * len(prompts) if constraints is None else list(constraints)
         against = [[]] * len(prompts) if against is None else list(against)
-        for name, given in (("constraints", constraints), ("against", against)):
+        seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+        for name, given in (("constraints", constraints), ("against", against), ("seed", seeds)):
             if len(given) != len(prompts):
                 raise InputError(f"{name}: wanted one for each of {len(prompts)} prompts; got {len(given)}")
         read = [[prompt, *others] for prompt, others in zip(prompts, against, strict=True)]
@@ -192,16 +193,21 @@ class FrozenLM:
             raise InputError(f"stop: wanted a sequence of strings, none of them empty; got {stop!r}")
         if not 0 <= contrast < math.inf:
             raise InputError(f"contrast: wanted a number from 0; got {contrast}")
-        if max_tokens < 1 or not 0 <= temperature < math.inf or not 0 < top_p <= 1 or seed < 0:
+        if (
+            max_tokens < 1
+            or not 0 <= temperature < math.inf
+            or not 0 < top_p <= 1
+            or min(seeds, default=0) < 0
+        ):
             raise InputError(
                 "wanted max_tokens from 1, temperature from 0, 0 < top_p <= 1 and seed from 0; got "
                 f"{max_tokens}, {temperature}, {top_p} and {seed}"
             )
         ends = self.eos_ids.union(*(encode_behind(one, self.tokenizer)[:1] for one in stop or ("\n",)))
-        rules = Rules(temperature, top_p, seed, tuple(stop), self.eos_ids, np.array(sorted(ends)), contrast)
+        rules = Rules(temperature, top_p, tuple(stop), self.eos_ids, np.array(sorted(ends)), contrast)
         texts = [
-            Writing(of_text, rules, constraint, self.tokenizer)
-            for of_text, constraint in zip(checked, constraints, strict=True)
+            Writing(of_text, rules, own_seed, constraint, self.tokenizer)
+            for of_text, own_seed, constraint in zip(checked, seeds, constraints, strict=True)
         ]
         longest = max((len(one) for of_text in checked for one in of_text), default=0)
         fitting = _BATCH_BYTES // self._bytes(capacity_for(longest + 1))

@@ -34,7 +34,7 @@ class Rules:
     """How tokens are chosen, and what ends a text.
 
     Attributes:
-        temperature, top_p, seed: see `FrozenLM.generate`.
+        temperature, top_p: see `FrozenLM.generate`.
         stop: strings.
         eos: ids that end a text.
         ends: ids whose probability is that of ending, where a constraint leaves the choice.
@@ -43,7 +43,6 @@ class Rules:
 
     temperature: float
     top_p: float
-    seed: int
     stop: tuple[str, ...]
     eos: frozenset[int]
     ends: Int[np.ndarray, " n"]
@@ -61,6 +60,7 @@ class Writing:
         self,
         prompts: Sequence[list[int]],
         rules: Rules,
+        seed: int,
         constraint: Constraint | None,
         tokenizer: TextTokenizer,
     ):
@@ -73,7 +73,7 @@ class Writing:
         self._tokenizer = tokenizer
         self._log_probs: list[float] = []
         self._text: str | None = None
-        self._rng = np.random.default_rng(rules.seed)
+        self._rng = np.random.default_rng(seed)
         # Decoders may drop the space in front of a first token: so decode behind an ordinary one.
         self._anchor = tokenizer.encode("a")[-1:]
 

@@ -535,7 +535,7 @@ def test_a_prompt_is_continued_as_it_is(made_up):
         logprobs=True,
     )
     assert made_up.paths == ["some/model.gguf"]
-    assert [call[:-1] for call in made_up.calls] == [(1, 5, ("\n",), 0.5, 0.9, 3)]
+    assert [call[:-1] for call in made_up.calls] == [(1, 5, ("\n",), 0.5, 0.9, [3])]
     assert made_up.calls[0][-1] != threading.get_ident()
     assert (output.completion, output.stop_reason, output.model) == (" dog", "stop", "made-up")
     assert (output.usage.input_tokens, output.usage.output_tokens) == (2, 1)
@@ -545,7 +545,7 @@ def test_a_prompt_is_continued_as_it_is(made_up):
 
 def test_greedy_by_default(made_up):
     assert ask(spae_lm(), "a dog").choices[0].logprobs is None
-    assert made_up.calls[0][3:6] == (0.0, 1.0, 0)
+    assert made_up.calls[0][3:6] == (0.0, 1.0, [0])
 
 
 def test_choices_begin_with_a_space(made_up):
@@ -707,7 +707,7 @@ def test_a_real_model_tells_how_likely_each_text_is():
 def test_several_choices_have_seeds_of_their_own(made_up):
     output = ask(spae_lm(), "a dog", num_choices=3, seed=7, temperature=1.0)
     assert len(output.choices) == 3
-    assert sorted(call[5] for call in made_up.calls) == [7, 8, 9]
+    assert [seed for call in made_up.calls for seed in call[5]] == [7, 8, 9]
     assert output.usage.output_tokens == 3
 
 

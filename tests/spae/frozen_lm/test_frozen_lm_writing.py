@@ -28,13 +28,13 @@ class Letters:
         return "".join(map(chr, ids))
 
 
-def rules(temperature=0.0, top_p=1.0, seed=0, stop=(), eos=(END,), ends=(BREAK, END)):
-    return Rules(temperature, top_p, seed, tuple(stop), frozenset(eos), np.array(ends), contrast=1.0)
+def rules(temperature=0.0, top_p=1.0, stop=(), eos=(END,), ends=(BREAK, END)):
+    return Rules(temperature, top_p, tuple(stop), frozenset(eos), np.array(ends), contrast=1.0)
 
 
-def written(logits, constraint=None, most=50, **how):
+def written(logits, constraint=None, most=50, seed=0, **how):
     """A text whose every token is chosen from the next row of `logits`, again and again."""
-    writing = Writing([[97]], rules(**how), constraint, Letters())
+    writing = Writing([[97]], rules(**how), seed, constraint, Letters())
     for i in range(most):
         writing.take(logits[None, i % len(logits)])
         if writing.stopped:
@@ -83,7 +83,11 @@ def test_sampled_text_depends_on_its_seed_and_not_on_its_neighbours():
     how = {"temperature": 0.8, "top_p": 0.95, "seed": 7}
     together = lm.generate(prompts, 12, **how)
     assert [lm.generate([prompt], 12, **how)[0].ids for prompt in prompts] == [text.ids for text in together]
-    assert lm.generate(prompts[:1], 12, **{**how, "seed": 8})[0].ids != together[0].ids
+    other = lm.generate(prompts[:1], 12, **{**how, "seed": 8})
+    assert other[0].ids != together[0].ids
+    # Of their own each.
+    mixed = lm.generate([prompts[0], *prompts], 12, **{**how, "seed": [8, 7, 7, 7]})
+    assert [text.ids for text in mixed] == [text.ids for text in other + together]
     assert lm.generate([], 12) == []
 
 
