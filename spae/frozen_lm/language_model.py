@@ -4,6 +4,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from spae.frozen_lm.writable import WritableWords
 from spae.frozen_lm.writing import Generation, Rules, Writing, log_sum_exp
 from spae.progress import counted
 from spae.weights.hub import Located
+
+T = TypeVar("T")
 
 _BATCH_BYTES = 1 << 29  # of caches of texts that are generated side by side
 
@@ -173,13 +176,10 @@ class FrozenLM:
             InputError: a prompt that is empty or fills the context, an id that does not exist, vectors of another
                 width, or numbers out of range.
         """
-        prompts = list(prompts)
-        constraints = [None] * len(prompts) if constraints is None else list(constraints)
-        against = [[]] * len(prompts) if against is None else list(against)
-        seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
-        for name, given in (("constraints", constraints), ("against", against), ("seed", seeds)):
-            if len(given) != len(prompts):
-                raise InputError(f"{name}: wanted one for each of {len(prompts)} prompts; got {len(given)}")
+        count = len(prompts)
+        constraints = _for_each(count, "constraints", [None] * count if constraints is None else constraints)
+        against = _for_each(count, "against", [[]] * count if against is None else against)
+        seeds = _for_each(count, "seed", seed if isinstance(seed, Sequence) else [seed] * count)
         read = [[prompt, *others] for prompt, others in zip(prompts, against, strict=True)]
         if (most := max(map(len, read), default=1)) > BATCHES[-1]:
             raise InputError(
@@ -365,3 +365,10 @@ class FrozenLM:
             for text, at in unfinished.items():
                 lengths[at] += 1
                 text.take(logits_bv[at])
+
+
+def _for_each(count: int, name: str, given: Sequence[T]) -> list[T]:
+    """As a list; `InputError` unless it has one for each of so many prompts."""
+    if len(given) != count:
+        raise InputError(f"{name}: wanted one for each of {count} prompts; got {len(given)}")
+    return list(given)

@@ -277,6 +277,7 @@ def test_a_killed_run_goes_on_where_it_was(class_folders, tmp_path, capsys):
     # Four calls a sample, three samples in the air for each of two cells: the rest is on disk.
     assert asked // 4 - 7 <= len(finished) < 40
     assert any(cell.missing for cell in cells)
+    assert _finished(broken) == len(finished)
 
     # Another endpoint at the same address, so that nothing of what the killed run had sent is counted.
     with Endpoint(port=endpoint.port) as endpoint:
@@ -284,6 +285,7 @@ def test_a_killed_run_goes_on_where_it_was(class_folders, tmp_path, capsys):
         again = capsys.readouterr().out
         # Not one call for a sample that was finished.
         assert len(endpoint.prompts) == 4 * (40 - len(finished))
+        assert _finished(broken) == 40  # each once, though two runs have it
 
         assert main(arguments(class_folders, endpoint, whole)) == 0
         unbroken = capsys.readouterr().out

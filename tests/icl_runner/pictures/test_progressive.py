@@ -272,8 +272,14 @@ def test_the_answer_that_agrees_most_with_its_condition_is_taken(vocabulary):
 def test_agreement_is_log_p_less_log_of_the_mean_p():
     rows = [[-1.0, -2.0], [-3.0, -1.0], [-2.0, -2.5]]
 
+    asked = []
+
     async def weigh(prompt, texts):
         assert texts == ["snow", "pale"]
+        asked.append(prompt)
+        with anyio.fail_after(10):  # all are asked before any has its answer
+            while len(asked) < 3:
+                await anyio.sleep(0.001)
         return rows[int(prompt.query)]
 
     given = [Answer("snow", -9.0), Answer(" pale\n"), Answer("", -0.1), Answer("snow")]

@@ -724,6 +724,9 @@ def test_on_a_phone(visit, dogs):
     narrow()
     page.tap("#tab-chat")
     narrow()
+    for motion, scrolled in (("no-preference", "smooth"), ("reduce", "auto")):
+        page.emulate_media(reduced_motion=motion)
+        expect(page.locator("html")).to_have_css("scroll-behavior", scrolled)
     fine(page)
 
 
